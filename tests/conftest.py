@@ -1,0 +1,65 @@
+"""What several test modules need: small shards, small tokenizers, a small run."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from vilg import config
+from vilg.image.vqvae import VQVAE
+from vilg.text.vocabulary import train_vocabulary
+
+WORDS = ["红苹果", "绿苹果", "大象", "小狗", "红旗", "太阳", "月亮", "火车", "房子", "笑脸"]
+
+
+def png(number: int, size: int = 20) -> bytes:
+    """A picture of its own for each number."""
+    pixels = np.random.default_rng(number).integers(0, 256, [size // 4, size // 4, 3], dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((size, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_shard(path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def pair(number: int, caption: str | None = None) -> dict[str, bytes]:
+    caption = caption if caption is not None else WORDS[number % len(WORDS)]
+    return {f"{number:05d}.png": png(number),
+            f"{number:05d}.json": json.dumps({"caption": caption}, ensure_ascii=False).encode()}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two shards of 12 and 8 good pairs."""
+    for part, numbers in enumerate([range(12), range(12, 20)]):
+        write_shard(tmp_path / f"part-{part}.tar", {k: v for n in numbers for k, v in pair(n).items()})
+    return [str(tmp_path / "part-*.tar")]
+
+
+@pytest.fixture
+def small(tmp_path, shards) -> config.Pretraining:
+    """Settings of a run that takes a second, with its tokenizers on disk."""
+    train_vocabulary(WORDS, 100, tmp_path / "vocab.txt")
+    paddle.seed(0)
+    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(tmp_path / "vq")
+    return config.resolve(config.Pretraining, None, small_overrides(tmp_path))
+
+
+def small_overrides(folder) -> list[str]:
+    return [
+        f"run.dir={folder}/runs", f"data.shards=['{folder}/part-*.tar']", f"data.heldout=['{folder}/part-1.tar']",
+        "data.image_size=16", "data.crop_jitter=0.2", f"text.vocab={folder}/vocab.txt", "text.length=8",
+        f"image_tokenizer.path={folder}/vq", "model.layers=3", "model.hidden=32", "model.heads=2",
+        "model.conv_kernel=3", "train.steps=6", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
+        "train.warmup=2", "checkpoint.every_steps=3",
+    ]

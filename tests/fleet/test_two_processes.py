@@ -1,0 +1,71 @@
+"""Real fleetrun on two processes: the same losses as one process, the same records, the same errors."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import small_overrides
+from tests.processes import fleetrun, metrics, vilg
+from vilg import checkpoint
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+
+EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
+
+
+def overrides(folder, name, *more):
+    return [*small_overrides(folder), f"run.name={name}", "train.steps=20", "checkpoint.every_steps=10", *more]
+
+
+def exact(folder, name):
+    return np.array([[line[key] for key in EXACT] for line in metrics(folder / "runs" / name)])
+
+
+def test_two_processes_train_as_one_and_resume_to_the_last_bit(small, tmp_path):
+    one = vilg("pretrain", *overrides(tmp_path, "one"), cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    two = fleetrun(2, "pretrain", *overrides(tmp_path, "two"), cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    alone, together = exact(tmp_path, "one"), exact(tmp_path, "two")
+    assert len(alone) == len(together) == 20
+    assert np.abs(alone - together)[:, :3].max() < 1e-5
+    assert (alone[:, 3] == together[:, 3]).all() and (alone[:, 5] == together[:, 5]).all()
+
+    # Replicas share the writing of a checkpoint, and any number of ranks reads it.
+    manifest, tensors = checkpoint.load(tmp_path / "runs" / "two" / "checkpoints" / "step-00000020")
+    assert manifest.topology == {"ranks": 2} and len(manifest.files) == 2
+    written_by_one = checkpoint.load(tmp_path / "runs" / "one" / "checkpoints" / "step-00000020")[1]
+    assert tensors.keys() == written_by_one.keys()
+
+    halves = fleetrun(2, "pretrain", *overrides(tmp_path, "halves", "train.stop_at=10"), cwd=tmp_path)
+    assert halves.returncode == 0, halves.stderr
+    halves = fleetrun(2, "pretrain", *overrides(tmp_path, "halves", "resume=auto"), cwd=tmp_path)
+    assert halves.returncode == 0, halves.stderr
+    assert "resumed" in halves.stderr
+    assert (exact(tmp_path, "halves") == together).all()
+
+    from_two = tmp_path / "runs" / "two" / "checkpoints" / "step-00000010"
+    alone_on = vilg("pretrain", *overrides(tmp_path, "alone_on", f"resume={from_two}"), cwd=tmp_path)
+    assert alone_on.returncode == 0, alone_on.stderr
+    assert np.abs(exact(tmp_path, "alone_on") - alone[10:])[:, :3].max() < 1e-5
+
+
+def test_a_batch_that_does_not_divide_is_one_line(small, tmp_path):
+    done = fleetrun(2, "pretrain", *overrides(tmp_path, "odd", "train.global_batch=4"), cwd=tmp_path)
+    assert done.returncode != 0
+    assert "vilg: train.global_batch=4: not a multiple of train.micro_batch=4 x 2 ranks" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards):
+    """Codebooks stay equal on both ranks through revivals; the losses are those of one process."""
+    common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "vqvae.width=32",
+              "vqvae.residual_blocks=1", "vqvae.codes=32", "vqvae.code_dim=8", "dead_codes.every=4", "train.steps=16",
+              "train.global_batch=8", "train.lr=0.003", "train.warmup=2", "checkpoint.every_steps=16"]
+    one = vilg("train-image-tokenizer", *common, "run.name=one", "train.micro_batch=8", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.micro_batch=4", cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    runs = [metrics(tmp_path / "runs" / name) for name in ("one", "two")]
+    assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
+    assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
+    assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)

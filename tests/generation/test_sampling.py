@@ -1,0 +1,44 @@
+"""Choosing tokens, against plain numpy."""
+
+import numpy as np
+import pytest
+
+from vilg.errors import UserError
+from vilg.generation.sampling import Sampler, probabilities
+
+LOGITS = np.array([[0.0, 1.0, 2.0, 3.0], [3.0, 3.0, -1.0, 0.0]])
+
+
+def test_probabilities_are_a_softmax_over_the_top_k():
+    weights = np.exp(LOGITS[0] / 0.5)
+    assert np.allclose(probabilities(LOGITS, 0.5, 0)[0], weights / weights.sum())
+    kept = np.array([0, 0, weights[2], weights[3]])
+    assert np.allclose(probabilities(LOGITS, 0.5, 2)[0], kept / kept.sum())
+    assert np.allclose(probabilities(LOGITS, 1.0, 1)[0], [0, 0, 0, 1])
+    assert np.allclose(probabilities(LOGITS, 1.0, 9), probabilities(LOGITS, 1.0, 0))
+
+
+def test_frequencies_follow_the_probabilities():
+    sample = Sampler(seed=1, temperature=0.7, top_k=3)
+    drawn = np.array([sample(LOGITS) for _ in range(4000)])
+    expected = probabilities(LOGITS, 0.7, 3)
+    for row in range(2):
+        assert np.allclose(np.bincount(drawn[:, row], minlength=4) / 4000, expected[row], atol=0.03)
+    assert (drawn[:, 0] != 0).all()  # cut off by top-k
+
+
+def test_a_row_draws_the_same_alone_and_in_a_batch():
+    wide, narrow = Sampler(seed=4), Sampler(seed=4)
+    rows = [(wide(np.tile(LOGITS[:1], (5, 1)))[0], narrow(LOGITS[:1])[0]) for _ in range(50)]
+    assert all(one == two for one, two in rows)
+    assert len({one for one, _ in rows}) > 1
+
+
+def test_greedy_takes_the_likeliest():
+    assert Sampler(greedy=True)(LOGITS).tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1}])
+def test_impossible_settings(settings):
+    with pytest.raises(UserError):
+        Sampler(**settings)

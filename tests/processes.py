@@ -1,0 +1,47 @@
+"""Starting vilg in processes of its own, with a time limit, and leaving none behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(command: list[str], cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:
+    """Run `command`; whatever it started is gone when this returns, also after a time-out."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_"))}
+    environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("OMP_NUM_THREADS", None)
+    process = subprocess.Popen(command, cwd=cwd, env=environment, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def vilg(*arguments: str, cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:
+    """`vilg arguments` in one process."""
+    return run([sys.executable, "-m", "vilg.cli", *arguments], cwd, seconds)
+
+
+def fleetrun(processes: int, tool: str, *arguments: str, cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:
+    """`fleetrun tools/TOOL.py arguments` with all its logs in the output."""
+    logs = cwd / "log"
+    done = run([sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir",
+                str(logs), str(ROOT / "tools" / f"{tool}.py"), *arguments], cwd, seconds)
+    for log in sorted(logs.glob("workerlog.*")):
+        done.stderr += f"--- {log.name}\n{log.read_text(errors='replace')}"
+        log.unlink()
+    return done
+
+
+def metrics(run_folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]

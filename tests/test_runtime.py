@@ -1,0 +1,54 @@
+"""What is set before Paddle is imported, and that the user's own variables win."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vilg import runtime
+
+AVX512 = {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+
+@pytest.mark.parametrize("cpu, expected", [
+    (("AuthenticAMD", frozenset(AVX512)), "7"), (("AuthenticAMD", frozenset({"avx2"})), "5"),
+    (("AuthenticAMD", frozenset({"avx512f", "avx2"})), "5"), (("AuthenticAMD", frozenset()), None),
+    (("GenuineIntel", frozenset(AVX512)), None), (("", frozenset()), None),
+])
+def test_the_mkl_path_of_a_processor(cpu, expected):
+    assert runtime.mkl_path_for(cpu) == expected
+
+
+def test_threads_are_shared_out_between_the_processes_of_a_host(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    monkeypatch.setenv("PADDLE_LOCAL_SIZE", str(cores))
+    assert runtime.threads_for_this_process() == 1
+    monkeypatch.setenv("PADDLE_LOCAL_SIZE", str(8 * cores))
+    assert runtime.threads_for_this_process() == 1
+    monkeypatch.delenv("PADDLE_LOCAL_SIZE")
+    assert runtime.threads_for_this_process() == cores
+
+
+def in_a_new_process(**variables) -> list[str]:
+    """The variables that Paddle sees when vilg is imported first."""
+    names = ["OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel"]
+    program = f"import os, vilg, paddle; print(*[os.environ.get(n) for n in {names}])"
+    environment = {k: v for k, v in os.environ.items() if k not in names} | variables
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()
+
+
+def test_importing_vilg_sets_them_before_paddle_does():
+    assert in_a_new_process()[0] == str(len(os.sched_getaffinity(0)))
+
+
+def test_the_user_wins():
+    chosen = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "5", "FLAGS_use_stride_kernel": "1"}
+    assert in_a_new_process(**chosen) == list(chosen.values())
+
+
+def test_importing_vilg_does_not_import_paddle():
+    program = "import sys, vilg; sys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

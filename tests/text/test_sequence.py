@@ -1,0 +1,29 @@
+"""The T text positions."""
+
+import numpy as np
+
+from vilg.text.sequence import CaptionEncoder, begin_of_image, padding, table_size
+
+
+class Letters:
+    size, begin, end = 100, 1, 2
+
+    def encode(self, text):
+        return [ord(letter) - ord("a") + 10 for letter in text]
+
+
+def test_words_stand_between_begin_and_end_and_padding_behind():
+    assert CaptionEncoder(Letters(), 8)("abc").tolist() == [1, 10, 11, 12, 2, 106, 107, 108]
+
+
+def test_the_longest_caption_leaves_the_last_position_to_the_begin_of_image():
+    encode = CaptionEncoder(Letters(), 6)
+    assert encode("abc").tolist() == [1, 10, 11, 12, 2, 106]
+    assert encode.cut == 0
+    assert encode("abcdef").tolist() == [1, 10, 11, 12, 2, 106]
+    assert encode.cut == 1
+
+
+def test_ids_behind_the_vocabulary_do_not_collide():
+    ids = np.concatenate([np.arange(100), [begin_of_image(100)], padding(100, 8)])
+    assert len(set(ids.tolist())) == table_size(100, 8) == ids.max() + 1

@@ -1,0 +1,63 @@
+"""The default text tokenizer, on vocabularies of our own and on broken ones."""
+
+import pytest
+
+from vilg import config
+from vilg.errors import UserError
+from vilg.text.tokenizer import WordPiece, join_pieces, load_tokenizer
+from vilg.text.vocabulary import SPECIAL_TOKENS, train_vocabulary
+
+
+@pytest.fixture
+def vocab(tmp_path):
+    file = tmp_path / "vocab.txt"
+    train_vocabulary(["红苹果", "3D打印机", "OK按钮，hello world"], 200, file)
+    return file
+
+
+def test_round_trip(vocab):
+    tokenizer = WordPiece(vocab)
+    assert tokenizer.decode(tokenizer.encode("红苹果，hello")) == "红苹果，hello"
+    assert tokenizer.decode([tokenizer.begin, *tokenizer.encode("打印"), tokenizer.end]) == "打印"
+
+
+def test_the_vocabulary_starts_like_bert_and_its_line_is_the_id(vocab):
+    lines = vocab.read_text("utf-8").splitlines()
+    assert lines[:5] == SPECIAL_TOKENS
+    tokenizer = WordPiece(vocab)
+    assert tokenizer.size == len(lines)
+    assert tokenizer.encode("红") == [lines.index("红")]
+    assert (tokenizer.begin, tokenizer.end) == (lines.index("[CLS]"), lines.index("[SEP]"))
+
+
+def test_more_than_a_thousand_characters_are_kept(tmp_path):
+    train_vocabulary((chr(0x4E00 + n) for n in range(3000)), 4000, tmp_path / "vocab.txt")
+    tokenizer = WordPiece(tmp_path / "vocab.txt")
+    unknown = tokenizer.encode("\U00020000")
+    assert all(tokenizer.encode(chr(0x4E00 + n)) != unknown for n in range(3000))
+
+
+def test_unknown_characters_are_kept_apart(vocab):
+    tokenizer = WordPiece(vocab)
+    assert tokenizer.decode(tokenizer.encode("红魑")) == "红[UNK]"
+
+
+def test_pieces_join_as_people_write():
+    assert join_pieces(["hello", "world", "##s", "红", "苹", "果", "3", "##d"]) == "hello worlds红苹果3d"
+
+
+@pytest.mark.parametrize("text, message", [
+    (None, "no such file"), ("红\n苹\n", "lacks"), ("", "lacks"), (b"\xff\xfe\x00", "UTF-8"),
+])
+def test_broken_vocabularies(tmp_path, text, message):
+    file = tmp_path / "vocab.txt"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(config.Text(vocab=str(file)))
+
+
+def test_a_vocabulary_must_be_larger_than_its_special_tokens(tmp_path):
+    with pytest.raises(UserError, match="--size 5"):
+        train_vocabulary(["红"], 5, tmp_path / "vocab.txt")
+    assert not (tmp_path / "vocab.txt").exists()

@@ -1,0 +1,190 @@
+"""The whole way of a small run in one process: records, checkpoints, exact resume, and how it stops."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import pair, write_shard
+from tests.processes import metrics
+from vilg import checkpoint, config
+from vilg.distributed.world import World
+from vilg.errors import UserError
+from vilg.training.jobs import pretrain
+from vilg.training.loop import Loop
+from vilg.training.pretraining import Pretraining
+
+EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
+
+
+def changed(settings, **sections):
+    tree = config.as_tree(settings)
+    for section, values in sections.items():
+        tree[section] = tree[section] | values if isinstance(values, dict) else values
+    return config.from_tree(config.Pretraining, tree)
+
+
+def exact(run_folder):
+    return [[line[name] for name in EXACT] for line in metrics(run_folder)]
+
+
+def weights(run_folder, step):
+    return checkpoint.load(run_folder / "checkpoints" / f"step-{step:08d}")[1]
+
+
+def test_a_run_leaves_its_records(small):
+    pretrain(changed(small, train={"measure_every": 3, "draw_every": 6}))
+    folder = small.run.folder
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert [line["consumed_samples"] for line in lines] == [8 * n for n in range(1, 7)]
+    for line in lines:
+        assert {"step", "loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "tokens_per_second", "seconds",
+                "consumed_samples"} <= set(line)
+        assert np.isclose(line["loss"], line["loss_t2i"] + line["loss_i2t"])
+    assert [("heldout_nll_t2i" in line) for line in lines] == [False, False, True] * 2
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    saved = config.resolve(config.Pretraining, folder / "settings.yaml")
+    assert saved.model == small.model
+    assert [path.name for path in checkpoint.checkpoints_in(folder / "checkpoints")] == ["step-00000003",
+                                                                                         "step-00000006"]
+    assert list((folder / "visualdl").iterdir())
+
+
+@pytest.mark.parametrize("micro_batch, dropout", [(8, 0.0), (4, 0.1)])
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro_batch, dropout):
+    small = changed(small, train={"micro_batch": micro_batch}, model={"dropout": dropout})
+    whole = changed(small, run={"name": "whole"})
+    pretrain(whole)
+    parts = changed(small, run={"name": "parts"})
+    pretrain(changed(parts, train={"stop_at": 3}))
+    assert len(metrics(parts.run.folder)) == 3
+    pretrain(changed(parts, resume="auto"))
+    assert exact(parts.run.folder) == exact(whole.run.folder)
+    one, two = weights(whole.run.folder, 6), weights(parts.run.folder, 6)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("lost", ["moment1", "moment2", "beta1_pow_acc", "consumed"])
+def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
+    """The negative control of the test above."""
+    pretrain(changed(small, run={"name": "whole"}))
+    parts = changed(small, run={"name": "parts"})
+    pretrain(changed(parts, train={"stop_at": 3}))
+    load = checkpoint.load
+
+    def forgetful(path):
+        manifest, tensors = load(path)
+        if lost == "consumed":
+            return type(manifest)(**{**vars(manifest), "consumed_samples": 0}), tensors
+        return manifest, {k: np.zeros_like(v) if k.startswith(lost + "/") else v for k, v in tensors.items()}
+
+    monkeypatch.setattr("vilg.training.loop.checkpoint.load", forgetful)
+    pretrain(changed(parts, resume="auto"))
+    whole, resumed = (exact(small.run.folder.parent / name) for name in ("whole", "parts"))
+    assert [line[0] for line in whole] != [line[0] for line in resumed]
+
+
+def test_resuming_drops_the_records_of_steps_that_are_done_again(small):
+    pretrain(changed(small, train={"stop_at": 5}))  # checkpoints at 3 and 5
+    folder = small.run.folder
+    for path in checkpoint.checkpoints_in(folder / "checkpoints")[1:]:
+        (path / "manifest.json").unlink()
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')  # what a kill leaves
+    pretrain(changed(small, resume="auto"))
+    assert [line["step"] for line in metrics(folder)] == list(range(1, 7))
+
+
+def test_accumulation_gives_the_losses_of_one_large_batch(small):
+    pretrain(changed(small, run={"name": "large"}, train={"micro_batch": 8}))
+    pretrain(changed(small, run={"name": "pieces"}, train={"micro_batch": 2}))
+    large, pieces = (np.array(exact(small.run.folder.parent / name)) for name in ("large", "pieces"))
+    assert np.abs(large - pieces)[:, :3].max() < 1e-5
+
+
+def test_a_run_with_checkpoints_is_not_overwritten(small):
+    pretrain(small)
+    with pytest.raises(UserError, match="resume=auto goes on"):
+        pretrain(small)
+
+
+def test_a_checkpoint_of_another_model_is_refused(small):
+    pretrain(small)
+    newest = checkpoint.checkpoints_in(small.run.folder / "checkpoints")[-1]
+    other = changed(small, run={"name": "other"}, model={"hidden": 48}, resume=str(newest))
+    with pytest.raises(UserError, match="a checkpoint of another model: blocks.0.attention.out.bias is"):
+        pretrain(other)
+
+
+def test_a_damaged_checkpoint_named_in_resume_is_an_error_and_not_a_fall_back(small):
+    pretrain(small)
+    newest = checkpoint.checkpoints_in(small.run.folder / "checkpoints")[-1]
+    file = newest / "rank-00000.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(checkpoint.CheckpointError, match="rank-00000.safetensors: damaged"):
+        pretrain(changed(small, resume=str(newest)))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_fed(small):
+    """A poisoned weight in the checkpoint; the step behind it must not be taken."""
+    pretrain(changed(small, train={"stop_at": 3}))
+    world = World()
+    settings = changed(small, resume="auto")
+    objective = Pretraining(settings, world)
+    loop = Loop(settings, objective, world)
+    loop._resume()
+    bias = objective.model.image_head.bias
+    bias.set_value(np.full(bias.shape, np.nan, "float32"))
+    before = objective.model.text_head.weight.numpy()
+    with pytest.raises(UserError, match="step 4: not finite") as caught:
+        loop._train_step(objective.batches(loop.consumed))
+    for part in ("loss_t2i nan", "step-00000003", "nonfinite-step-00000004-rank-00000.npz"):
+        assert part in str(caught.value)
+    assert np.array_equal(before, objective.model.text_head.weight.numpy())
+    with np.load(small.run.folder / "nonfinite-step-00000004-rank-00000.npz") as dump:
+        assert dump["0.image"].shape == (4, 16) and len(dump["1.names"]) == 4
+
+
+def test_too_many_broken_samples_stop_the_run_with_their_names(small, tmp_path):
+    files = {k: v for n in range(30, 40) for k, v in pair(n).items()}
+    files |= {f"{n:05d}.png": b"broken" for n in range(30, 36)}
+    write_shard(tmp_path / "part-9.tar", files)
+    with pytest.raises(UserError, match=r"part-9.tar:0003\d: broken image .* more than data.max_faults=2"):
+        pretrain(changed(small, data={"max_faults": 2}))
+
+
+def test_long_captions_are_cut_and_counted(small, tmp_path, caplog):
+    write_shard(tmp_path / "part-8.tar", {k: v for n in range(20, 32) for k, v in pair(n, "红苹果" * 9).items()})
+    pretrain(small)
+    assert "captions had more than text.length - 3 = 5 tokens and were cut" in caplog.text
+
+
+@pytest.mark.parametrize("missing, override", [
+    ("vocab", {"text": {"vocab": "none.txt"}}), ("shards", {"data": {"shards": ["none-*.tar"]}}),
+    ("image tokenizer", {"image_tokenizer": {"path": "none"}}), ("checkpoint", {"resume": "none/step-00000001"}),
+])
+def test_missing_files_are_named(small, missing, override):
+    with pytest.raises(UserError, match="none"):
+        pretrain(changed(small, **override))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another(small):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        pretrain(changed(small, run={"name": name, "seed": seed}, train={"stop_at": 2}))
+    a, b, c = (exact(small.run.folder.parent / name) for name in "abc")
+    assert a == b != c
+
+
+def test_held_out_measure_does_not_change_training(small):
+    pretrain(changed(small, run={"name": "a"}, model={"dropout": 0.1}))
+    pretrain(changed(small, run={"name": "b"}, model={"dropout": 0.1}, train={"measure_every": 1}))
+    assert exact(small.run.folder.parent / "a") == exact(small.run.folder.parent / "b")
+
+
+def test_metrics_are_json_lines_that_a_stranger_can_read(small):
+    pretrain(changed(small, train={"stop_at": 1}))
+    line = (small.run.folder / "metrics.jsonl").read_text().splitlines()[0]
+    assert all(isinstance(value, (int, float)) for value in json.loads(line).values())

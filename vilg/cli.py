@@ -1,0 +1,157 @@
+"""`vilg <command>`: each command is a few lines that call the room it belongs to.
+
+Paddle takes a second to import, so the rooms are imported by the command that needs them.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from vilg import __version__, config
+from vilg.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Bad input is one line on stderr, never a traceback."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"vilg: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("vilg: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="vilg", description="Pre-train ERNIE-ViLG: pictures from Chinese text, "
+                                                           "Chinese text from pictures.")
+    top.add_argument("--version", action="version", version=f"vilg {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    _data(commands)
+    _vocab(commands)
+    _training(commands, "train-image-tokenizer", "train a VQ-VAE: images <-> grids of codes", _train_image_tokenizer,
+              "fleet_configs/emoji_vqvae.yaml")
+    _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
+    _generate(commands)
+    _caption(commands)
+    return top
+
+
+def _command(commands, name: str, help: str, example: str, run) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".",
+                                  epilog=f"example:\n  {example}",
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.set_defaults(run=run)
+    return command
+
+
+def _data(commands) -> None:
+    data = commands.add_parser("data", help="build and look into data sets", description="Build and look into data sets.",
+                               epilog="example:\n  vilg data openmoji --out data/openmoji",
+                               formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = data.add_subparsers(metavar="KIND", required=True)
+    openmoji = _command(kinds, "openmoji", "build the embedded data set: emoji and their Chinese names",
+                        "vilg data openmoji --out data/openmoji", _openmoji)
+    openmoji.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the shards go")
+
+
+def _openmoji(options) -> None:
+    from vilg.data import openmoji
+
+    counts = openmoji.build(options.out)
+    print(f"{options.out}: {counts['train']} samples to train on, {counts['heldout']} held out")
+
+
+def _vocab(commands) -> None:
+    command = _command(commands, "vocab", "train a WordPiece vocabulary on the captions of shards",
+                       "vilg vocab --shards 'data/openmoji/train-*.tar' --size 4000 --out data/openmoji/vocab.txt",
+                       _train_vocabulary)
+    command.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
+    command.add_argument("--size", type=int, required=True, help="entries at most")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the vocab.txt to write")
+
+
+def _train_vocabulary(options) -> None:
+    from vilg.data.captions import every_caption
+    from vilg.text.vocabulary import train_vocabulary
+
+    size = train_vocabulary(every_caption(options.shards), options.size, options.out)
+    print(f"{options.out}: {size} entries")
+
+
+def _training(commands, name: str, help: str, run, file: str) -> None:
+    command = _command(commands, name, help,
+                       f"vilg {name} -c {file} train.steps=100\n  fleetrun --nproc_per_node 2 "
+                       f"tools/{name.replace('-', '_')}.py -c {file} resume=auto", run)
+    command.add_argument("-c", "--config", type=Path, metavar="FILE", help="the settings of the run, in YAML")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
+
+
+def _train_image_tokenizer(options) -> None:
+    settings = config.resolve(config.ImageTokenizerTraining, options.config, options.overrides)
+    from vilg.training.jobs import train_image_tokenizer
+
+    train_image_tokenizer(settings)
+
+
+def _pretrain(options) -> None:
+    settings = config.resolve(config.Pretraining, options.config, options.overrides)
+    from vilg.training.jobs import pretrain
+
+    pretrain(settings)
+
+
+def _generate(commands) -> None:
+    command = _command(commands, "generate", "draw pictures of a text",
+                       "vilg generate --checkpoint runs/emoji --text 红苹果 -n 4 --out x.png", _run_generate)
+    _sampling(command)
+    command.add_argument("--text", required=True, help="what to draw")
+    command.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures, side by side (1)")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture to write")
+
+
+def _caption(commands) -> None:
+    command = _command(commands, "caption", "describe pictures",
+                       "vilg caption --checkpoint runs/emoji --image x.png --greedy", _run_caption)
+    _sampling(command)
+    command.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="the pictures")
+
+
+def _sampling(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--checkpoint", type=Path, required=True, metavar="DIR",
+                         help="a step-* directory, or a run's directory for its newest")
+    command.add_argument("--temperature", type=float, default=1.0, help="below 1 is safer, above 1 wilder (1.0)")
+    command.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (0: all)")
+    command.add_argument("--greedy", action="store_true", help="always the likeliest")
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (0)")
+
+
+def _sampler(options):
+    from vilg.generation.sampling import Sampler
+
+    return Sampler(options.seed, options.temperature, options.top_k, options.greedy)
+
+
+def _run_generate(options) -> None:
+    from vilg.generation.looking import generate
+    from vilg.generation.trained import load_trained
+
+    generate(load_trained(options.checkpoint), options.text, options.n, _sampler(options), options.out)
+    print(options.out)
+
+
+def _run_caption(options) -> None:
+    from vilg.generation.looking import describe
+    from vilg.generation.trained import load_trained
+
+    for file, text in zip(options.image, describe(load_trained(options.checkpoint), options.image, _sampler(options))):
+        print(f"{file}\t{text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""Typed settings: the only home of a default.
+
+A run is described by one YAML file (`-c fleet_configs/x.yaml`) and `key=value` overrides; `resolve` merges both over
+the dataclasses below and checks the result. The whole resolved tree is saved beside every run.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from vilg.errors import SettingsError
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SettingsError(message)
+
+
+@dataclass
+class Run:
+    """Where a run lives (`dir/name`) and the seed that everything random in it comes from."""
+
+    name: str = "run"
+    dir: str = "runs"
+    seed: int = 1
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.dir) / self.name
+
+
+@dataclass
+class Data:
+    """webdataset shards and how a picture is cut out of them."""
+
+    shards: list[str] = field(default_factory=list)  # paths and globs
+    heldout: list[str] = field(default_factory=list)  # never trained on; measured every `train.measure_every` steps
+    image_size: int = 256
+    crop_jitter: float = 0.0  # largest share of the shorter side that a random crop leaves out; 0: the centre crop
+    max_faults: int = 100  # broken samples that a process skips before it stops
+    threads: int = 2  # readers per process
+
+    def __post_init__(self):
+        require(self.image_size > 0, f"data.image_size={self.image_size}: must be positive")
+        require(0 <= self.crop_jitter < 1, f"data.crop_jitter={self.crop_jitter}: must be in [0, 1)")
+        require(self.max_faults >= 0, f"data.max_faults={self.max_faults}: must not be negative")
+        require(self.threads > 0, f"data.threads={self.threads}: must be positive")
+
+
+@dataclass
+class Text:
+    """The text tokenizer: `wordpiece` reads vocab.txt itself, any other name is a tokenizer class of PaddleNLP."""
+
+    tokenizer: str = "wordpiece"
+    vocab: str = "vocab.txt"  # a file; for PaddleNLP also a folder or a model's name
+    length: int = 64  # T, with [BOT], [EOT] and [BOI]
+
+    def __post_init__(self):
+        require(4 <= self.length <= 256, f"text.length={self.length}: must be between 4 and 256")
+
+
+@dataclass
+class VQVAE:
+    """Sizes of a VQ-VAE (section 3.1.1 of the paper). One code covers 2^downsamplings pixels a side."""
+
+    downsamplings: int = 2
+    width: int = 128
+    residual_blocks: int = 2
+    codes: int = 1024
+    code_dim: int = 64
+    commitment: float = 0.25  # beta of equation (2)
+
+    def __post_init__(self):
+        require(self.downsamplings > 0, f"vqvae.downsamplings={self.downsamplings}: must be positive")
+        require(self.width % 8 == 0, f"vqvae.width={self.width}: must be a multiple of 8")
+        require(self.codes > 1, f"vqvae.codes={self.codes}: must be at least 2")
+
+
+@dataclass
+class DeadCodes:
+    """When a code counts as dead: chosen less than `threshold` times its fair share in `every` steps.
+
+    Revival stops after the share `until` of all steps, so that the codebook can settle.
+    """
+
+    every: int = 20
+    threshold: float = 0.1
+    until: float = 0.7
+
+    def __post_init__(self):
+        require(self.every > 0, f"dead_codes.every={self.every}: must be positive")
+
+
+@dataclass
+class ImageTokenizer:
+    path: str = "image_tokenizer"  # a folder that `vilg.image.load` reads
+
+
+@dataclass
+class Model:
+    """The shared transformer (section 3.1.2 of the paper); the defaults are its 10 billion parameters."""
+
+    layers: int = 48
+    hidden: int = 4096
+    heads: int = 64
+    conv_kernel: int = 11
+    dropout: float = 0.0
+    sandwich_norm: bool = False
+    qk_norm: bool = False
+
+    def __post_init__(self):
+        require(self.layers > 0, f"model.layers={self.layers}: must be positive")
+        require(self.heads > 0 and self.hidden % self.heads == 0,
+                f"model.heads={self.heads}: must divide model.hidden={self.hidden}")
+        require(self.conv_kernel % 2 == 1, f"model.conv_kernel={self.conv_kernel}: must be odd")
+        require(0 <= self.dropout < 1, f"model.dropout={self.dropout}: must be in [0, 1)")
+
+
+@dataclass
+class LossWeights:
+    text_to_image: float = 1.0
+    image_to_text: float = 1.0
+
+
+@dataclass
+class Train:
+    """Length, batch and optimizer. Accumulation is derived: global_batch / (micro_batch x ranks)."""
+
+    steps: int = 1000
+    global_batch: int = 32
+    micro_batch: int = 16
+    lr: float = 1e-4  # the peak
+    warmup: int = 100  # steps
+    final_lr: float = 0.1  # the end of the cosine, as a share of `lr`
+    weight_decay: float = 0.01  # matrices only
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0  # global norm of the gradient; 0: none
+    stop_at: int = 0  # end after this step as if the time were over; the schedule stays that of `steps`; 0: never
+    measure_every: int = 0  # steps between looks at the held-out set; 0: never
+    draw_every: int = 0  # steps between sample pictures in VisualDL; 0: never
+
+    def __post_init__(self):
+        for name in ("steps", "global_batch", "micro_batch"):
+            require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)}: must be positive")
+        require(self.lr > 0, f"train.lr={self.lr}: must be positive")
+
+    def accumulation(self, ranks: int) -> int:
+        """Micro-batches a rank computes for one step."""
+        share = self.micro_batch * ranks
+        require(self.global_batch % share == 0,
+                f"train.global_batch={self.global_batch}: not a multiple of "
+                f"train.micro_batch={self.micro_batch} x {ranks} ranks")
+        return self.global_batch // share
+
+
+@dataclass
+class Checkpoint:
+    every_steps: int = 1000
+    keep_last: int = 3
+
+    def __post_init__(self):
+        require(self.every_steps > 0, f"checkpoint.every_steps={self.every_steps}: must be positive")
+        require(self.keep_last > 0, f"checkpoint.keep_last={self.keep_last}: must be positive")
+
+
+@dataclass
+class Pretraining:
+    """Everything that `vilg pretrain` is told."""
+
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    text: Text = field(default_factory=Text)
+    image_tokenizer: ImageTokenizer = field(default_factory=ImageTokenizer)
+    model: Model = field(default_factory=Model)
+    loss: LossWeights = field(default_factory=LossWeights)
+    train: Train = field(default_factory=Train)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    resume: str = "none"  # none | auto | the path of a checkpoint
+
+
+@dataclass
+class ImageTokenizerTraining:
+    """Everything that `vilg train-image-tokenizer` is told."""
+
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    vqvae: VQVAE = field(default_factory=VQVAE)
+    dead_codes: DeadCodes = field(default_factory=DeadCodes)
+    train: Train = field(default_factory=Train)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    resume: str = "none"
+
+
+def resolve(schema: type, file: str | Path | None = None, overrides: list[str] = ()) -> Any:
+    """The settings of `schema` with the YAML file and then the `key=value` overrides laid over its defaults.
+
+    Raises SettingsError, one line long, for a missing or broken file, an unknown key (with the nearest known one), a
+    value of the wrong type, or a value that a dataclass refuses.
+    """
+    merged = OmegaConf.structured(schema)
+    if file is not None:
+        merged = _merge(schema, merged, _read_yaml(Path(file)), str(file))
+    for override in overrides:
+        merged = _merge(schema, merged, _read_override(override), override)
+    return OmegaConf.to_object(merged)
+
+
+def from_tree(schema: type, tree: dict) -> Any:
+    """Settings from a plain tree that `as_tree` made."""
+    return OmegaConf.to_object(_merge(schema, OmegaConf.structured(schema), OmegaConf.create(tree), "saved settings"))
+
+
+def as_tree(settings: Any) -> dict:
+    """A plain tree of dicts, lists and scalars: what goes into JSON and YAML."""
+    return dataclasses.asdict(settings)
+
+
+def save(settings: Any, file: Path) -> None:
+    """Write the whole resolved tree as YAML, which `resolve` reads back to equal settings."""
+    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), "utf-8")
+
+
+def _read_yaml(file: Path) -> DictConfig:
+    try:
+        tree = OmegaConf.load(file)
+    except FileNotFoundError:
+        raise SettingsError(f"{file}: no such file") from None
+    except Exception as error:  # a YAML error has many classes, and its message many lines
+        raise SettingsError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+    require(isinstance(tree, DictConfig), f"{file}: a settings file holds `section: {{key: value}}`")
+    return tree
+
+
+def _read_override(override: str) -> DictConfig:
+    key, equals, _ = override.partition("=")
+    require(bool(equals and key), f"{override}: an override is written key=value")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except Exception as error:
+        raise SettingsError(f"{override}: {' '.join(str(error).split())}") from None
+
+
+def _merge(schema: type, base: DictConfig, tree: DictConfig, origin: str) -> DictConfig:
+    try:
+        return OmegaConf.merge(base, tree)
+    except ConfigKeyError as error:
+        raise SettingsError(f"{origin}: unknown key {error.full_key}{_nearest(schema, error.full_key)}") from None
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        key = error.full_key or ", ".join(map(str, tree))  # a section given a scalar has no full key
+        raise SettingsError(f"{origin}: {key}: {reason}") from None
+
+
+def _nearest(schema: type, key: str) -> str:
+    near = difflib.get_close_matches(key, known_keys(schema), 1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def known_keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of `schema`, sections included."""
+    keys = []
+    for entry in dataclasses.fields(schema):
+        keys.append(prefix + entry.name)
+        if dataclasses.is_dataclass(entry.type):
+            keys += known_keys(entry.type, f"{prefix}{entry.name}.")
+    return keys

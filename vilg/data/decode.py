@@ -1,0 +1,51 @@
+"""From the bytes of a record to an RGB picture and its captions."""
+
+import io
+import json
+import unicodedata
+
+from PIL import Image
+
+from vilg.data.faults import BrokenSample
+from vilg.data.shards import Record
+
+
+def picture(record: Record) -> Image.Image:
+    """The picture in RGB, transparent parts on white. Raises BrokenSample."""
+    try:
+        image = Image.open(io.BytesIO(record.image))
+        image.load()
+        return on_white(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what PIL's decoders raise
+        raise BrokenSample(f"broken image ({error})") from None
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def captions(record: Record) -> list[str]:
+    """All captions of the record, in Unicode NFC, never empty. Raises BrokenSample.
+
+    JSON may hold `captions` (a list) or `caption` (one string); a text file is one caption.
+    """
+    try:
+        text = record.caption.decode("utf-8")
+        found = _from_json(json.loads(text)) if record.caption_is_json else [text]
+    except ValueError as error:  # not UTF-8, not JSON
+        raise BrokenSample(f"broken caption ({error})") from None
+    found = [unicodedata.normalize("NFC", caption).strip() for caption in found if isinstance(caption, str)]
+    found = [caption for caption in found if caption]
+    if not found:
+        raise BrokenSample("empty caption")
+    return found
+
+
+def _from_json(tree) -> list:
+    if not isinstance(tree, dict):
+        raise ValueError("not an object")
+    many = tree.get("captions")
+    return many if isinstance(many, list) else [tree.get("caption")]

@@ -1,0 +1,64 @@
+"""Batches for one rank."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vilg import config
+from vilg.data import crop, decode
+from vilg.data.faults import BrokenSample, Faults
+from vilg.data.order import Sample, endless, grain
+from vilg.data.shards import Shards, expand
+
+EncodeCaption = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` float32 [B, 3, H, W] in [0, 1], `text` int64 [B, T] (None where captions are not read)."""
+
+    names: list[str]
+    captions: list[str]
+    images: np.ndarray
+    text: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
+    images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    captions = [sample.caption for sample in samples]
+    text = None if encode is None else np.stack([encode(caption) for caption in captions])
+    return Batch([sample.name for sample in samples], captions, images, text)
+
+
+def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ranks: int, consumed: int,
+                     encode: EncodeCaption | None = None) -> Iterator[Batch]:
+    """Endless batches of `batch` samples for `rank`, going on behind the first `consumed` positions.
+
+    Ranks take turns: rank r reads positions consumed + r, consumed + r + ranks, .. so that all ranks together always
+    stand at one position, whatever their number. `settings.threads` readers work ahead of the training.
+    """
+    faults = Faults(settings.max_faults)
+    shards = Shards(expand(settings.shards), faults, captions=encode is not None)
+    samples = endless(shards, faults, seed, settings.image_size, settings.crop_jitter, encode is not None)
+    mine = samples.slice(slice(consumed + rank, None, ranks))
+    reading = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=2 * batch)
+    return iter(mine.to_iter_dataset(reading).batch(batch, batch_fn=lambda rows: collate(rows, encode)))
+
+
+def all_samples(settings: config.Data, paths: list[str], captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
+    """Each usable sample of `paths` once, in the order of the shards, centre crop, with all its captions."""
+    faults = Faults(settings.max_faults)
+    shards = Shards(expand(paths), faults, captions)
+    for number in range(len(shards)):
+        try:
+            record = shards[number]
+            texts = decode.captions(record) if captions else [""]
+            pixels = crop.centre(decode.picture(record), settings.image_size)
+        except BrokenSample as fault:
+            faults.add(shards.name(number), str(fault))
+            continue
+        yield Sample(record.name, pixels, texts[0]), texts

@@ -1,0 +1,59 @@
+"""Which sample stands at which position of the endless training sequence.
+
+The sample at position p, its crop and its caption are a pure function of (seed, p). So a run on any number of ranks
+that has consumed c samples goes on at position c, in constant time. grain shuffles each epoch by an index permutation
+and gives position p a random generator of its own; nothing is buffered and nothing is skipped over.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from vilg.data import crop, decode
+from vilg.data.faults import BrokenSample, Faults
+from vilg.data.shards import Shards
+from vilg.errors import UserError
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # grain reports at import that jax's profiler is not there
+import grain  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample: uint8 image [size, size, 3] and one of its captions ("" where captions are not read)."""
+
+    name: str
+    image: np.ndarray
+    caption: str
+
+
+class _Cut(grain.transforms.RandomMap):
+    """Number of a record -> Sample, with the random generator of its position."""
+
+    def __init__(self, shards: Shards, faults: Faults, size: int, jitter: float, with_captions: bool):
+        self.shards, self.faults = shards, faults
+        self.size, self.jitter, self.with_captions = size, jitter, with_captions
+
+    def random_map(self, number: int, rng: np.random.Generator) -> Sample:
+        # A broken record is replaced by the one behind it, whoever reads it: the order stays a function of (seed, p).
+        for attempt in range(len(self.shards)):
+            chosen = (int(number) + attempt) % len(self.shards)
+            try:
+                return self._sample(chosen, rng)
+            except BrokenSample as fault:
+                self.faults.add(self.shards.name(chosen), str(fault))
+        raise UserError("data.shards: every sample is broken")
+
+    def _sample(self, number: int, rng: np.random.Generator) -> Sample:
+        record = self.shards[number]
+        image = decode.picture(record)
+        texts = decode.captions(record) if self.with_captions else [""]
+        pixels = crop.jittered(image, self.size, self.jitter, rng) if self.jitter else crop.centre(image, self.size)
+        return Sample(record.name, pixels, texts[rng.integers(len(texts))])
+
+
+def endless(shards: Shards, faults: Faults, seed: int, size: int, jitter: float, captions: bool) -> grain.MapDataset:
+    """position -> Sample for every position from 0 on."""
+    numbers = grain.MapDataset.range(len(shards)).seed(seed).shuffle().repeat()
+    return numbers.random_map(_Cut(shards, faults, size, jitter, captions))

@@ -1,0 +1,137 @@
+"""Where each sample lies inside a webdataset tar: built once, kept beside the tar, read in one go.
+
+A sample is `KEY.{png,jpg,jpeg,webp}` with `KEY.json` or `KEY.txt`, the files of a key next to each other, as
+img2dataset writes them.
+"""
+
+import logging
+import os
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vilg.errors import UserError
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
+CAPTION_SUFFIXES = ("json", "txt")  # json first: it may hold several captions
+_FORMAT = 1
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The samples of one tar. `images` and `captions` are int64 [N, 2]: offset and size; a size of 0 means none."""
+
+    shard: Path
+    keys: np.ndarray
+    images: np.ndarray
+    captions: np.ndarray
+    json: np.ndarray  # bool [N]: the caption is JSON, not plain text
+    truncated: bool  # the tar has no end-of-archive mark, or its last member is cut short
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def open_index(shard: Path) -> ShardIndex:
+    """The index of `shard`, from the file beside it if that is of this very tar, else by reading all headers once."""
+    kept = shard.with_name(shard.name + ".index.npz")
+    try:
+        state = _state_of(shard)
+    except OSError as error:
+        raise UserError(f"{shard}: {error.strerror.lower()}") from None
+    index = _read(kept, shard, state)
+    if index is None:
+        index = build_index(shard)
+        _write(kept, index, state)
+    return index
+
+
+def build_index(shard: Path) -> ShardIndex:
+    """Read the headers of `shard`; samples that lie behind a truncation are left out."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    size = shard.stat().st_size
+    truncated = False
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in _members(archive):
+                if member.offset_data + member.size > size:
+                    truncated = True
+                    break
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                if member.isfile() and stem:
+                    files = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
+                    files[suffix.lower()] = (member.offset_data, member.size)
+            truncated = truncated or not _has_end_mark(shard, archive.offset)
+    except tarfile.TarError as error:
+        raise UserError(f"{shard}: not a readable tar ({error})") from None
+    return _index(shard, samples, truncated)
+
+
+def _members(archive: tarfile.TarFile):
+    """The members up to the first header that cannot be read."""
+    while True:
+        try:
+            member = archive.next()
+        except tarfile.ReadError:  # cut in the middle of a member
+            return
+        if member is None:
+            return
+        yield member
+
+
+def _has_end_mark(shard: Path, offset: int) -> bool:
+    """A tar ends with two blocks of zeros; without the first one at `offset` the file was cut."""
+    with open(shard, "rb") as file:
+        file.seek(offset - _BLOCK if offset >= _BLOCK else 0)
+        blocks = file.read(2 * _BLOCK)
+    return blocks[-_BLOCK:] == bytes(_BLOCK)
+
+
+def _index(shard: Path, samples: dict, truncated: bool) -> ShardIndex:
+    def first(files, suffixes):
+        return next((files[suffix] for suffix in suffixes if suffix in files), (0, 0))
+
+    return ShardIndex(
+        shard,
+        np.array(list(samples), dtype=str),
+        np.array([first(files, IMAGE_SUFFIXES) for files in samples.values()], dtype=np.int64).reshape(-1, 2),
+        np.array([first(files, CAPTION_SUFFIXES) for files in samples.values()], dtype=np.int64).reshape(-1, 2),
+        np.array(["json" in files for files in samples.values()], dtype=bool),
+        truncated,
+    )
+
+
+def _state_of(shard: Path) -> np.ndarray:
+    stat = shard.stat()
+    return np.array([_FORMAT, stat.st_size, stat.st_mtime_ns], dtype=np.int64)
+
+
+def _read(kept: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
+    try:
+        with np.load(kept, allow_pickle=False) as arrays:
+            if not np.array_equal(arrays["state"], state):
+                return None
+            fields = {name: arrays[name] for name in ("keys", "images", "captions", "json")}
+            return ShardIndex(shard, **fields, truncated=bool(arrays["truncated"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing, foreign or half-written: build it again
+        return None
+
+
+def _write(kept: Path, index: ShardIndex, state: np.ndarray) -> None:
+    """Keep the index beside the tar; a folder that cannot be written to costs only the time of the next reading."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=kept.parent, suffix=".npz")
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, state=state, keys=index.keys, images=index.images, captions=index.captions,
+                     json=index.json, truncated=index.truncated)
+        os.replace(temporary, kept)  # several ranks may do this at once; each writes the same
+    except OSError as error:
+        log.warning("%s: the index cannot be kept (%s)", kept, error.strerror)

@@ -1,0 +1,95 @@
+"""Random access to the samples of any number of webdataset tars."""
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vilg.data.faults import BrokenSample, Faults
+from vilg.data.shard_index import ShardIndex, open_index
+from vilg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample as it lies in the tar."""
+
+    name: str  # shard:key, for messages
+    image: bytes
+    caption: bytes
+    caption_is_json: bool
+
+
+class Shards:
+    """All samples of `paths` that have an image and, where `captions` is asked for, a caption.
+
+    Samples without are faults, as is a truncated tar. Reading is by `os.pread`, so threads need no lock.
+    """
+
+    def __init__(self, paths: list[Path], faults: Faults, captions: bool = True):
+        if not paths:
+            raise UserError("data.shards: no shard given")
+        self.indices = [open_index(path) for path in paths]
+        usable = [self._usable(index, faults, captions) for index in self.indices]
+        self._shard = np.repeat(np.arange(len(paths)), [len(rows) for rows in usable])
+        self._row = np.concatenate(usable)
+        if not len(self._row):
+            raise UserError(f"{paths[0]}: no usable sample in {len(paths)} shards")
+        self._descriptors = [os.open(path, os.O_RDONLY) for path in paths]
+
+    @staticmethod
+    def _usable(index: ShardIndex, faults: Faults, captions: bool) -> np.ndarray:
+        if index.truncated:
+            faults.add(str(index.shard), "the tar is truncated")
+        with_image, with_caption = index.images[:, 1] > 0, index.captions[:, 1] > 0
+        for row in np.flatnonzero(~with_image):
+            faults.add(f"{index.shard}:{index.keys[row]}", "no image")
+        if not captions:
+            return np.flatnonzero(with_image)
+        for row in np.flatnonzero(with_image & ~with_caption):
+            faults.add(f"{index.shard}:{index.keys[row]}", "no caption")
+        return np.flatnonzero(with_image & with_caption)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def name(self, number: int) -> str:
+        """shard:key, for messages."""
+        index = self.indices[self._shard[number]]
+        return f"{index.shard}:{index.keys[self._row[number]]}"
+
+    def __getitem__(self, number: int) -> Record:
+        shard, row = self._shard[number], self._row[number]
+        index = self.indices[shard]
+        return Record(
+            self.name(number),
+            self._read(shard, *index.images[row]),
+            self._read(shard, *index.captions[row]),
+            bool(index.json[row]),
+        )
+
+    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        data = os.pread(self._descriptors[shard], int(size), int(offset))
+        if len(data) != size:
+            raise BrokenSample("the tar ended early")
+        return data
+
+    def close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __del__(self):
+        self.close()
+
+
+def expand(patterns: list[str]) -> list[Path]:
+    """The files that paths and globs name, in the order given, each glob sorted; a pattern without a file is an error."""
+    paths = []
+    for pattern in patterns:
+        found = sorted(glob.glob(pattern))
+        if not found:
+            raise UserError(f"{pattern}: no such shard")
+        paths += map(Path, found)
+    return paths

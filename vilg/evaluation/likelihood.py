@@ -1,0 +1,103 @@
+"""How probable held-out data is under the model, in nats a token, and under a model that knows only frequencies."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from vilg.attention.patterns import DIRECTIONS
+from vilg.data.loader import EncodeCaption
+from vilg.data.order import Sample
+from vilg.distributed.world import World
+from vilg.image.tokenizer import ImageTokenizer
+from vilg.model.loss import summed_nll
+from vilg.model.transformer import Transformer, targets
+
+_IMAGES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One caption of one image in tokens: text int64 [T], image int64 [n]."""
+
+    name: str
+    caption: str
+    text: np.ndarray
+    image: np.ndarray
+
+
+@paddle.no_grad()
+def tokenize_pairs(samples: Iterable[tuple[Sample, list[str]]], encode: EncodeCaption,
+                   image_tokenizer: ImageTokenizer) -> list[Pair]:
+    """Every caption of every sample with the codes of its image."""
+    pairs = []
+    for group in _groups(samples, _IMAGES_AT_ONCE):
+        images = np.stack([sample.image for sample, _ in group]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+        codes = image_tokenizer.encode(paddle.to_tensor(images)).flatten(1).numpy()
+        for (sample, captions), image in zip(group, codes):
+            pairs += [Pair(sample.name, caption, encode(caption), image) for caption in captions]
+    return pairs
+
+
+@paddle.no_grad()
+def mean_nll(model: Transformer, pairs: list[Pair], batch: int, world: World) -> dict[str, float]:
+    """{direction: mean -log p of its target tokens} over `pairs`, shared out over the ranks."""
+    sums = {f"{direction}/{part}": 0.0 for direction in DIRECTIONS for part in ("nll", "count")}
+    for group in _groups(pairs[world.rank :: world.ranks], batch):
+        text, image = _tensors(group)
+        for direction in DIRECTIONS:
+            ids, counted = targets(direction, text, image, model.vocabulary)
+            sums[f"{direction}/nll"] += float(summed_nll(model(direction, text, image), ids, counted))
+            sums[f"{direction}/count"] += float(counted.sum())
+    sums = world.sum(sums)
+    return {direction: sums[f"{direction}/nll"] / sums[f"{direction}/count"] for direction in DIRECTIONS}
+
+
+def unigram_nll(training: list[Pair], heldout: list[Pair], vocabulary: int, codes: int) -> dict[str, float]:
+    """{direction: mean -log p} of the held-out target tokens under their frequencies in training, one added to each."""
+    classes = dict(zip(DIRECTIONS, (codes, vocabulary)))
+    result = {}
+    for direction in DIRECTIONS:
+        counts = np.bincount(_target_ids(direction, training, vocabulary), minlength=classes[direction]) + 1.0
+        log_p = np.log(counts / counts.sum())
+        result[direction] = float(-log_p[_target_ids(direction, heldout, vocabulary)].mean())
+    return result
+
+
+@paddle.no_grad()
+def greedy_hits(model: Transformer, pairs: list[Pair], batch: int) -> list[bool]:
+    """For each pair, whether greedy decoding of its image writes exactly its caption.
+
+    Greedy decoding writes a caption if and only if each of its tokens, EOT included, is the likeliest one behind
+    those before it; that takes one forward pass instead of one a word.
+    """
+    hits: list[bool] = []
+    for group in _groups(pairs, batch):
+        text, image = _tensors(group)
+        direction = DIRECTIONS[1]
+        ids, counted = targets(direction, text, image, model.vocabulary)
+        right = model(direction, text, image).argmax(-1) == ids
+        hits += (right | ~counted).all(-1).tolist()
+    return hits
+
+
+def _target_ids(direction: str, pairs: list[Pair], vocabulary: int) -> np.ndarray:
+    ids, counted = targets(direction, *_tensors(pairs), vocabulary)
+    return ids.numpy()[counted.numpy()]
+
+
+def _tensors(pairs: list[Pair]) -> tuple[paddle.Tensor, paddle.Tensor]:
+    return (paddle.to_tensor(np.stack([pair.text for pair in pairs])),
+            paddle.to_tensor(np.stack([pair.image for pair in pairs])))
+
+
+def _groups(items: Iterable, size: int) -> Iterator[list]:
+    group = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

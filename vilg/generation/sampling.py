@@ -1,0 +1,48 @@
+"""Choosing the next token from logits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vilg.errors import UserError
+
+
+@dataclass
+class Sampler:
+    """Temperature and top-k sampling, or the most likely token where `greedy`.
+
+    Row i of a batch draws from a generator of its own, seeded by (seed, i): it gets the same numbers in any batch.
+    """
+
+    seed: int = 0
+    temperature: float = 1.0
+    top_k: int = 0  # 0: all
+    greedy: bool = False
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise UserError(f"--temperature {self.temperature}: must be positive (--greedy takes the likeliest token)")
+        if self.top_k < 0:
+            raise UserError(f"--top-k {self.top_k}: must not be negative")
+        self._generators: list[np.random.Generator] = []
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        """logits [B, classes] -> int64 [B]."""
+        if self.greedy:
+            return logits.argmax(-1)
+        while len(self._generators) < len(logits):
+            self._generators.append(np.random.default_rng([self.seed, len(self._generators)]))
+        uniform = np.array([generator.random() for generator in self._generators[: len(logits)]])
+        cumulated = np.cumsum(probabilities(logits, self.temperature, self.top_k), axis=-1)
+        # The last sum may fall short of 1 by rounding.
+        return np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1), logits.shape[-1] - 1)
+
+
+def probabilities(logits: np.ndarray, temperature: float, top_k: int) -> np.ndarray:
+    """softmax(logits / temperature) in float64 over the `top_k` largest logits of each row [B, classes]; 0 means all."""
+    scaled = logits.astype(np.float64) / temperature
+    if 0 < top_k < scaled.shape[-1]:
+        threshold = np.partition(scaled, -top_k, axis=-1)[:, -top_k, None]
+        scaled = np.where(scaled < threshold, -np.inf, scaled)
+    weights = np.exp(scaled - scaled.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)

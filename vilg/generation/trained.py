@@ -1,0 +1,51 @@
+"""A trained model taken from a checkpoint, with the tokenizers it was trained with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vilg import checkpoint, config, image
+from vilg.errors import UserError
+from vilg.image.tokenizer import ImageTokenizer
+from vilg.model.transformer import Transformer
+from vilg.text.sequence import CaptionEncoder
+from vilg.text.tokenizer import TextTokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All that drawing and captioning need; `model` is in evaluation mode."""
+
+    settings: config.Pretraining
+    model: Transformer
+    text_tokenizer: TextTokenizer
+    image_tokenizer: ImageTokenizer
+
+    @property
+    def encode(self) -> CaptionEncoder:
+        return CaptionEncoder(self.text_tokenizer, self.settings.text.length)
+
+
+def load_trained(folder: Path) -> Trained:
+    """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory."""
+    found = newest_in_run(folder) if (folder / "checkpoints").is_dir() else folder
+    manifest, tensors = checkpoint.load(found)
+    settings = config.from_tree(config.Pretraining, manifest.settings)
+    text_tokenizer = load_tokenizer(settings.text)
+    image_tokenizer = image.load(settings.image_tokenizer.path)
+    model = Transformer(settings.model, text_tokenizer.size, image_tokenizer.vocabulary, settings.text.length,
+                        image_tokenizer.grid(settings.data.image_size))
+    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    expected = {name: list(value.shape) for name, value in model.state_dict().items()}
+    if expected != {name: list(value.shape) for name, value in weights.items()}:
+        raise UserError(f"{found}: does not fit {settings.text.vocab} and {settings.image_tokenizer.path}, which it "
+                        "was trained with; were they replaced?")
+    model.set_state_dict(weights)
+    model.eval()
+    return Trained(settings, model, text_tokenizer, image_tokenizer)
+
+
+def newest_in_run(run: Path) -> Path:
+    found = checkpoint.newest_valid(run / "checkpoints")
+    if found is None:
+        raise UserError(f"{run}: no valid checkpoint in this run")
+    return found

@@ -1,0 +1,104 @@
+"""A small convolutional VQ-VAE: section 3.1.1 of the paper, equations (1) and (2)."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from vilg import config
+from vilg.image.quantizer import NearestCode
+from vilg.image.tokenizer import ImageTokenizer
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2D:
+    """A same-size (or halving) convolution. No bias: on a CPU it costs a third of the layer and brings nothing."""
+    return nn.Conv2D(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias_attr=False)
+
+
+class ResidualBlock(nn.Layer):
+    """x + conv1x1(relu(conv3x3(relu(norm(x)))))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.spread = convolution(width, width, 3)
+        self.mix = convolution(width, width, 1)
+
+    def forward(self, x):
+        return x + self.mix(F.relu(self.spread(F.relu(self.norm(x)))))
+
+
+class Encoder(nn.Sequential):
+    """Images [B, 3, H, W] -> features [B, code_dim, H/f, W/f]."""
+
+    def __init__(self, settings: config.VQVAE):
+        layers, channels = [], 3
+        for level in reversed(range(settings.downsamplings)):
+            outputs = max(32, settings.width >> level)
+            layers += [convolution(channels, outputs, 4, stride=2), nn.ReLU()]
+            channels = outputs
+        layers += [ResidualBlock(channels) for _ in range(settings.residual_blocks)]
+        super().__init__(*layers, nn.GroupNorm(8, channels), convolution(channels, settings.code_dim, 1))
+
+
+class Decoder(nn.Sequential):
+    """z_emb [B, code_dim, h, w] -> images [B, 3, f h, f w], before the final squashing."""
+
+    def __init__(self, settings: config.VQVAE):
+        channels = settings.width
+        layers = [convolution(settings.code_dim, channels, 3)]
+        layers += [ResidualBlock(channels) for _ in range(settings.residual_blocks)]
+        for level in range(1, settings.downsamplings + 1):
+            last = level == settings.downsamplings
+            outputs = 3 if last else max(32, settings.width >> level)
+            layers += [nn.ReLU(), nn.Conv2DTranspose(channels, outputs, 4, 2, 1, bias_attr=None if last else False)]
+            channels = outputs
+        super().__init__(*layers)
+
+
+class VQVAE(ImageTokenizer):
+    """Encoder, nearest-code quantizer and decoder G."""
+
+    kind = "vqvae"
+
+    def __init__(self, settings: config.VQVAE):
+        super().__init__(settings)
+        self.encoder = Encoder(settings)
+        self.quantizer = NearestCode(settings.codes, settings.code_dim)
+        self.decoder = Decoder(settings)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.settings.codes
+
+    @property
+    def factor(self) -> int:
+        return 2**self.settings.downsamplings
+
+    def features(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> E(x), [B, h, w, d]."""
+        return self.encoder(images * 2.0 - 1.0).transpose([0, 2, 3, 1])
+
+    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.quantizer.nearest(self.features(images))
+
+    def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
+        return self.quantizer.embed(indices)
+
+    def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+        return (self._draw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
+
+    def _draw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+        """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of the loss."""
+        return self.decoder(z_emb.transpose([0, 3, 1, 2]))
+
+    def losses(self, images: paddle.Tensor):
+        """Equation (2) on images [B, 3, H, W] in [0, 1].
+
+        Returns (loss, {name: part of the loss}, features, indices).
+        """
+        features = self.features(images)
+        z_emb, indices, codebook_term, commitment_term = self.quantizer(features)
+        reconstruction = F.mse_loss(self._draw(z_emb), images * 2.0 - 1.0)
+        loss = reconstruction + codebook_term + self.settings.commitment * commitment_term
+        parts = {"reconstruction": reconstruction, "codebook": codebook_term, "commitment": commitment_term}
+        return loss, parts, features, indices

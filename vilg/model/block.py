@@ -1,0 +1,60 @@
+"""One transformer layer: pre-LayerNorm attention and MLP."""
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from vilg import config
+from vilg.attention.functional import block_sparse_attention
+from vilg.attention.layout import Layout
+from vilg.model.initial import normal, residual
+from vilg.model.linear import Linear
+
+
+class Attention(nn.Layer):
+    """Multi-head self-attention over the pairs of positions that a layout lets see each other."""
+
+    def __init__(self, settings: config.Model):
+        super().__init__()
+        hidden = settings.hidden
+        self.heads, self.head_size = settings.heads, hidden // settings.heads
+        self.qkv = Linear(hidden, 3 * hidden, weight_attr=normal())
+        self.out = Linear(hidden, hidden, weight_attr=residual(settings.layers))
+        self.norm_q = nn.LayerNorm(self.head_size) if settings.qk_norm else None
+        self.norm_k = nn.LayerNorm(self.head_size) if settings.qk_norm else None
+
+    def forward(self, x, layout: Layout):
+        """x [B, S, hidden] -> [B, S, hidden]."""
+        batch, length, hidden = x.shape
+        q, k, v = self.qkv(x).reshape([batch, length, 3, self.heads, self.head_size]).unbind(2)
+        if self.norm_q is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
+        attended = block_sparse_attention(q, k, v, layout)
+        return self.out(attended.reshape([batch, length, hidden]))
+
+
+class MLP(nn.Layer):
+    def __init__(self, settings: config.Model):
+        super().__init__()
+        hidden = settings.hidden
+        self.widen = Linear(hidden, 4 * hidden, weight_attr=normal())
+        self.out = Linear(4 * hidden, hidden, weight_attr=residual(settings.layers))
+
+    def forward(self, x):
+        return self.out(F.gelu(self.widen(x), approximate=True))  # the tanh form, as in BERT's own code
+
+
+class Block(nn.Layer):
+    """x + attention(norm(x)), then x + mlp(norm(x)); `sandwich_norm` normalizes each branch once more on its way out."""
+
+    def __init__(self, settings: config.Model):
+        super().__init__()
+        self.norm_attention, self.attention = nn.LayerNorm(settings.hidden), Attention(settings)
+        self.norm_mlp, self.mlp = nn.LayerNorm(settings.hidden), MLP(settings)
+        self.leave_attention = nn.LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
+        self.leave_mlp = nn.LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x, layout: Layout):
+        """x [B, S, hidden] -> [B, S, hidden]."""
+        x = x + self.dropout(self.leave_attention(self.attention(self.norm_attention(x), layout)))
+        return x + self.dropout(self.leave_mlp(self.mlp(self.norm_mlp(x))))

@@ -1,0 +1,38 @@
+"""A linear layer whose bias gradient is a matrix product.
+
+Summing a gradient over its leading axis, which is what the bias of `nn.Linear` does, is the slowest reduction Paddle
+has on a CPU: it costs twice as much as the three matrix products of the layer. `ones @ gradient` is the same sum at
+the speed of a product.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddle.autograd import PyLayer
+
+
+class _Linear(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensor()
+        rows = gradient.reshape([-1, gradient.shape[-1]])
+        ones = paddle.ones([1, rows.shape[0]], rows.dtype)
+        return (
+            paddle.matmul(gradient, weight, transpose_y=True),
+            paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True),
+            paddle.matmul(ones, rows).flatten(),
+        )
+
+
+class Linear(nn.Linear):
+    """x [.., inputs] -> [.., outputs], as `nn.Linear`."""
+
+    def forward(self, x):
+        if paddle.in_dynamic_mode() and paddle.is_grad_enabled():
+            return _Linear.apply(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)

@@ -1,0 +1,72 @@
+"""The model: one transformer that draws images from text and writes text from images (section 3.1.2 of the paper)."""
+
+import paddle
+from paddle import nn
+
+from vilg import config
+from vilg.attention import layout
+from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
+from vilg.model.block import Block
+from vilg.model.embeddings import Embeddings
+from vilg.model.initial import normal
+from vilg.model.linear import Linear
+from vilg.text.sequence import begin_of_image
+
+
+class Transformer(nn.Layer):
+    """Both directions over the same weights; the direction only chooses the order of the parts and the masks.
+
+    vocabulary: entries of the text vocabulary; codes: of the image codebook; grid: (h, w) image tokens, n = h w.
+    """
+
+    def __init__(self, settings: config.Model, vocabulary: int, codes: int, text_length: int, grid: tuple[int, int]):
+        super().__init__()
+        self.settings, self.vocabulary, self.text_length, self.grid = settings, vocabulary, text_length, tuple(grid)
+        self.embeddings = Embeddings(vocabulary, codes, text_length, grid, settings.hidden)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.LayerList([Block(settings) for _ in range(settings.layers)])
+        self.patterns = schedule(settings.layers)
+        self.norm = nn.LayerNorm(settings.hidden)
+        self.text_head = Linear(settings.hidden, vocabulary, weight_attr=normal())
+        self.image_head = Linear(settings.hidden, codes, weight_attr=normal())
+
+    def forward(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
+        """Text ids [B, T] and image ids [B, n] -> logits of the target part.
+
+        text_to_image: [B, n, codes], at k the prediction of z_{k+1} (BOI's is the first).
+        image_to_text: [B, T-1, vocabulary], at k the prediction of text position k+1.
+        """
+        states = self.hidden_states(direction, text, image)
+        if direction == TEXT_TO_IMAGE:
+            return self.image_head(states[:, self.text_length - 1 : -1])
+        return self.text_head(states[:, -self.text_length : -1])
+
+    def hidden_states(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
+        """The normalized states of the last layer, [B, S, hidden], source first."""
+        if direction == TEXT_TO_IMAGE:
+            boi = paddle.full([text.shape[0], 1], begin_of_image(self.vocabulary), text.dtype)
+            text = paddle.concat([text[:, :-1], boi], axis=1)
+            parts = [self.embeddings.text(text), self.embeddings.image(image)]
+        else:
+            parts = [self.embeddings.image(image), self.embeddings.text(text)]
+        x = self.dropout(paddle.concat(parts, axis=1))
+        for block, pattern in zip(self.blocks, self.patterns):
+            x = block(x, self._layout(direction, pattern))
+        return self.norm(x)
+
+    def _layout(self, direction: str, pattern: str) -> layout.Layout:
+        return layout.build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
+
+
+def targets(direction: str, text: paddle.Tensor, image: paddle.Tensor, vocabulary: int):
+    """(ids, counted) for the logits of `forward`: the id to predict, and whether it counts in the loss.
+
+    Drawing predicts every image token. Writing predicts the words and EOT; what lies behind EOT is padding, whose ids
+    are not in the vocabulary, and does not count.
+    """
+    if direction == TEXT_TO_IMAGE:
+        return image, paddle.ones_like(image, dtype="bool")
+    assert direction == IMAGE_TO_TEXT
+    following = text[:, 1:]
+    counted = following < vocabulary
+    return paddle.where(counted, following, paddle.zeros_like(following)), counted

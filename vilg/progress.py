@@ -1,0 +1,57 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts to `total`. Use as a context manager; `quiet` shows nothing (every rank but the first)."""
+
+    def __init__(self, what: str, total: int | None, done: int = 0, quiet: bool = False):
+        self.what, self.total, self.start, self.done, self.quiet = what, total, done, done, quiet
+        self.began = time.monotonic()
+        self.last_line = 0.0
+        self.bar = None
+        if not quiet and sys.stderr.isatty():
+            self.bar = tqdm(desc=what, total=total, initial=done, dynamic_ncols=True)
+
+    def advance(self, by: int = 1, **shown: float | str) -> None:
+        """`shown` is printed behind the count: loss=2.31, say."""
+        self.done += by
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(by)
+        elif not self.quiet and self._line_is_due():
+            print(self._line(shown), file=sys.stderr, flush=True)
+
+    def _line_is_due(self) -> bool:
+        now = time.monotonic()
+        if self.done != self.total and now - self.last_line < SECONDS_BETWEEN_LINES:
+            return False
+        self.last_line = now
+        return True
+
+    def _line(self, shown: dict) -> str:
+        seconds = time.monotonic() - self.began
+        parts = [f"{self.what}: {self.done}" + (f"/{self.total}" if self.total else "")]
+        parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()]
+        if self.total and self.done > self.start:
+            parts.append(f"{clock(seconds)}, {clock(seconds / (self.done - self.start) * (self.total - self.done))} left")
+        return "  ".join(parts)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    """75 -> 1:15."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes}:{rest:02}"

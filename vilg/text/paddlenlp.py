@@ -1,0 +1,32 @@
+"""Any tokenizer of PaddleNLP, with the extra `vilg[paddlenlp]`."""
+
+from vilg.errors import UserError
+from vilg.text.tokenizer import join_pieces
+
+
+class PaddleNLPTokenizer:
+    """`text.tokenizer` names the class (ErnieTokenizer, BertTokenizer, ..), `text.vocab` a folder or a model."""
+
+    def __init__(self, class_name: str, source: str):
+        try:
+            from paddlenlp import transformers
+        except ImportError as error:
+            raise UserError(f"text.tokenizer={class_name}: needs PaddleNLP (pip install 'vilg[paddlenlp]'): {error}"
+                            ) from None
+        kind = getattr(transformers, class_name, None)
+        if kind is None or not hasattr(kind, "from_pretrained"):
+            raise UserError(f"text.tokenizer={class_name}: PaddleNLP has no such tokenizer")
+        try:
+            self._tokenizer = kind.from_pretrained(source)
+        except Exception as error:  # PaddleNLP raises what its hubs raise
+            raise UserError(f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
+                            ) from None
+        self.size = len(self._tokenizer)
+        self.begin, self.end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def decode(self, ids: list[int]) -> str:
+        special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
+        return join_pieces(self._tokenizer.convert_ids_to_tokens([i for i in ids if i not in special]))

@@ -1,0 +1,43 @@
+"""The T text positions of a sequence: [BOT, t_1 .. t_m, EOT, pad ..], with BOI on the last one when drawing.
+
+Ids behind the vocabulary stand for what has no entry in it: `size` is BOI, and `size + 1 + p` is the learned padding
+vector of text position p (DESIGN section 2).
+"""
+
+import numpy as np
+
+from vilg.text.tokenizer import TextTokenizer
+
+EXTRA_MARKS = 3  # BOT, EOT and BOI
+
+
+def begin_of_image(size: int) -> int:
+    """The id of BOI for a vocabulary of `size` entries."""
+    return size
+
+
+def padding(size: int, length: int) -> np.ndarray:
+    """The ids of the padding at text positions 0 .. length-1."""
+    return size + 1 + np.arange(length, dtype=np.int64)
+
+
+def table_size(size: int, length: int) -> int:
+    """How many ids there are: the vocabulary, BOI and one padding a position."""
+    return size + 1 + length
+
+
+class CaptionEncoder:
+    """caption -> int64 [T]. Captions of more than T-3 tokens are cut; `cut` counts them."""
+
+    def __init__(self, tokenizer: TextTokenizer, length: int):
+        self.tokenizer, self.length = tokenizer, length
+        self.cut = 0
+
+    def __call__(self, caption: str) -> np.ndarray:
+        ids = self.tokenizer.encode(caption)
+        if len(ids) > self.length - EXTRA_MARKS:
+            self.cut += 1
+            ids = ids[: self.length - EXTRA_MARKS]
+        text = padding(self.tokenizer.size, self.length)
+        text[: len(ids) + 2] = [self.tokenizer.begin, *ids, self.tokenizer.end]
+        return text

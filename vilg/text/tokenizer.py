@@ -1,0 +1,83 @@
+"""Text -> WordPiece ids and back."""
+
+from pathlib import Path
+from typing import Protocol
+
+from vilg import config
+from vilg.errors import UserError
+
+
+class TextTokenizer(Protocol):
+    """What the rest of vilg asks of a text tokenizer."""
+
+    size: int  # entries of the vocabulary
+    begin: int  # [CLS], used as BOT
+    end: int  # [SEP], used as EOT
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without BOT and EOT."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of `ids`; special tokens are left out."""
+
+
+class WordPiece:
+    """Any BERT-style vocab.txt, read through `tokenizers`."""
+
+    def __init__(self, vocab: Path):
+        from tokenizers import BertWordPieceTokenizer
+
+        self._tokenizer = BertWordPieceTokenizer(_entries(vocab), lowercase=True)
+        self.size = self._tokenizer.get_vocab_size()
+        self.begin = self._tokenizer.token_to_id("[CLS]")
+        self.end = self._tokenizer.token_to_id("[SEP]")
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        special = {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}
+        return join_pieces([piece for piece in map(self._tokenizer.id_to_token, ids) if piece not in special])
+
+
+def load_tokenizer(settings: config.Text) -> TextTokenizer:
+    """The tokenizer that `text.tokenizer` and `text.vocab` name."""
+    if settings.tokenizer == "wordpiece":
+        return WordPiece(Path(settings.vocab))
+    from vilg.text.paddlenlp import PaddleNLPTokenizer
+
+    return PaddleNLPTokenizer(settings.tokenizer, settings.vocab)
+
+
+def join_pieces(pieces: list[str]) -> str:
+    """Pieces -> text: `##` joins, Latin words and numbers get spaces between them, Chinese and punctuation none."""
+    text = ""
+    for piece in pieces:
+        if piece.startswith("##"):
+            text += piece[2:]
+        elif text and _is_latin(text[-1]) and _is_latin(piece[0]):
+            text += " " + piece
+        else:
+            text += piece
+    return text
+
+
+def _is_latin(character: str) -> bool:
+    return character.isalnum() and ord(character) < 0x2E80  # where the CJK blocks begin
+
+
+def _entries(vocab: Path) -> dict[str, int]:
+    try:
+        lines = vocab.read_text("utf-8").split("\n")
+    except OSError as error:
+        raise UserError(f"{vocab}: {error.strerror.lower()}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{vocab}: not a text file in UTF-8") from None
+    while lines and not lines[-1]:
+        lines.pop()
+    # The number of the line is the id, so a line that occurs twice must not shift those behind it.
+    entries = {line.rstrip("\r"): number for number, line in enumerate(lines)}
+    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in entries]
+    if missing:
+        raise UserError(f"{vocab}: not a BERT vocabulary, it lacks {', '.join(missing)}")
+    return entries

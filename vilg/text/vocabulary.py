@@ -1,0 +1,30 @@
+"""Training a WordPiece vocabulary in the form of BERT's `vocab.txt`."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from vilg.errors import UserError
+
+# The order of BERT-Chinese, which readers of vocab.txt expect at the front.
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+# Distinct characters kept. The default of `tokenizers`, 1000, turns most of Chinese into [UNK].
+ALPHABET = 6000
+
+
+def train_vocabulary(captions: Iterable[str], size: int, out: Path) -> int:
+    """Write a vocabulary of at most `size` entries, one a line; returns how many there are."""
+    from tokenizers import BertWordPieceTokenizer
+
+    if size <= len(SPECIAL_TOKENS):
+        raise UserError(f"--size {size}: must be more than the {len(SPECIAL_TOKENS)} special tokens")
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train_from_iterator(captions, vocab_size=size, min_frequency=1, limit_alphabet=ALPHABET,
+                                special_tokens=SPECIAL_TOKENS, show_progress=False)
+    entries = trainer.get_vocab()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".part")
+    temporary.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
+    os.replace(temporary, out)
+    return len(entries)

@@ -1,0 +1,29 @@
+"""The training commands: settings in, a finished run out."""
+
+import logging
+
+from vilg import config
+from vilg.distributed.world import World
+from vilg.training.image_tokenizer import ImageTokenizerTraining
+from vilg.training.loop import Loop
+from vilg.training.pretraining import Pretraining
+
+log = logging.getLogger(__name__)
+
+
+def pretrain(settings: config.Pretraining) -> None:
+    """Pre-train the shared transformer; every rank calls this with the same settings."""
+    world = World()
+    settings.train.accumulation(world.ranks)  # refuse a batch that does not divide before anything is read
+    objective = Pretraining(settings, world)
+    Loop(settings, objective, world).run()
+    if objective.encode.cut:
+        log.warning("%d captions had more than text.length - 3 = %d tokens and were cut", objective.encode.cut,
+                    settings.text.length - 3)
+
+
+def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:
+    """Train a VQ-VAE; every rank calls this with the same settings."""
+    world = World()
+    settings.train.accumulation(world.ranks)
+    Loop(settings, ImageTokenizerTraining(settings, world), world).run()

@@ -1,0 +1,143 @@
+"""The one training loop, for every kind of objective, on any number of ranks."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paddle
+
+from vilg import checkpoint, config
+from vilg.data.loader import Batch
+from vilg.distributed.engine import Engine
+from vilg.distributed.world import World
+from vilg.errors import UserError
+from vilg.progress import Progress
+from vilg.training.dump import dump_inputs
+from vilg.training.objective import Objective
+from vilg.training.optimizer import adamw, learning_rate
+from vilg.training.records import Records
+from vilg.training.seed import step_seed
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Trains `objective` under the settings of a run, from its newest checkpoint or from nothing."""
+
+    def __init__(self, settings: config.Pretraining | config.ImageTokenizerTraining, objective: Objective,
+                 world: World):
+        self.settings, self.objective, self.world = settings, objective, world
+        self.folder = settings.run.folder
+        self.accumulation = settings.train.accumulation(world.ranks)
+        self.engine = Engine(world, objective.model, adamw(settings.train, objective.model), settings.train.clip)
+        self.step = self.consumed = 0
+        self.last_checkpoint: Path | None = None
+
+    def run(self) -> None:
+        """Train up to `train.steps` (or `train.stop_at`). Every rank calls this."""
+        self._resume()
+        train = self.settings.train
+        last = min(train.steps, train.stop_at or train.steps)
+        records = self._open_records()
+        batches = self.objective.batches(self.consumed)
+        with Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress:
+            while self.step < last:
+                metrics = self._train_step(batches)
+                if self._due(train.measure_every, last):
+                    metrics.update(self.objective.measure())
+                if records:
+                    records.metrics(metrics)
+                    if self._due(train.draw_every, last):
+                        records.pictures(self.step, self.objective.draw())
+                if self._due(self.settings.checkpoint.every_steps, last):
+                    self._save()
+                speed = f"{self.objective.unit}_per_second"
+                progress.advance(loss=metrics["loss"], **{self.objective.unit + "/s": metrics[speed]})
+        if records:
+            records.close()
+            if self.step >= train.steps:
+                self.objective.finish(self.folder)
+        self.world.barrier()
+
+    def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """One optimizer update; returns its line of metrics.jsonl."""
+        began = time.perf_counter()
+        train = self.settings.train
+        # Whatever is random in a step follows from (seed, step, rank), so a resumed run needs no stored generator.
+        paddle.seed(step_seed(self.settings.run.seed, self.step, self.world.rank))
+        inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
+        losses = self._losses(inputs)
+        total = sum(self.objective.weight(name) * value for name, value in losses.items())
+        norm = self.engine.gradient_norm()
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            self._stop_on_non_finite(losses, norm, inputs)
+        self.step += 1
+        lr = learning_rate(train, self.step)
+        self.engine.update(lr)
+        self.consumed += train.global_batch
+        extra = self.objective.after_update(self.step)
+        seconds = time.perf_counter() - began
+        units = sum(map(self.objective.units, inputs)) * self.world.ranks
+        return {"step": self.step, "loss": total, **{f"loss_{name}": value for name, value in losses.items()},
+                "lr": lr, "grad_norm": norm, f"{self.objective.unit}_per_second": units / seconds,
+                "seconds": seconds, "consumed_samples": self.consumed, **extra}
+
+    def _losses(self, inputs: list) -> dict[str, float]:
+        """Gradients of the weighted sum of mean losses, and the means over all ranks and micro-batches."""
+        counts: dict[str, float] = {}
+        for one in inputs:
+            for name, count in self.objective.counts(one).items():
+                counts[name] = counts.get(name, 0.0) + count
+        counts = self.world.sum(counts)
+        sums = dict.fromkeys(counts, 0.0)
+        for one in inputs:
+            for name, summed in self.objective.losses(one):
+                # The engine averages over ranks, a mean over all of them is this rank's sum times their number.
+                self.engine.backward(summed * (self.objective.weight(name) * self.world.ranks / counts[name]))
+                sums[name] += float(summed)
+        return {name: value / counts[name] for name, value in self.world.sum(sums).items()}
+
+    def _due(self, every: int, last: int) -> bool:
+        return bool(every) and (self.step % every == 0 or self.step == last)
+
+    def _open_records(self) -> Records | None:
+        if not self.world.first:
+            return None
+        records = Records(self.folder, self.step)
+        config.save(self.settings, self.folder / "settings.yaml")
+        return records
+
+    def _save(self) -> None:
+        tensors = {**self.engine.state(), **{f"extra/{k}": v for k, v in self.objective.state().items()}}
+        self.last_checkpoint = checkpoint.save(
+            self.folder / "checkpoints", self.world, tensors, self.step, self.consumed,
+            config.as_tree(self.settings), self.settings.checkpoint.keep_last)
+
+    def _resume(self) -> None:
+        existing = self.folder / "checkpoints"
+        if self.settings.resume == "none" and any(existing.glob("step-*")):
+            raise UserError(f"{existing}: this run has checkpoints; resume=auto goes on from them, another run.name "
+                            "starts anew")
+        chosen = checkpoint.choose(self.settings.resume, existing)
+        if chosen is None:
+            return
+        manifest, tensors = checkpoint.load(chosen)
+        extra = {name.removeprefix("extra/"): tensors.pop(name) for name in list(tensors) if name.startswith("extra/")}
+        try:
+            self.engine.load_state(tensors)
+        except UserError as error:
+            raise UserError(f"{chosen}: {error}") from None
+        self.objective.load_state(extra)
+        self.step, self.consumed, self.last_checkpoint = manifest.step, manifest.consumed_samples, chosen
+        if self.world.first:
+            log.info("resumed %s at step %d", chosen, self.step)
+
+    def _stop_on_non_finite(self, losses: dict[str, float], norm: float, inputs: list) -> None:
+        file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
+        dump_inputs(file, inputs)
+        values = ", ".join(f"loss_{name} {value:g}" for name, value in losses.items())
+        raise UserError(f"step {self.step + 1}: not finite ({values}, grad_norm {norm:g}); last good checkpoint: "
+                        f"{self.last_checkpoint or 'none'}; what was fed: {file}")
+

@@ -1,0 +1,54 @@
+"""What a run minimizes: the seam between the one training loop and the kinds of training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from vilg.data.loader import Batch
+
+
+class Objective(Protocol):
+    """The loop asks these questions in this order, once a step or once a micro-batch."""
+
+    model: nn.Layer
+    unit: str  # what speed is counted in: tokens, images
+
+    def batches(self, consumed: int) -> Iterator[Batch]:
+        """This rank's micro-batches behind the first `consumed` samples of the run."""
+
+    def prepare(self, batch: Batch) -> Any:
+        """What `losses` reads, computed without gradients; a dataclass whose fields can be dumped."""
+
+    def counts(self, inputs: Any) -> dict[str, float]:
+        """How many terms each loss of this micro-batch sums up, so that the mean is one over the whole step."""
+
+    def units(self, inputs: Any) -> int:
+        """How many `unit`s this micro-batch is."""
+
+    def losses(self, inputs: Any) -> Iterator[tuple[str, paddle.Tensor]]:
+        """(name, summed loss), one after the other: the loop goes backward through each before it asks for the next,
+        so that the activations of only one live at a time."""
+
+    def weight(self, name: str) -> float:
+        """The weight of a loss in the sum."""
+
+    def after_update(self, step: int) -> dict[str, float]:
+        """Called behind the optimizer's update; what it returns goes into metrics.jsonl."""
+
+    def measure(self) -> dict[str, float]:
+        """Metrics on the held-out data. Every rank calls it and gets the same."""
+
+    def draw(self) -> dict[str, np.ndarray]:
+        """Pictures for VisualDL, uint8 [H, W, 3]. Only rank 0 calls it."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must hold besides the engine's state."""
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None: ...
+
+    def finish(self, folder: Path) -> None:
+        """Called on rank 0 once all steps are done."""

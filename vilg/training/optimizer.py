@@ -1,0 +1,27 @@
+"""AdamW with weight decay on matrices only, and its learning rate."""
+
+import math
+
+import paddle
+from paddle import nn
+
+from vilg import config
+
+
+def adamw(settings: config.Train, model: nn.Layer) -> paddle.optimizer.AdamW:
+    """AdamW over the parameters of `model`. Vectors (biases, norms, single embeddings) are not decayed."""
+    decayed = {value.name for value in model.parameters() if value.ndim > 1}
+    return paddle.optimizer.AdamW(
+        settings.lr, settings.beta1, settings.beta2,
+        parameters=model.parameters(),
+        weight_decay=settings.weight_decay,
+        apply_decay_param_fun=decayed.__contains__,
+    )
+
+
+def learning_rate(settings: config.Train, step: int) -> float:
+    """The rate of `step`, counted from 1: a straight line up to `lr`, then a cosine down to `final_lr` x `lr`."""
+    if step <= settings.warmup:
+        return settings.lr * step / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.lr * (settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * done)))

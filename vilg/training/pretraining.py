@@ -1,0 +1,113 @@
+"""The objective of pre-training: L = L_t2i + L_i2t (section 3.1.2 of the paper)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from vilg import config, image
+from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.data.loader import Batch, all_samples, training_batches
+from vilg.distributed.world import World
+from vilg.errors import UserError
+from vilg.evaluation.likelihood import Pair, mean_nll, tokenize_pairs
+from vilg.generation.contact_sheet import contact_sheet
+from vilg.generation.drawing import draw
+from vilg.generation.sampling import Sampler
+from vilg.model.loss import summed_nll
+from vilg.model.transformer import Transformer, targets
+from vilg.text.sequence import CaptionEncoder
+from vilg.text.tokenizer import load_tokenizer
+
+SHORT = {TEXT_TO_IMAGE: "t2i", IMAGE_TO_TEXT: "i2t"}
+_DRAWN = 8  # held-out captions drawn for VisualDL
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A micro-batch in tokens: text int64 [B, T], image int64 [B, n]."""
+
+    names: list[str]
+    captions: list[str]
+    text: paddle.Tensor
+    image: paddle.Tensor
+
+
+class Pretraining:
+    """The shared transformer over text tokens and the codes of a frozen image tokenizer."""
+
+    unit = "tokens"
+
+    def __init__(self, settings: config.Pretraining, world: World):
+        self.settings, self.world = settings, world
+        self.image_tokenizer = image.load(settings.image_tokenizer.path)
+        self.text_tokenizer = load_tokenizer(settings.text)
+        self.encode = CaptionEncoder(self.text_tokenizer, settings.text.length)
+        paddle.seed(settings.run.seed)
+        self.model = Transformer(settings.model, self.text_tokenizer.size, self.image_tokenizer.vocabulary,
+                                 settings.text.length, self.image_tokenizer.grid(settings.data.image_size))
+        self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
+        self._heldout: list[Pair] | None = None
+
+    def batches(self, consumed: int) -> Iterator[Batch]:
+        return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
+                                self.world.rank, self.world.ranks, consumed, self.encode)
+
+    @paddle.no_grad()
+    def prepare(self, batch: Batch) -> Inputs:
+        codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
+        return Inputs(batch.names, batch.captions, paddle.to_tensor(batch.text), codes)
+
+    def counts(self, inputs: Inputs) -> dict[str, float]:
+        return {SHORT[direction]: float(self._targets(direction, inputs)[1].sum()) for direction in DIRECTIONS}
+
+    def units(self, inputs: Inputs) -> int:
+        return len(DIRECTIONS) * (inputs.text.size + inputs.image.size)
+
+    def losses(self, inputs: Inputs) -> Iterator[tuple[str, paddle.Tensor]]:
+        for direction in DIRECTIONS:
+            logits = self.model(direction, inputs.text, inputs.image)
+            yield SHORT[direction], summed_nll(logits, *self._targets(direction, inputs))
+
+    def weight(self, name: str) -> float:
+        return self._weights[name]
+
+    def after_update(self, step: int) -> dict[str, float]:
+        return {}
+
+    def measure(self) -> dict[str, float]:
+        self.model.eval()
+        nll = mean_nll(self.model, self.heldout(), self.settings.train.micro_batch, self.world)
+        self.model.train()
+        return {f"heldout_nll_{SHORT[direction]}": value for direction, value in nll.items()}
+
+    def draw(self) -> dict[str, np.ndarray]:
+        pairs = self.heldout()[:: max(1, len(self.heldout()) // _DRAWN)][:_DRAWN]
+        self.model.eval()
+        codes = draw(self.model, np.stack([pair.text for pair in pairs]), Sampler(self.settings.run.seed, top_k=32))
+        self.model.train()
+        drawn = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+        return {"heldout": contact_sheet(drawn)}
+
+    def heldout(self) -> list[Pair]:
+        """Every (caption, image) of the held-out shards in tokens, read once."""
+        if self._heldout is None:
+            if not self.settings.data.heldout:
+                raise UserError("data.heldout: needed by train.measure_every and train.draw_every")
+            samples = all_samples(self.settings.data, self.settings.data.heldout)
+            self._heldout = tokenize_pairs(samples, self.encode, self.image_tokenizer)
+        return self._heldout
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        pass
+
+    def finish(self, folder: Path) -> None:
+        pass
+
+    def _targets(self, direction: str, inputs: Inputs):
+        return targets(direction, inputs.text, inputs.image, self.model.vocabulary)
