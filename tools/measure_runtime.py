@@ -1,0 +1,69 @@
+"""What each setting of vilg/runtime.py gives: one training step of the emoji model, with one setting taken away.
+
+    python tools/measure_runtime.py
+"""
+
+import os
+import subprocess
+import sys
+
+WITHOUT = {
+    "all of them": {},
+    "without threads": {"OMP_NUM_THREADS": "1"},
+    "without the MKL path": {"MKL_DEBUG_CPU_TYPE": "0"},
+    "without the allocator": {"MALLOC_CHECK_": "0"},  # any MALLOC_ variable of the user switches ours off
+    "without the transposition": {"FLAGS_use_stride_kernel": "1"},
+}
+WITHOUT["none of them"] = {name: value for change in WITHOUT.values() for name, value in change.items()}
+STEPS = 10
+
+
+def measure() -> None:
+    """In a process of its own: print the tokens a second of both directions, one process, batch 16."""
+    import time
+
+    import vilg  # noqa: F401
+    import paddle
+
+    from vilg import config
+    from vilg.attention.patterns import DIRECTIONS
+    from vilg.distributed.engine import Engine
+    from vilg.distributed.world import World
+    from vilg.model.loss import summed_nll
+    from vilg.model.transformer import Transformer, targets
+    from vilg.training.optimizer import adamw
+
+    batch, length, grid, words, codes = 16, 20, (8, 8), 2083, 1024
+    model = Transformer(config.Model(layers=4, hidden=256, heads=4), words, codes, length, grid)
+    engine = Engine(World(), model, adamw(config.Train(), model), 1.0)
+    text, image = paddle.randint(0, words, [batch, length]), paddle.randint(0, codes, [batch, grid[0] * grid[1]])
+
+    def step():
+        for direction in DIRECTIONS:
+            engine.backward(summed_nll(model(direction, text, image), *targets(direction, text, image, words)) / batch)
+        engine.gradient_norm()
+        engine.update(1e-3)
+
+    for _ in range(3):
+        step()
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    print(STEPS * 2 * batch * (length + grid[0] * grid[1]) / (time.perf_counter() - began))
+
+
+def main() -> None:
+    settings = {name for change in WITHOUT.values() for name in change}
+    clean = {name: value for name, value in os.environ.items() if name not in settings}
+    speeds = {}
+    for label, change in WITHOUT.items():
+        done = subprocess.run([sys.executable, __file__, "--measure"], env=clean | change, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+        speeds[label] = float(done.stdout.splitlines()[-1])
+    print("| settings | tokens a second | share |\n|---|---|---|")
+    for label, speed in speeds.items():
+        print(f"| {label} | {speed:,.0f} | {speed / speeds['all of them']:.2f} |")
+
+
+if __name__ == "__main__":
+    measure() if "--measure" in sys.argv else main()

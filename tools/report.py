@@ -1,0 +1,212 @@
+"""What a run on the emoji has learned: report.html to look at and report.json to compare.
+
+    python tools/report.py RUN_FOLDER OUT_FOLDER
+"""
+
+import base64
+import html
+import io
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import vilg  # noqa: F401  first of all, so that Paddle is tuned
+import paddle
+from PIL import Image
+
+from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.data.loader import all_samples
+from vilg.data.openmoji import is_held_out
+from vilg.distributed.world import World
+from vilg.evaluation.likelihood import Pair, greedy_hits, mean_nll, tokenize_pairs, unigram_nll
+from vilg.evaluation.psnr import mean_psnr
+from vilg.generation.captioning import caption
+from vilg.generation.contact_sheet import to_uint8
+from vilg.generation.drawing import draw
+from vilg.generation.sampling import Sampler
+from vilg.generation.trained import Trained, load_trained
+from vilg.training.image_tokenizer import reconstruct
+
+SHOWN = 12
+PICTURES = 3  # drawn for each caption
+BATCH = 64
+SAMPLING = {"temperature": 0.7, "top_k": 32}
+# Captions that everybody has a picture of in mind, shown if they were trained on.
+WELL_KNOWN = ["红苹果", "青苹果", "红心", "日本", "法国", "大象", "蝴蝶", "太阳", "雪人", "橙心", "消防车", "西瓜", "足球",
+              "绿心", "骷髅", "德国", "南瓜灯", "企鹅"]
+
+
+@dataclass
+class Part:
+    """The training or the held-out half of the data: images [N, 3, H, W] and all pairs, of which `shown` are shown."""
+
+    title: str
+    images: dict[str, np.ndarray]
+    pairs: list[Pair]
+
+    def names(self) -> dict[str, list[str]]:
+        captions: dict[str, list[str]] = {}
+        for pair in self.pairs:
+            captions.setdefault(pair.name, []).append(pair.caption)
+        return captions
+
+    def first_pairs(self) -> list[Pair]:
+        """The first caption of each image, its plain name."""
+        seen: dict[str, Pair] = {}
+        for pair in self.pairs:
+            seen.setdefault(pair.name, pair)
+        return list(seen.values())
+
+
+def write_report(out: Path, run: Path, began: float) -> dict[str, float]:
+    """Measure the newest checkpoint of `run`, write report.html and report.json to `out`, return the latter."""
+    trained = load_trained(run)
+    data = trained.settings.data
+    training = _read(trained, "training", data.shards)
+    heldout = _read(trained, "held-out", data.heldout)
+    report = _measure(trained, training, heldout)
+    sections = [_curves(run), *_pictures(trained, training, heldout)]
+    report = {"minutes": (time.time() - began) / 60, **report}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (out / "report.html").write_text(_page(report, sections), "utf-8")
+    return report
+
+
+def _read(trained: Trained, title: str, shards: list[str]) -> Part:
+    samples = list(all_samples(trained.settings.data, shards))
+    images = {sample.name: sample.image.transpose(2, 0, 1).astype(np.float32) / 255 for sample, _ in samples}
+    return Part(title, images, tokenize_pairs(samples, trained.encode, trained.image_tokenizer))
+
+
+def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float]:
+    model, tokenizer = trained.model, trained.image_tokenizer
+    nll = mean_nll(model, heldout.pairs, BATCH, World())
+    unigram = unigram_nll(training.pairs, heldout.pairs, model.vocabulary, tokenizer.vocabulary)
+    images = np.stack(list(heldout.images.values()))
+    codes = np.unique(np.concatenate([pair.image for pair in training.pairs]))
+    # A caption that was cut to fit is not one of theirs, even if all of it that was kept comes back.
+    whole = [pair for pair in training.pairs
+             if len(trained.text_tokenizer.encode(pair.caption)) <= model.text_length - 3]
+    exact = {pair.name for pair, hit in zip(whole, greedy_hits(model, whole, BATCH)) if hit}
+    return {
+        "heldout_nll_t2i": nll[TEXT_TO_IMAGE], "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
+        "heldout_nll_i2t": nll[IMAGE_TO_TEXT], "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
+        "heldout_psnr": mean_psnr(images, reconstruct(tokenizer, images)),
+        "codebook_used": len(codes) / tokenizer.vocabulary,
+        "train_exact_captions": len(exact) / len(training.images),
+    }
+
+
+def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
+    shown = {training.title: _well_known(training), heldout.title: _evenly(heldout.first_pairs())}
+    sections = []
+    for part in (training, heldout):
+        pairs = shown[part.title]
+        originals = np.stack([part.images[pair.name] for pair in pairs])
+        rows = "".join(f"<figure>{_image(a)}{_image(b)}</figure>"
+                       for a, b in zip(originals, reconstruct(trained.image_tokenizer, originals)))
+        sections.append(f"<h2>Reconstructions of {part.title} images</h2><p>The original, and what its codes give back."
+                        f"</p><div class=row>{rows}</div>")
+    for part in (training, heldout):
+        pairs = shown[part.title]
+        text = np.stack([pair.text for pair in pairs for _ in range(PICTURES)])
+        codes = draw(trained.model, text, Sampler(seed=1, **SAMPLING), show_progress=True)
+        drawn = trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+        rows = ""
+        for number, pair in enumerate(pairs):
+            pictures = "".join(map(_image, drawn[number * PICTURES : (number + 1) * PICTURES]))
+            rows += (f"<figure>{pictures}<span class=gap></span>{_image(part.images[pair.name])}"
+                     f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>")
+        sections.append(f"<h2>Drawn from {part.title} captions</h2><p>{PICTURES} samples (temperature "
+                        f"{SAMPLING['temperature']}, top {SAMPLING['top_k']}), and the emoji of that name.</p>"
+                        f"<div class=row>{rows}</div>")
+    for part in (training, heldout):
+        pairs = shown[part.title]
+        written = caption(trained.model, np.stack([pair.image for pair in pairs]), trained.text_tokenizer,
+                          Sampler(greedy=True))
+        rows = "".join(
+            f"<figure>{_image(part.images[pair.name])}<figcaption><b>{html.escape(text)}</b><br>"
+            f"<small>{html.escape(' / '.join(part.names()[pair.name]))}</small></figcaption></figure>"
+            for pair, text in zip(pairs, written))
+        sections.append(f"<h2>Captions written for {part.title} images</h2><p>Greedy; below, in small print, the "
+                        f"captions that the image has.</p><div class=row>{rows}</div>")
+    return sections
+
+
+def _well_known(training: Part) -> list[Pair]:
+    """The well-known captions, filled up evenly from the others."""
+    by_caption = {pair.caption: pair for pair in training.first_pairs()}
+    chosen = [by_caption[caption] for caption in WELL_KNOWN if caption in by_caption and not is_held_out(caption)]
+    return (chosen + _evenly(training.first_pairs()))[:SHOWN]
+
+
+def _evenly(pairs: list[Pair]) -> list[Pair]:
+    return pairs[:: max(1, len(pairs) // SHOWN)][:SHOWN]
+
+
+def _curves(run: Path) -> str:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    for axis, name, title in zip(axes, ("t2i", "i2t"), ("text to image", "image to text")):
+        axis.plot([line["step"] for line in lines], _smooth([line[f"loss_{name}"] for line in lines]), label="training")
+        measured = [line for line in lines if f"heldout_nll_{name}" in line]
+        axis.plot([line["step"] for line in measured], [line[f"heldout_nll_{name}"] for line in measured], "o-",
+                  label="held out")
+        axis.set(title=title, xlabel="step", ylabel="nats a token")
+        axis.legend()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    pyplot.close(figure)
+    return f"<h2>Losses</h2>{buffer.getvalue()[buffer.getvalue().index('<svg'):]}"
+
+
+def _smooth(values: list[float], window: int = 20) -> list[float]:
+    return [float(np.mean(values[max(0, end - window) : end])) for end in range(1, len(values) + 1)]
+
+
+def _image(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(pixels[None])[0]).save(buffer, "PNG")
+    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="">'
+
+
+def _page(report: dict[str, float], sections: list[str]) -> str:
+    gain = {name: 1 - report[f"heldout_nll_{name}"] / report[f"unigram_nll_{name}"] for name in ("t2i", "i2t")}
+    rows = "".join(f"<tr><td>{name}<td>{value:.3f}" for name, value in report.items())
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>vilg: what the demo learned</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }}
+img {{ width: 64px; height: 64px; image-rendering: auto }}
+svg {{ max-width: 100%; height: auto }}
+figure {{ margin: 0; padding: 6px; border: 1px solid #ddd; border-radius: 6px; text-align: center }}
+figcaption {{ font-size: 14px; max-width: 272px }}
+.row {{ display: flex; flex-wrap: wrap; gap: 8px }}
+.gap {{ display: inline-block; width: 12px }}
+td {{ padding: 0 1em 0 0; font-variant-numeric: tabular-nums }}
+</style>
+<h1>What the demo learned</h1>
+<p>Held-out drawing is {gain['t2i']:.0%} below the unigram baseline, held-out writing {gain['i2t']:.0%}
+(nats a token; the baseline knows only how often each token occurs in the training data).</p>
+<table>{rows}</table>
+{"".join(sections)}
+<p><small>Emoji by OpenMoji, CC BY-SA 4.0; this page and the pictures drawn by the model are under the same licence.
+Names from the package emoji and from Unicode CLDR.</small></p>
+</html>
+"""
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    print(json.dumps(write_report(Path(sys.argv[2]), Path(sys.argv[1]), time.time()), indent=2))
