@@ -6,6 +6,7 @@ Paddle takes a second to import, so the rooms are imported by the command that n
 import argparse
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 from vilg import __version__, config
@@ -16,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Bad input is one line on stderr, never a traceback."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    for chatter in ("No ccache found", "Current global rank"):  # Paddle's, at every start, of no use to anyone
+        warnings.filterwarnings("ignore", message=chatter)
     try:
         options.run(options)
     except UserError as error:

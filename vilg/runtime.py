@@ -15,6 +15,7 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_TOP_PAD, _MALLOC_MMAP_MAX = -1, -2, -4  # malloc
 
 def prepare() -> None:
     """Set what is not set yet. Safe to call twice; of no use once Paddle is imported."""
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Paddle's notes on sockets and flags are of no use to a user
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_for_this_process()))
     mkl_path = mkl_path_for(_cpu_vendor_and_flags())
     if mkl_path is not None:

@@ -4,7 +4,8 @@ import pytest
 
 from vilg import config
 from vilg.errors import UserError
-from vilg.text.tokenizer import WordPiece, join_pieces, load_tokenizer
+from vilg.text.pieces import join_pieces
+from vilg.text.tokenizer import WordPiece, load_tokenizer
 from vilg.text.vocabulary import SPECIAL_TOKENS, train_vocabulary
 
 

@@ -1,7 +1,7 @@
 """Any tokenizer of PaddleNLP, with the extra `vilg[paddlenlp]`."""
 
 from vilg.errors import UserError
-from vilg.text.tokenizer import join_pieces
+from vilg.text.pieces import join_pieces
 
 
 class PaddleNLPTokenizer:

@@ -1,0 +1,53 @@
+"""The arrows between the rooms go one way (DESIGN's order), read from the imports."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "vilg"
+
+# A room may import from its own floor (never in a circle, which Python would refuse) and from those below.
+FLOORS = [
+    ["cli"],
+    ["training", "generation", "evaluation"],
+    ["model", "image", "data", "checkpoint", "distributed"],
+    ["attention", "text"],
+    ["config"],
+    ["errors", "progress", "runtime"],
+]
+HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Within the upper floors the order is fixed too.
+ORDER = ["training", "generation", "evaluation"]
+
+
+def imports(file: Path):
+    """(room of the file, room it imports) for each import of vilg in the file."""
+    relative = file.relative_to(PACKAGE)
+    room = relative.parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vilg":
+            parts = node.module.split(".")[1:]
+            for target in [parts[0]] if parts else [name.name for name in node.names]:
+                if target in HEIGHT and target != room:
+                    yield room, target
+
+
+def test_arrows_go_down():
+    arrows = {arrow for file in PACKAGE.rglob("*.py") if file.name != "__init__.py" or file.parent != PACKAGE
+              for arrow in imports(file)}
+    assert len(arrows) > 20
+    for room, target in sorted(arrows):
+        assert HEIGHT[room] >= HEIGHT[target], f"{room} imports {target}, which is above it"
+        if room in ORDER and target in ORDER:
+            assert ORDER.index(room) < ORDER.index(target), f"{room} imports {target}"
+
+
+def test_every_room_has_its_floor():
+    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()
+             if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+    assert rooms == set(HEIGHT)
+
+
+def test_modules_stay_small():
+    long = {str(file): count for file in PACKAGE.rglob("*.py")
+            if (count := len(file.read_text("utf-8").splitlines())) > 400}
+    assert not long, "past about 400 lines a module is two ideas"
