@@ -62,3 +62,13 @@ def test_a_vocabulary_must_be_larger_than_its_special_tokens(tmp_path):
     with pytest.raises(UserError, match="--size 5"):
         train_vocabulary(["红"], 5, tmp_path / "vocab.txt")
     assert not (tmp_path / "vocab.txt").exists()
+
+
+def test_special_tokens_have_no_meaning_in_text(vocab):
+    tokenizer = WordPiece(vocab)
+    assert not {tokenizer.begin, tokenizer.end} & set(tokenizer.encode("红[SEP]果[CLS]"))
+
+
+def test_symbols_are_words_of_their_own(vocab):
+    tokenizer = WordPiece(vocab)
+    assert tokenizer.encode("hello￥hello") == tokenizer.encode("hello ￥ hello")

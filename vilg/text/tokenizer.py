@@ -6,6 +6,7 @@ from typing import Protocol
 from vilg import config
 from vilg.errors import UserError
 from vilg.text.pieces import join_pieces
+from vilg.text.wordpiece import wordpiece
 
 
 class TextTokenizer(Protocol):
@@ -26,15 +27,13 @@ class WordPiece:
     """Any BERT-style vocab.txt, read through `tokenizers`."""
 
     def __init__(self, vocab: Path):
-        from tokenizers import BertWordPieceTokenizer
-
-        self._tokenizer = BertWordPieceTokenizer(_entries(vocab), lowercase=True)
+        self._tokenizer = wordpiece(_entries(vocab))
         self.size = self._tokenizer.get_vocab_size()
         self.begin = self._tokenizer.token_to_id("[CLS]")
         self.end = self._tokenizer.token_to_id("[SEP]")
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._tokenizer.encode(text).ids
 
     def decode(self, ids: list[int]) -> str:
         special = {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}

@@ -4,7 +4,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tokenizers.trainers import WordPieceTrainer
+
 from vilg.errors import UserError
+from vilg.text.wordpiece import UNKNOWN, wordpiece
 
 # The order of BERT-Chinese, which readers of vocab.txt expect at the front.
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -15,14 +18,13 @@ ALPHABET = 6000
 
 def train_vocabulary(captions: Iterable[str], size: int, out: Path) -> int:
     """Write a vocabulary of at most `size` entries, one a line; returns how many there are."""
-    from tokenizers import BertWordPieceTokenizer
-
     if size <= len(SPECIAL_TOKENS):
         raise UserError(f"--size {size}: must be more than the {len(SPECIAL_TOKENS)} special tokens")
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(captions, vocab_size=size, min_frequency=1, limit_alphabet=ALPHABET,
-                                special_tokens=SPECIAL_TOKENS, show_progress=False)
-    entries = trainer.get_vocab()
+    trainer = WordPieceTrainer(vocab_size=size, min_frequency=1, limit_alphabet=ALPHABET,
+                               special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokenizer = wordpiece({UNKNOWN: 0})
+    tokenizer.train_from_iterator(captions, trainer)
+    entries = tokenizer.get_vocab()
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".part")
     temporary.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
