@@ -17,7 +17,7 @@ from report import write_report
 FOLDER = Path("runs/demo")
 DATA = FOLDER / "openmoji"
 VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae.yaml"), Path("fleet_configs/emoji.yaml")
-HALF = 700  # the step at which the run is stopped, to be resumed from its checkpoint
+HALF = 750  # the step at which the run is stopped, to be resumed from its checkpoint
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     report = write_report(FOLDER, FOLDER / "transformer", began)
 
     print(f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
-          f"  {command('vilg')} generate --checkpoint {FOLDER}/transformer --text 红苹果 -n 4 --out apple.png\n"
+          f"  {command('vilg')} generate --checkpoint {FOLDER}/transformer --text 红苹果 -n 4 --temperature 0.3 --out apple.png\n"
           f"  {command('vilg')} caption --checkpoint {FOLDER}/transformer --image apple.png --greedy\n"
           f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl")
 

@@ -34,7 +34,7 @@ from vilg.training.image_tokenizer import reconstruct
 SHOWN = 12
 PICTURES = 3  # drawn for each caption
 BATCH = 64
-SAMPLING = {"temperature": 0.7, "top_k": 32}
+SAMPLING = {"temperature": 0.3, "top_k": 32}
 # Captions that everybody has a picture of in mind, shown if they were trained on.
 WELL_KNOWN = ["红苹果", "青苹果", "红心", "日本", "法国", "大象", "蝴蝶", "太阳", "雪人", "橙心", "消防车", "西瓜", "足球",
               "绿心", "骷髅", "德国", "南瓜灯", "企鹅"]
