@@ -50,12 +50,15 @@ def test_a_wrong_type_names_the_key(override, key):
     "model.heads=7", "model.conv_kernel=10", "model.dropout=1", "text.length=300", "text.length=3", "train.steps=0",
     "train.micro_batch=-1", "train.lr=0", "data.image_size=0", "data.crop_jitter=1", "data.max_faults=-1",
     "checkpoint.every_steps=0", "checkpoint.keep_last=0", "model.layers=0", "data.threads=0",
+    "model.conv_kernel=-1", "model.hidden=0", "run.seed=-1", "train.warmup=-5", "train.measure_every=-3", "train.beta1=2",
+    "loss.text_to_image=nan", "loss.image_to_text=-1", "train.lr=nan", "run.name=${x}",
 ])
 def test_an_impossible_value_names_the_key(override):
     assert override.partition("=")[0] in fails(override)
 
 
-@pytest.mark.parametrize("override", ["vqvae.downsamplings=0", "vqvae.width=30", "vqvae.codes=1", "dead_codes.every=0"])
+@pytest.mark.parametrize("override", ["vqvae.downsamplings=0", "vqvae.width=30", "vqvae.codes=1", "vqvae.width=0",
+                                      "vqvae.code_dim=0", "vqvae.residual_blocks=-1", "dead_codes.every=0"])
 def test_an_impossible_value_of_an_image_tokenizer(override):
     assert override.partition("=")[0] in fails(override, schema=config.ImageTokenizerTraining)
 
@@ -77,7 +80,7 @@ def test_saved_settings_come_back_equal(tmp_path):
     settings = config.resolve(config.Pretraining, CONFIGS / "emoji.yaml", ["train.lr=0.002"])
     config.save(settings, tmp_path / "settings.yaml")
     assert config.resolve(config.Pretraining, tmp_path / "settings.yaml") == settings
-    assert config.from_tree(config.Pretraining, config.as_tree(settings)) == settings
+    assert config.from_tree(config.Pretraining, config.as_tree(settings), "x") == settings
 
 
 @pytest.mark.parametrize("name, schema", [

@@ -6,14 +6,14 @@ Everything goes to runs/demo; the end is runs/demo/report.html and report.json.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from report import write_report
-
+# No import of vilg: it sets the number of threads of this process, which every process started here would inherit.
 FOLDER = Path("runs/demo")
 DATA = FOLDER / "openmoji"
 VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae.yaml"), Path("fleet_configs/emoji.yaml")
@@ -42,8 +42,9 @@ def main() -> None:
     say("5/6  .. and goes on from its checkpoint, as after a night or a crash")
     fleetrun("pretrain", PRETRAINING, *transformer, "resume=auto")
     say("6/6  looking: drawing, captioning, measuring on what was held out")
-    report = write_report(FOLDER, FOLDER / "transformer", began)
+    run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(FOLDER), "--began", str(began)])
 
+    report = json.loads((FOLDER / "report.json").read_text())
     print(f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
           f"  {command('vilg')} generate --checkpoint {FOLDER}/transformer --text 红苹果 -n 4 --temperature 0.3 --out apple.png\n"
           f"  {command('vilg')} caption --checkpoint {FOLDER}/transformer --image apple.png --greedy\n"

@@ -1,8 +1,9 @@
 """What a run on the emoji has learned: report.html to look at and report.json to compare.
 
-    python tools/report.py RUN_FOLDER OUT_FOLDER
+    python tools/report.py RUN_FOLDER OUT_FOLDER [--began SECONDS_SINCE_1970]
 """
 
+import argparse
 import base64
 import html
 import io
@@ -20,8 +21,8 @@ from PIL import Image
 
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.data.loader import all_samples
-from vilg.data.openmoji import is_held_out
 from vilg.distributed.world import World
+from vilg.errors import UserError
 from vilg.evaluation.likelihood import Pair, greedy_hits, mean_nll, tokenize_pairs, unigram_nll
 from vilg.evaluation.psnr import mean_psnr
 from vilg.generation.captioning import caption
@@ -29,6 +30,7 @@ from vilg.generation.contact_sheet import to_uint8
 from vilg.generation.drawing import draw
 from vilg.generation.sampling import Sampler
 from vilg.generation.trained import Trained, load_trained
+from vilg.text.sequence import CaptionEncoder, longest_caption
 from vilg.training.image_tokenizer import reconstruct
 
 SHOWN = 12
@@ -79,8 +81,9 @@ def write_report(out: Path, run: Path, began: float) -> dict[str, float]:
 
 def _read(trained: Trained, title: str, shards: list[str]) -> Part:
     samples = list(all_samples(trained.settings.data, shards))
+    encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
     images = {sample.name: sample.image.transpose(2, 0, 1).astype(np.float32) / 255 for sample, _ in samples}
-    return Part(title, images, tokenize_pairs(samples, trained.encode, trained.image_tokenizer))
+    return Part(title, images, tokenize_pairs(samples, encode, trained.image_tokenizer))
 
 
 def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float]:
@@ -91,7 +94,7 @@ def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float
     codes = np.unique(np.concatenate([pair.image for pair in training.pairs]))
     # A caption that was cut to fit is not one of theirs, even if all of it that was kept comes back.
     whole = [pair for pair in training.pairs
-             if len(trained.text_tokenizer.encode(pair.caption)) <= model.text_length - 3]
+             if len(trained.text_tokenizer.encode(pair.caption)) <= longest_caption(model.text_length)]
     exact = {pair.name for pair, hit in zip(whole, greedy_hits(model, whole, BATCH)) if hit}
     return {
         "heldout_nll_t2i": nll[TEXT_TO_IMAGE], "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
@@ -141,7 +144,7 @@ def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
 def _well_known(training: Part) -> list[Pair]:
     """The well-known captions, filled up evenly from the others."""
     by_caption = {pair.caption: pair for pair in training.first_pairs()}
-    chosen = [by_caption[caption] for caption in WELL_KNOWN if caption in by_caption and not is_held_out(caption)]
+    chosen = [by_caption[caption] for caption in WELL_KNOWN if caption in by_caption]
     return (chosen + _evenly(training.first_pairs()))[:SHOWN]
 
 
@@ -207,6 +210,12 @@ Names from the package emoji and from Unicode CLDR.</small></p>
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    print(json.dumps(write_report(Path(sys.argv[2]), Path(sys.argv[1]), time.time()), indent=2))
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("run", type=Path, help="the folder of a pre-training run on the emoji")
+    options.add_argument("out", type=Path, help="where report.html and report.json go")
+    options.add_argument("--began", type=float, default=time.time(), help="from when on `minutes` counts")
+    given = options.parse_args()
+    try:
+        print(json.dumps(write_report(given.out, given.run, given.began), indent=2))
+    except UserError as error:
+        sys.exit(f"report: {error}")

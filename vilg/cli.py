@@ -24,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"vilg: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, a folder that may not be written to, a name that is a folder
+        print(f"vilg: {error.filename or ''}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("vilg: interrupted", file=sys.stderr)
         return 130

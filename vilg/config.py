@@ -29,6 +29,9 @@ class Run:
     dir: str = "runs"
     seed: int = 1
 
+    def __post_init__(self):
+        require(self.seed >= 0, f"run.seed={self.seed}: must not be negative")
+
     @property
     def folder(self) -> Path:
         return Path(self.dir) / self.name
@@ -77,7 +80,9 @@ class VQVAE:
 
     def __post_init__(self):
         require(self.downsamplings > 0, f"vqvae.downsamplings={self.downsamplings}: must be positive")
-        require(self.width % 8 == 0, f"vqvae.width={self.width}: must be a multiple of 8")
+        require(self.width > 0 and self.width % 8 == 0, f"vqvae.width={self.width}: must be a multiple of 8")
+        require(self.residual_blocks >= 0, f"vqvae.residual_blocks={self.residual_blocks}: must not be negative")
+        require(self.code_dim > 0, f"vqvae.code_dim={self.code_dim}: must be positive")
         require(self.codes > 1, f"vqvae.codes={self.codes}: must be at least 2")
 
 
@@ -114,8 +119,9 @@ class Model:
     qk_norm: bool = False
 
     def __post_init__(self):
-        require(self.layers > 0, f"model.layers={self.layers}: must be positive")
-        require(self.heads > 0 and self.hidden % self.heads == 0,
+        for name in ("layers", "hidden", "heads", "conv_kernel"):
+            require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)}: must be positive")
+        require(self.hidden % self.heads == 0,
                 f"model.heads={self.heads}: must divide model.hidden={self.hidden}")
         require(self.conv_kernel % 2 == 1, f"model.conv_kernel={self.conv_kernel}: must be odd")
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout}: must be in [0, 1)")
@@ -125,6 +131,10 @@ class Model:
 class LossWeights:
     text_to_image: float = 1.0
     image_to_text: float = 1.0
+
+    def __post_init__(self):
+        for name in ("text_to_image", "image_to_text"):
+            require(0 <= getattr(self, name) < float("inf"), f"loss.{name}={getattr(self, name)}: must not be negative")
 
 
 @dataclass
@@ -148,7 +158,11 @@ class Train:
     def __post_init__(self):
         for name in ("steps", "global_batch", "micro_batch"):
             require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)}: must be positive")
-        require(self.lr > 0, f"train.lr={self.lr}: must be positive")
+        require(0 < self.lr < float("inf"), f"train.lr={self.lr}: must be positive")
+        for name in ("warmup", "final_lr", "weight_decay", "clip", "stop_at", "measure_every", "draw_every"):
+            require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
 
     def accumulation(self, ranks: int) -> int:
         """Micro-batches a rank computes for one step."""
@@ -208,12 +222,15 @@ def resolve(schema: type, file: str | Path | None = None, overrides: list[str] =
         merged = _merge(schema, merged, _read_yaml(Path(file)), str(file))
     for override in overrides:
         merged = _merge(schema, merged, _read_override(override), override)
-    return OmegaConf.to_object(merged)
+    try:
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:  # an interpolation of what is not there
+        raise SettingsError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
 
 
-def from_tree(schema: type, tree: dict) -> Any:
-    """Settings from a plain tree that `as_tree` made."""
-    return OmegaConf.to_object(_merge(schema, OmegaConf.structured(schema), OmegaConf.create(tree), "saved settings"))
+def from_tree(schema: type, tree: dict, origin: str) -> Any:
+    """Settings from a plain tree that `as_tree` made; `origin` names it in errors."""
+    return OmegaConf.to_object(_merge(schema, OmegaConf.structured(schema), OmegaConf.create(tree), origin))
 
 
 def as_tree(settings: Any) -> dict:

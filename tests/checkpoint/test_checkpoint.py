@@ -34,7 +34,8 @@ def tensors(seed=0):
 
 
 def save(folder, step, keep_last=3, **changes):
-    return checkpoint.save(folder, OneRank(), tensors(step) | changes, step, step * 8, {"run": {"name": "x"}}, keep_last)
+    return checkpoint.save(folder, OneRank(), tensors(step) | changes, step, step * 8, {"run": {"name": "x"}},
+                           {"text": "abc"}, keep_last)
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -42,7 +43,7 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert path.name == "step-00000012"
     manifest, loaded = checkpoint.load(path)
     assert (manifest.step, manifest.consumed_samples, manifest.topology) == (12, 96, {"ranks": 1})
-    assert manifest.settings == {"run": {"name": "x"}}
+    assert manifest.settings == {"run": {"name": "x"}} and manifest.tokenizers == {"text": "abc"}
     assert set(loaded) == set(tensors())
     for name, value in tensors(12).items():
         assert loaded[name].dtype == value.dtype and np.array_equal(loaded[name], value)
@@ -53,6 +54,18 @@ def test_only_the_newest_are_kept(tmp_path):
         save(tmp_path, step, keep_last=2)
     assert [path.name for path in checkpoint.checkpoints_in(tmp_path)] == ["step-00000003", "step-00000004"]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_pruning_never_touches_what_was_just_written_nor_counts_what_cannot_be_read(tmp_path):
+    for step in (100, 200, 300):
+        save(tmp_path, step)
+    (tmp_path / "step-00000200" / "manifest.json").unlink()
+    new = save(tmp_path, 250, keep_last=2)
+    assert [path.name for path in checkpoint.checkpoints_in(tmp_path)] == [
+        "step-00000100", "step-00000250", "step-00000300"]
+    assert checkpoint.load(new)[0].step == 250
+    save(tmp_path, 260, keep_last=1)
+    assert [path.name for path in checkpoint.checkpoints_in(tmp_path)] == ["step-00000260", "step-00000300"]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
@@ -113,7 +126,22 @@ def test_auto_takes_the_newest_valid_one_and_says_what_it_passed_over(tmp_path, 
     assert "passed over" in caplog.text and "step-00000002" in caplog.text
     assert checkpoint.choose("none", tmp_path) is None
     assert checkpoint.choose("auto", tmp_path / "empty") is None
-    assert checkpoint.choose(str(bad), tmp_path) == bad  # never falls back: loading it is an error
+    with pytest.raises(CheckpointError, match="step-00000002: not a checkpoint"):
+        checkpoint.choose(str(bad), tmp_path)  # a path never falls back
+
+
+def test_auto_does_not_start_anew_where_everything_is_broken(tmp_path):
+    (save(tmp_path, 1) / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="none of its 1 checkpoints can be read"):
+        checkpoint.choose("auto", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"version": 1}'])
+def test_a_manifest_of_another_shape_is_damaged(tmp_path, text):
+    path = save(tmp_path, 1)
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match="manifest.json: damaged"):
+        checkpoint.load(path)
 
 
 def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(tmp_path):

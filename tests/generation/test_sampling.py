@@ -38,7 +38,8 @@ def test_greedy_takes_the_likeliest():
     assert Sampler(greedy=True)(LOGITS).tolist() == [3, 0]
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1}])
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1},
+                                      {"temperature": float("nan")}, {"seed": -1}])
 def test_impossible_settings(settings):
     with pytest.raises(UserError):
         Sampler(**settings)

@@ -27,7 +27,7 @@ def with_(settings, *overrides):
             tree[section] = tree[section] | {name: value}
         else:
             tree[section] = value
-    return config.from_tree(config.ImageTokenizerTraining, tree)
+    return config.from_tree(config.ImageTokenizerTraining, tree, "test")
 
 
 def test_it_learns_revives_codes_and_leaves_a_tokenizer(settings):

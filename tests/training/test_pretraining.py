@@ -3,13 +3,17 @@
 import json
 
 import numpy as np
+import paddle
 import pytest
 
 from tests.conftest import pair, write_shard
 from tests.processes import metrics
 from vilg import checkpoint, config
+from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed.world import World
 from vilg.errors import UserError
+from vilg.image.vqvae import VQVAE
+from vilg.model.transformer import targets
 from vilg.training.jobs import pretrain
 from vilg.training.loop import Loop
 from vilg.training.pretraining import Pretraining
@@ -21,7 +25,7 @@ def changed(settings, **sections):
     tree = config.as_tree(settings)
     for section, values in sections.items():
         tree[section] = tree[section] | values if isinstance(values, dict) else values
-    return config.from_tree(config.Pretraining, tree)
+    return config.from_tree(config.Pretraining, tree, "test")
 
 
 def exact(run_folder):
@@ -71,15 +75,15 @@ def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
     pretrain(changed(small, run={"name": "whole"}))
     parts = changed(small, run={"name": "parts"})
     pretrain(changed(parts, train={"stop_at": 3}))
-    load = checkpoint.load
+    read = checkpoint.read
 
     def forgetful(path):
-        manifest, tensors = load(path)
+        manifest, tensors = read(path)
         if lost == "consumed":
             return type(manifest)(**{**vars(manifest), "consumed_samples": 0}), tensors
         return manifest, {k: np.zeros_like(v) if k.startswith(lost + "/") else v for k, v in tensors.items()}
 
-    monkeypatch.setattr("vilg.training.loop.checkpoint.load", forgetful)
+    monkeypatch.setattr("vilg.training.loop.checkpoint.read", forgetful)
     pretrain(changed(parts, resume="auto"))
     whole, resumed = (exact(small.run.folder.parent / name) for name in ("whole", "parts"))
     assert [line[0] for line in whole] != [line[0] for line in resumed]
@@ -115,6 +119,56 @@ def test_a_checkpoint_of_another_model_is_refused(small):
     other = changed(small, run={"name": "other"}, model={"hidden": 48}, resume=str(newest))
     with pytest.raises(UserError, match="a checkpoint of another model: blocks.0.attention.out.bias is"):
         pretrain(other)
+
+
+def test_other_tokenizers_than_those_of_the_checkpoint_are_refused(small, tmp_path):
+    """Of the same sizes, so that no shape gives it away."""
+    pretrain(changed(small, train={"stop_at": 3}))
+    entries = (tmp_path / "vocab.txt").read_text("utf-8").splitlines()
+    (tmp_path / "other.txt").write_text("\n".join([*entries[:5], *reversed(entries[5:])]), "utf-8")
+    with pytest.raises(UserError, match="trained with another text tokenizer"):
+        pretrain(changed(small, text={"vocab": str(tmp_path / "other.txt")}, resume="auto"))
+    paddle.seed(99)
+    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(tmp_path / "vq")
+    with pytest.raises(UserError, match="trained with another image tokenizer"):
+        pretrain(changed(small, resume="auto"))
+
+
+def test_going_back_beside_newer_checkpoints_is_refused(small):
+    pretrain(small)
+    older = checkpoint.checkpoints_in(small.run.folder / "checkpoints")[0]
+    with pytest.raises(UserError, match="has gone beyond step 3 already"):
+        pretrain(changed(small, resume=str(older)))
+    pretrain(changed(small, run={"name": "branch"}, resume=str(older)))
+    assert exact(small.run.folder.parent / "branch") == exact(small.run.folder)[3:]
+
+
+def test_held_out_data_that_is_missing_is_said_before_the_training(small):
+    with pytest.raises(UserError, match="data.heldout: needed"):
+        pretrain(changed(small, data={"heldout": []}, train={"measure_every": 6}))
+    with pytest.raises(UserError, match="none.tar: no such shard"):
+        pretrain(changed(small, data={"heldout": ["none.tar"]}, train={"draw_every": 6}))
+    assert not small.run.folder.exists()
+
+
+def test_weights_and_means_of_the_loss_against_numpy(small):
+    """L = w_t2i x mean + w_i2t x mean, each mean over the target tokens of all micro-batches of the step."""
+    settings = changed(small, loss={"text_to_image": 2.0, "image_to_text": 0.25}, train={"stop_at": 1})
+    objective = Pretraining(settings, World())
+    batches = objective.batches(0)
+    sums, counts = np.zeros(2), np.zeros(2)
+    for _ in range(2):  # global batch 8, micro-batch 4
+        inputs = objective.prepare(next(batches))
+        for number, direction in enumerate(DIRECTIONS):
+            logits = objective.model(direction, inputs.text, inputs.image).numpy().astype("float64")
+            log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            ids, counted = (x.numpy() for x in targets(direction, inputs.text, inputs.image, objective.model.vocabulary))
+            sums[number] -= (np.take_along_axis(log_p, ids[..., None], -1)[..., 0] * counted).sum()
+            counts[number] += counted.sum()
+    pretrain(settings)
+    line = metrics(settings.run.folder)[0]
+    assert np.allclose([line["loss_t2i"], line["loss_i2t"]], sums / counts, rtol=1e-5)
+    assert np.isclose(line["loss"], 2.0 * line["loss_t2i"] + 0.25 * line["loss_i2t"])
 
 
 def test_a_damaged_checkpoint_named_in_resume_is_an_error_and_not_a_fall_back(small):
@@ -159,7 +213,7 @@ def test_too_many_broken_samples_stop_the_run_with_their_names(small, tmp_path):
 def test_long_captions_are_cut_and_counted(small, tmp_path, caplog):
     write_shard(tmp_path / "part-8.tar", {k: v for n in range(20, 32) for k, v in pair(n, "红苹果" * 9).items()})
     pretrain(small)
-    assert "captions had more than text.length - 3 = 5 tokens and were cut" in caplog.text
+    assert "more than text.length - 3 = 5 tokens and was cut" in caplog.text
 
 
 @pytest.mark.parametrize("missing, override", [

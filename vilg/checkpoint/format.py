@@ -1,4 +1,4 @@
-"""What a checkpoint looks like on disk (DESIGN section 4).
+"""What a checkpoint looks like on disk.
 
     step-00001234/
         manifest.json                 written last; without a valid one the directory does not exist
@@ -51,13 +51,18 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a checkpoint but the numbers. `topology` holds the ranks that wrote it."""
+    """Everything about a checkpoint but the numbers.
+
+    `topology` holds the number of ranks that wrote it, `tokenizers` the hashes of those that the model was trained
+    with: {"text": .., "image": ..}, empty for an image tokenizer.
+    """
 
     version: int
     step: int
     consumed_samples: int
     topology: dict[str, int]
     settings: dict
+    tokenizers: dict[str, str]
     tensors: dict[str, Tensor]
     files: dict[str, File]
 
@@ -77,7 +82,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
         raise CheckpointError(f"{checkpoint}: not a checkpoint, it has no {MANIFEST}") from None
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror.lower()}") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{file}: damaged, not the JSON that was written") from None
     if body.get("version") != VERSION:
         raise CheckpointError(f"{file}: format {body.get('version')}, this vilg reads {VERSION}")

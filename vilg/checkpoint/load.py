@@ -25,11 +25,17 @@ def verify(checkpoint: Path) -> Manifest:
     return manifest
 
 
-def load(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """Everything in a checkpoint, on any number of ranks. Raises CheckpointError and gives nothing in part."""
-    manifest = verify(checkpoint)
+def read(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """Everything in a checkpoint that `verify` or `choose` has found whole, on any number of ranks."""
+    manifest = read_manifest(checkpoint)
     opened = {name: safe_open(checkpoint / name, framework="numpy") for name in manifest.files}
     return manifest, {name: _assemble(name, tensor, opened) for name, tensor in manifest.tensors.items()}
+
+
+def load(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """`verify`, then `read`. Raises CheckpointError and gives nothing in part."""
+    verify(checkpoint)
+    return read(checkpoint)
 
 
 def _assemble(name: str, tensor: Tensor, opened: dict) -> np.ndarray:
@@ -40,20 +46,27 @@ def _assemble(name: str, tensor: Tensor, opened: dict) -> np.ndarray:
 
 
 def newest_valid(folder: Path) -> Path | None:
-    """The newest checkpoint that can be trusted; newer ones that cannot are named in the log."""
-    for checkpoint in reversed(checkpoints_in(folder)):
+    """The newest checkpoint that can be trusted, None if there is none at all.
+
+    Newer ones that cannot be trusted are named in the log; if none can, that is a CheckpointError.
+    """
+    found = checkpoints_in(folder)
+    for checkpoint in reversed(found):
         try:
             verify(checkpoint)
             return checkpoint
         except CheckpointError as error:
             log.warning("passed over %s", error)
+    if found:
+        raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints can be read")
     return None
 
 
 def choose(resume: str, folder: Path) -> Path | None:
-    """The checkpoint that the setting `resume` asks for: none | auto | PATH. A PATH never falls back silently."""
+    """The verified checkpoint that the setting `resume` asks for: none | auto | PATH. A PATH never falls back."""
     if resume == "none":
         return None
     if resume == "auto":
         return newest_valid(folder)
+    verify(Path(resume))
     return Path(resume)

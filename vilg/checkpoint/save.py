@@ -1,5 +1,6 @@
 """Writing a checkpoint so that it either exists whole or not at all."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -8,50 +9,65 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vilg.checkpoint.format import (MANIFEST, VERSION, CheckpointError, File, Manifest, Slice, Tensor, checkpoints_in,
-                                    directory_of, hash_file)
+                                    directory_of, hash_file, read_manifest)
 from vilg.distributed.world import World
+
+log = logging.getLogger(__name__)
 
 
 def save(folder: Path, world: World, tensors: dict[str, np.ndarray], step: int, consumed_samples: int, settings: dict,
-         keep_last: int) -> Path:
+         tokenizers: dict[str, str], keep_last: int) -> Path:
     """Write `folder/step-XXXXXXXX`, called on every rank with the same arguments; returns its path.
 
     Replicas share the writing: each tensor is one whole slice in the file of one rank. A failure on any rank leaves
     the older checkpoints as they were and raises CheckpointError on all. Afterwards only the newest `keep_last`
-    checkpoints remain.
+    checkpoints up to this step remain.
     """
     target = folder / directory_of(step)
     hidden = folder / f".{target.name}.writing"
-    if world.first:
-        _clear_leftovers(folder)
-        hidden.mkdir(parents=True)
-    world.barrier()
     owners = share_out(tensors, world.ranks)
-    file = f"rank-{world.rank:05d}.safetensors"
-    _raise_together(world, hidden, lambda: _write_slices(
-        hidden / file, {name: tensors[name] for name, owner in owners.items() if owner == world.rank}))
-    written = world.gather((file, File((hidden / file).stat().st_size, hash_file(hidden / file))))
-
-    def publish():
-        if not world.first:
-            return
-        entries = {
-            name: Tensor(list(value.shape), str(value.dtype),
-                         [Slice(f"rank-{owners[name]:05d}.safetensors", 0, value.size)])
-            for name, value in tensors.items()
-        }
-        manifest = Manifest(VERSION, step, consumed_samples, {"ranks": world.ranks}, settings, entries, dict(written))
-        _write_synced(hidden / MANIFEST, manifest.to_json().encode())
-        _sync_directory(hidden)
-        if target.exists():  # this very step was saved before: a run that resumed from an older checkpoint
-            shutil.rmtree(target)
-        os.rename(hidden, target)
-        _sync_directory(folder)
-        for old in checkpoints_in(folder)[:-keep_last]:
-            shutil.rmtree(old)
-
-    _raise_together(world, hidden, publish)
+    name = _file_of(world.rank)
+    with _Writing(world, hidden):
+        if world.first:
+            _clear_leftovers(folder)
+            hidden.mkdir(parents=True)
+    with _Writing(world, hidden):
+        _write_slices(hidden / name, {key: tensors[key] for key, owner in owners.items() if owner == world.rank})
+        written = name, File((hidden / name).stat().st_size, hash_file(hidden / name))
+    files = dict(world.gather(written))
+    with _Writing(world, hidden):
+        if world.first:
+            entries = {key: Tensor(list(value.shape), str(value.dtype), [Slice(_file_of(owners[key]), 0, value.size)])
+                       for key, value in tensors.items()}
+            manifest = Manifest(VERSION, step, consumed_samples, {"ranks": world.ranks}, settings, tokenizers, entries,
+                                files)
+            _write_synced(hidden / MANIFEST, manifest.to_json().encode())
+            _sync_directory(hidden)
+            _publish(hidden, target)
+    if world.first:
+        _prune(folder, target, keep_last)
     return target
+
+
+class _Writing:
+    """Work on a checkpoint that fails on every rank if it fails on one, and then leaves nothing behind."""
+
+    def __init__(self, world: World, hidden: Path):
+        self.world, self.hidden = world, hidden
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _, error, __):
+        if error is not None and not isinstance(error, Exception):
+            return False  # an interrupt: let it through at once
+        failure = error and f"rank {self.world.rank} could not write the checkpoint: {error}"
+        failures = [text for text in self.world.gather(failure) if text]
+        if failures:
+            if self.world.first:
+                shutil.rmtree(self.hidden, ignore_errors=True)
+            raise CheckpointError(f"{self.hidden.parent}: {failures[0]}; older checkpoints are as they were")
+        return False
 
 
 def share_out(tensors: dict[str, np.ndarray], ranks: int) -> dict[str, int]:
@@ -64,30 +80,51 @@ def share_out(tensors: dict[str, np.ndarray], ranks: int) -> dict[str, int]:
     return owners
 
 
+def _file_of(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
 def _write_slices(file: Path, tensors: dict[str, np.ndarray]) -> None:
     save_file({name: np.ascontiguousarray(value).reshape(-1) for name, value in tensors.items()}, file)
     with open(file, "rb") as opened:
         os.fsync(opened.fileno())
 
 
-def _raise_together(world: World, hidden: Path, work) -> None:
-    """Do `work`; if it failed on any rank, remove what was written and raise the same error on every rank."""
-    failure = None
-    try:
-        work()
-    except Exception as error:  # safetensors has its own type; whatever it is, every rank must hear of it
-        failure = f"rank {world.rank} could not write the checkpoint: {error}"
-    failures = [text for text in world.gather(failure) if text]
-    if failures:
-        if world.first:
-            shutil.rmtree(hidden, ignore_errors=True)
-        raise CheckpointError(f"{hidden.parent}: {failures[0]}; older checkpoints are as they were")
-
-
 def _clear_leftovers(folder: Path) -> None:
     """Remove what a save that was killed left behind."""
-    for leftover in folder.glob(".step-*.writing"):
+    for leftover in folder.glob(".step-*"):
         shutil.rmtree(leftover)
+
+
+def _publish(hidden: Path, target: Path) -> None:
+    """Give the directory its name. One of that name, left by a run that was resumed further back, steps aside."""
+    replaced = target.with_name(f".{target.name}.replaced")
+    if target.exists():
+        os.rename(target, replaced)
+    os.rename(hidden, target)
+    _sync_directory(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _prune(folder: Path, newest: Path, keep_last: int) -> None:
+    """Remove what is older than the newest `keep_last` checkpoints; what cannot be read counts for none."""
+    older = [path for path in checkpoints_in(folder) if path.name < newest.name]
+    whole = [path for path in older if _has_manifest(path)]
+    kept = whole[len(whole) - (keep_last - 1) :] if keep_last <= len(whole) else whole
+    for path in older:
+        if path not in kept:
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                log.warning("%s: cannot be removed (%s)", path, error.strerror)
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        read_manifest(path)
+        return True
+    except CheckpointError:
+        return False
 
 
 def _write_synced(file: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from vilg.data import crop, decode
 from vilg.data.faults import BrokenSample, Faults
 from vilg.data.order import Sample, endless, grain
 from vilg.data.shards import Shards, expand
+from vilg.errors import UserError
 
 EncodeCaption = Callable[[str], np.ndarray]
 
@@ -47,6 +48,13 @@ def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ra
     mine = samples.slice(slice(consumed + rank, None, ranks))
     reading = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=2 * batch)
     return iter(mine.to_iter_dataset(reading).batch(batch, batch_fn=lambda rows: collate(rows, encode)))
+
+
+def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
+    """`all_samples` of `data.heldout`."""
+    if not settings.heldout:
+        raise UserError("data.heldout: needed by train.measure_every and train.draw_every")
+    return all_samples(settings, settings.heldout, captions)
 
 
 def all_samples(settings: config.Data, paths: list[str], captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:

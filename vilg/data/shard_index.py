@@ -44,12 +44,12 @@ def open_index(shard: Path) -> ShardIndex:
     kept = shard.with_name(shard.name + ".index.npz")
     try:
         state = _state_of(shard)
+        index = _read(kept, shard, state)
+        if index is None:
+            index = build_index(shard)
+            _write(kept, index, state)
     except OSError as error:
         raise UserError(f"{shard}: {error.strerror.lower()}") from None
-    index = _read(kept, shard, state)
-    if index is None:
-        index = build_index(shard)
-        _write(kept, index, state)
     return index
 
 
@@ -90,9 +90,8 @@ def _members(archive: tarfile.TarFile):
 def _has_end_mark(shard: Path, offset: int) -> bool:
     """A tar ends with two blocks of zeros; without the first one at `offset` the file was cut."""
     with open(shard, "rb") as file:
-        file.seek(offset - _BLOCK if offset >= _BLOCK else 0)
-        blocks = file.read(2 * _BLOCK)
-    return blocks[-_BLOCK:] == bytes(_BLOCK)
+        file.seek(offset)
+        return file.read(_BLOCK) == bytes(_BLOCK)
 
 
 def _index(shard: Path, samples: dict, truncated: bool) -> ShardIndex:

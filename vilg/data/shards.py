@@ -29,6 +29,7 @@ class Shards:
     """
 
     def __init__(self, paths: list[Path], faults: Faults, captions: bool = True):
+        self._descriptors: list[int] = []
         if not paths:
             raise UserError("data.shards: no shard given")
         self.indices = [open_index(path) for path in paths]

@@ -61,7 +61,10 @@ class Engine:
         """Take what `state` gave, in this or another process. Nothing changes if a name or a shape does not fit."""
         own = self.model.state_dict()
         expected = {f"model/{name}": list(value.shape) for name, value in own.items()}
-        given = {name: list(value.shape) for name, value in state.items() if name.startswith("model/")}
+        for moment in _MOMENTS:
+            for name, parameter in self._parameters.items():
+                expected[f"{moment}/{name}"] = [1] if moment.endswith("pow_acc") else list(parameter.shape)
+        given = {name: list(value.shape) for name, value in state.items()}
         if expected != given:
             raise UserError(_difference(expected, given))
         moments = {}
@@ -73,7 +76,7 @@ class Engine:
 
 
 def _difference(expected: dict[str, list], given: dict[str, list]) -> str:
-    for name in sorted(expected | given):
+    for name in sorted(expected | given, key=lambda name: (not name.startswith("model/"), name)):
         if expected.get(name) != given.get(name):
             return (f"a checkpoint of another model: {name.removeprefix('model/')} is "
                     f"{given.get(name, 'missing')} there and {expected.get(name, 'missing')} here")

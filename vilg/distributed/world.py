@@ -1,12 +1,16 @@
 """The processes of this job, and the few things they say to each other besides gradients."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
+
+from vilg.errors import UserError
 
 
 class World:
@@ -51,6 +55,17 @@ class World:
         values = []
         dist.all_gather_object(values, value)
         return values
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Bad input that one rank meets in this block is raised on every rank; else the others would wait for it."""
+        failure = None
+        try:
+            yield
+        except UserError as error:
+            failure = error
+        if self.sum({"failed": float(failure is not None)})["failed"]:
+            raise next(error for error in self.gather(failure) if error is not None)
 
     def barrier(self) -> None:
         if self.ranks > 1:

@@ -6,7 +6,7 @@ import paddle
 from vilg.attention.patterns import IMAGE_TO_TEXT
 from vilg.generation.sampling import Sampler
 from vilg.model.transformer import Transformer
-from vilg.text.sequence import EXTRA_MARKS, padding
+from vilg.text.sequence import longest_caption, padding
 from vilg.text.tokenizer import TextTokenizer
 
 
@@ -19,7 +19,7 @@ def caption(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, sam
     image = paddle.to_tensor(codes)
     words: list[list[int]] = [[] for _ in range(batch)]
     open_rows = set(range(batch))
-    for place in range(length - EXTRA_MARKS):
+    for place in range(longest_caption(length)):
         states = model.hidden_states(IMAGE_TO_TEXT, paddle.to_tensor(text), image)
         chosen = sample(model.text_head(states[:, -length + place]).numpy())
         text[:, place + 1] = chosen

@@ -16,6 +16,7 @@ from vilg.generation.contact_sheet import contact_sheet
 from vilg.generation.drawing import draw
 from vilg.generation.sampling import Sampler
 from vilg.generation.trained import Trained
+from vilg.text.sequence import CaptionEncoder, longest_caption
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +27,12 @@ def generate(trained: Trained, text: str, count: int, sampler: Sampler, out: Pat
         raise UserError("--text: empty")
     if count < 1:
         raise UserError(f"-n {count}: must be at least 1")
-    if out.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise UserError(f"--out {out}: not the name of a picture, such as x.png")
-    encode = trained.encode
+    encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
     ids = np.tile(encode(text), (count, 1))
     if encode.cut:
-        log.warning("--text is longer than the model's %d tokens and was cut", trained.settings.text.length - 3)
+        log.warning("--text is longer than the model's %d tokens and was cut", longest_caption(trained.settings.text.length))
     codes = draw(trained.model, ids, sampler, show_progress=True)
     pictures = trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,10 @@ class Sampler:
     greedy: bool = False
 
     def __post_init__(self):
-        if self.temperature <= 0:
+        if not 0 < self.temperature < float("inf"):
             raise UserError(f"--temperature {self.temperature}: must be positive (--greedy takes the likeliest token)")
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: must not be negative")
         if self.top_k < 0:
             raise UserError(f"--top-k {self.top_k}: must not be negative")
         self._generators: list[np.random.Generator] = []

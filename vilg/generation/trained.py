@@ -7,7 +7,6 @@ from vilg import checkpoint, config, image
 from vilg.errors import UserError
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.model.transformer import Transformer
-from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 
 
@@ -20,25 +19,19 @@ class Trained:
     text_tokenizer: TextTokenizer
     image_tokenizer: ImageTokenizer
 
-    @property
-    def encode(self) -> CaptionEncoder:
-        return CaptionEncoder(self.text_tokenizer, self.settings.text.length)
-
-
 def load_trained(folder: Path) -> Trained:
     """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory."""
     found = newest_in_run(folder) if (folder / "checkpoints").is_dir() else folder
     manifest, tensors = checkpoint.load(found)
-    settings = config.from_tree(config.Pretraining, manifest.settings)
+    settings = config.from_tree(config.Pretraining, manifest.settings, f"{found}: not of a pre-training run")
     text_tokenizer = load_tokenizer(settings.text)
     image_tokenizer = image.load(settings.image_tokenizer.path)
+    if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": image_tokenizer.fingerprint()}:
+        raise UserError(f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was trained "
+                        "with; were they replaced?")
     model = Transformer(settings.model, text_tokenizer.size, image_tokenizer.vocabulary, settings.text.length,
                         image_tokenizer.grid(settings.data.image_size))
     weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
-    expected = {name: list(value.shape) for name, value in model.state_dict().items()}
-    if expected != {name: list(value.shape) for name, value in weights.items()}:
-        raise UserError(f"{found}: does not fit {settings.text.vocab} and {settings.image_tokenizer.path}, which it "
-                        "was trained with; were they replaced?")
     model.set_state_dict(weights)
     model.eval()
     return Trained(settings, model, text_tokenizer, image_tokenizer)

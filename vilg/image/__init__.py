@@ -28,7 +28,7 @@ def load(folder: str | Path) -> ImageTokenizer:
     if kind not in KINDS:
         raise UserError(f"{file}: unknown kind of image tokenizer {kind!r}; known: {', '.join(KINDS)}")
     maker, schema = KINDS[kind]
-    tokenizer = maker(config.from_tree(schema, settings))
+    tokenizer = maker(config.from_tree(schema, settings, str(file)))
     tokenizer.load_weights(Path(folder) / "weights.safetensors")
     tokenizer.eval()
     return tokenizer

@@ -1,5 +1,6 @@
 """What every image tokenizer can do, whatever its kind: images <-> grids of code indices."""
 
+import hashlib
 import json
 from abc import abstractmethod
 from dataclasses import asdict
@@ -56,6 +57,14 @@ class ImageTokenizer(nn.Layer):
         if size <= 0 or size % self.factor:
             raise UserError(f"data.image_size={size}: this {self.kind} makes one code of {self.factor} pixels a side")
         return size // self.factor, size // self.factor
+
+    def fingerprint(self) -> str:
+        """SHA-256 of kind, settings and weights: equal for tokenizers that give equal codes."""
+        digest = hashlib.sha256(json.dumps([self.kind, asdict(self.settings)], sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.numpy().tobytes())
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `weights.safetensors`, which `vilg.image.load` reads."""

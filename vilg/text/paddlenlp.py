@@ -2,6 +2,7 @@
 
 from vilg.errors import UserError
 from vilg.text.pieces import join_pieces
+from vilg.text.vocabulary import hash_entries
 
 
 class PaddleNLPTokenizer:
@@ -26,6 +27,9 @@ class PaddleNLPTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def fingerprint(self) -> str:
+        return hash_entries(self._tokenizer.get_vocab())
 
     def decode(self, ids: list[int]) -> str:
         special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}

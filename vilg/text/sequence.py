@@ -1,14 +1,20 @@
 """The T text positions of a sequence: [BOT, t_1 .. t_m, EOT, pad ..], with BOI on the last one when drawing.
 
 Ids behind the vocabulary stand for what has no entry in it: `size` is BOI, and `size + 1 + p` is the learned padding
-vector of text position p (DESIGN section 2).
+vector of text position p.
 """
+
+import unicodedata
 
 import numpy as np
 
 from vilg.text.tokenizer import TextTokenizer
 
-EXTRA_MARKS = 3  # BOT, EOT and BOI
+
+
+def longest_caption(length: int) -> int:
+    """The tokens of the longest caption that fits into `length` positions beside BOT, EOT and BOI."""
+    return length - 3
 
 
 def begin_of_image(size: int) -> int:
@@ -27,17 +33,18 @@ def table_size(size: int, length: int) -> int:
 
 
 class CaptionEncoder:
-    """caption -> int64 [T]. Captions of more than T-3 tokens are cut; `cut` counts them."""
+    """caption -> int64 [T]. A caption of more than T-3 tokens is cut; `cut` counts how often that happened."""
 
     def __init__(self, tokenizer: TextTokenizer, length: int):
         self.tokenizer, self.length = tokenizer, length
         self.cut = 0
 
     def __call__(self, caption: str) -> np.ndarray:
-        ids = self.tokenizer.encode(caption)
-        if len(ids) > self.length - EXTRA_MARKS:
+        ids = self.tokenizer.encode(unicodedata.normalize("NFC", caption))
+        longest = longest_caption(self.length)
+        if len(ids) > longest:
             self.cut += 1
-            ids = ids[: self.length - EXTRA_MARKS]
+            ids = ids[:longest]
         text = padding(self.tokenizer.size, self.length)
         text[: len(ids) + 2] = [self.tokenizer.begin, *ids, self.tokenizer.end]
         return text

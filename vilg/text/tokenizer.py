@@ -6,6 +6,7 @@ from typing import Protocol
 from vilg import config
 from vilg.errors import UserError
 from vilg.text.pieces import join_pieces
+from vilg.text.vocabulary import hash_entries
 from vilg.text.wordpiece import wordpiece
 
 
@@ -22,18 +23,25 @@ class TextTokenizer(Protocol):
     def decode(self, ids: list[int]) -> str:
         """The text of `ids`; special tokens are left out."""
 
+    def fingerprint(self) -> str:
+        """A hash of the vocabulary."""
+
 
 class WordPiece:
     """Any BERT-style vocab.txt, read through `tokenizers`."""
 
     def __init__(self, vocab: Path):
-        self._tokenizer = wordpiece(_entries(vocab))
-        self.size = self._tokenizer.get_vocab_size()
+        self._entries = read_entries(vocab)
+        self._tokenizer = wordpiece(self._entries)
+        self.size = max(self._entries.values()) + 1
         self.begin = self._tokenizer.token_to_id("[CLS]")
         self.end = self._tokenizer.token_to_id("[SEP]")
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).ids
+
+    def fingerprint(self) -> str:
+        return hash_entries(self._entries)
 
     def decode(self, ids: list[int]) -> str:
         special = {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}
@@ -49,7 +57,8 @@ def load_tokenizer(settings: config.Text) -> TextTokenizer:
     return PaddleNLPTokenizer(settings.tokenizer, settings.vocab)
 
 
-def _entries(vocab: Path) -> dict[str, int]:
+def read_entries(vocab: Path) -> dict[str, int]:
+    """{entry: id} of a vocab.txt, the id being the number of the line. Raises UserError."""
     try:
         lines = vocab.read_text("utf-8").split("\n")
     except OSError as error:

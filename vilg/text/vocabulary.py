@@ -1,5 +1,7 @@
-"""Training a WordPiece vocabulary in the form of BERT's `vocab.txt`."""
+"""WordPiece vocabularies in the form of BERT's `vocab.txt`."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +22,7 @@ def train_vocabulary(captions: Iterable[str], size: int, out: Path) -> int:
     """Write a vocabulary of at most `size` entries, one a line; returns how many there are."""
     if size <= len(SPECIAL_TOKENS):
         raise UserError(f"--size {size}: must be more than the {len(SPECIAL_TOKENS)} special tokens")
-    trainer = WordPieceTrainer(vocab_size=size, min_frequency=1, limit_alphabet=ALPHABET,
+    trainer = WordPieceTrainer(vocab_size=size, min_frequency=1, limit_alphabet=min(ALPHABET, size - len(SPECIAL_TOKENS)),
                                special_tokens=SPECIAL_TOKENS, show_progress=False)
     tokenizer = wordpiece({UNKNOWN: 0})
     tokenizer.train_from_iterator(captions, trainer)
@@ -30,3 +32,8 @@ def train_vocabulary(captions: Iterable[str], size: int, out: Path) -> int:
     temporary.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
     os.replace(temporary, out)
     return len(entries)
+
+
+def hash_entries(entries: dict[str, int]) -> str:
+    """SHA-256 of a vocabulary {entry: id}."""
+    return hashlib.sha256(json.dumps(sorted(entries.items()), ensure_ascii=False).encode()).hexdigest()

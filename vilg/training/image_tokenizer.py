@@ -8,9 +8,8 @@ import numpy as np
 import paddle
 
 from vilg import config
-from vilg.data.loader import Batch, all_samples, training_batches
+from vilg.data.loader import Batch, heldout_samples, training_batches
 from vilg.distributed.world import World
-from vilg.errors import UserError
 from vilg.evaluation.psnr import mean_psnr
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.image.quantizer import CodeUsage
@@ -42,7 +41,7 @@ class ImageTokenizerTraining:
         self.usage = CodeUsage(settings.vqvae.codes, settings.dead_codes.threshold)
         self._parts: dict[str, paddle.Tensor] = {}
         self._features: paddle.Tensor | None = None
-        self._heldout: np.ndarray | None = None
+        self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else None
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
@@ -84,22 +83,20 @@ class ImageTokenizerTraining:
 
     def measure(self) -> dict[str, float]:
         """PSNR over the held-out images, computed alike on every rank."""
-        images = self._heldout_images()
-        return {"heldout_psnr": mean_psnr(images, reconstruct(self.model, images))}
+        return {"heldout_psnr": mean_psnr(self.heldout, reconstruct(self.model, self.heldout))}
 
     def draw(self) -> dict[str, np.ndarray]:
-        images = self._heldout_images()[:_DRAWN]
+        images = self.heldout[:_DRAWN]
         rows = np.concatenate([images, reconstruct(self.model, images)])
         return {"heldout": contact_sheet(rows, columns=_DRAWN)}
 
-    def _heldout_images(self) -> np.ndarray:
-        if self._heldout is None:
-            data = self.settings.data
-            if not data.heldout:
-                raise UserError("data.heldout: needed by train.measure_every and train.draw_every")
-            samples = all_samples(data, data.heldout, captions=False)
-            self._heldout = np.stack([sample.image for sample, _ in samples]).transpose(0, 3, 1, 2) / np.float32(255)
-        return self._heldout
+    def _read_heldout(self) -> np.ndarray:
+        """The held-out images [N, 3, H, W] in [0, 1]."""
+        samples = heldout_samples(self.settings.data, captions=False)
+        return np.stack([sample.image for sample, _ in samples]).transpose(0, 3, 1, 2) / np.float32(255)
+
+    def tokenizers(self) -> dict[str, str]:
+        return {}
 
     def state(self) -> dict[str, np.ndarray]:
         return {"code_counts": self.usage.counts.numpy()}

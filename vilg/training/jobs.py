@@ -4,6 +4,7 @@ import logging
 
 from vilg import config
 from vilg.distributed.world import World
+from vilg.text.sequence import longest_caption
 from vilg.training.image_tokenizer import ImageTokenizerTraining
 from vilg.training.loop import Loop
 from vilg.training.pretraining import Pretraining
@@ -18,8 +19,8 @@ def pretrain(settings: config.Pretraining) -> None:
     objective = Pretraining(settings, world)
     Loop(settings, objective, world).run()
     if objective.encode.cut:
-        log.warning("%d captions had more than text.length - 3 = %d tokens and were cut", objective.encode.cut,
-                    settings.text.length - 3)
+        log.warning("%d times a caption had more than text.length - 3 = %d tokens and was cut", objective.encode.cut,
+                    longest_caption(settings.text.length))
 
 
 def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:

@@ -40,19 +40,20 @@ class Loop:
         self._resume()
         train = self.settings.train
         last = min(train.steps, train.stop_at or train.steps)
-        records = self._open_records()
-        batches = self.objective.batches(self.consumed)
+        with self.world.together():
+            records = self._open_records()
+            batches = self.objective.batches(self.consumed)
         with Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress:
             while self.step < last:
                 metrics = self._train_step(batches)
+                if self._due(self.settings.checkpoint.every_steps, last):
+                    self._save()
                 if self._due(train.measure_every, last):
                     metrics.update(self.objective.measure())
                 if records:
                     records.metrics(metrics)
                     if self._due(train.draw_every, last):
                         records.pictures(self.step, self.objective.draw())
-                if self._due(self.settings.checkpoint.every_steps, last):
-                    self._save()
                 speed = f"{self.objective.unit}_per_second"
                 progress.advance(loss=metrics["loss"], **{self.objective.unit + "/s": metrics[speed]})
         if records:
@@ -67,7 +68,8 @@ class Loop:
         train = self.settings.train
         # Whatever is random in a step follows from (seed, step, rank), so a resumed run needs no stored generator.
         paddle.seed(step_seed(self.settings.run.seed, self.step, self.world.rank))
-        inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
+        with self.world.together():  # a rank's reader may meet one broken sample too many
+            inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
         losses = self._losses(inputs)
         total = sum(self.objective.weight(name) * value for name, value in losses.items())
         norm = self.engine.gradient_norm()
@@ -113,26 +115,45 @@ class Loop:
         tensors = {**self.engine.state(), **{f"extra/{k}": v for k, v in self.objective.state().items()}}
         self.last_checkpoint = checkpoint.save(
             self.folder / "checkpoints", self.world, tensors, self.step, self.consumed,
-            config.as_tree(self.settings), self.settings.checkpoint.keep_last)
+            config.as_tree(self.settings), self.objective.tokenizers(), self.settings.checkpoint.keep_last)
 
     def _resume(self) -> None:
-        existing = self.folder / "checkpoints"
-        if self.settings.resume == "none" and any(existing.glob("step-*")):
-            raise UserError(f"{existing}: this run has checkpoints; resume=auto goes on from them, another run.name "
-                            "starts anew")
-        chosen = checkpoint.choose(self.settings.resume, existing)
+        with self.world.together():
+            chosen = self._chosen_checkpoint() if self.world.first else None
+        chosen = self.world.gather(chosen)[0]
         if chosen is None:
             return
-        manifest, tensors = checkpoint.load(chosen)
-        extra = {name.removeprefix("extra/"): tensors.pop(name) for name in list(tensors) if name.startswith("extra/")}
-        try:
-            self.engine.load_state(tensors)
-        except UserError as error:
-            raise UserError(f"{chosen}: {error}") from None
+        with self.world.together():
+            manifest, tensors = checkpoint.read(chosen)
+            self._refuse_other_tokenizers(chosen, manifest)
+            extra = {name.removeprefix("extra/"): tensors.pop(name) for name in list(tensors)
+                     if name.startswith("extra/")}
+            try:
+                self.engine.load_state(tensors)
+            except UserError as error:
+                raise UserError(f"{chosen}: {error}") from None
         self.objective.load_state(extra)
         self.step, self.consumed, self.last_checkpoint = manifest.step, manifest.consumed_samples, chosen
         if self.world.first:
             log.info("resumed %s at step %d", chosen, self.step)
+
+    def _chosen_checkpoint(self) -> Path | None:
+        """What `resume` asks for, unless going on from there would leave checkpoints of another future beside it."""
+        resume, folder = self.settings.resume, self.folder / "checkpoints"
+        chosen = checkpoint.choose(resume, folder)
+        if resume == "auto":
+            return chosen
+        start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
+        newer = [path for path in checkpoint.checkpoints_in(folder) if path.name > checkpoint.directory_of(start)]
+        if newer:
+            raise UserError(f"{newer[-1]}: this run has gone beyond step {start} already; resume=auto goes on from "
+                            "there, another run.name starts anew")
+        return chosen
+
+    def _refuse_other_tokenizers(self, chosen: Path, manifest: checkpoint.Manifest) -> None:
+        for kind, fingerprint in self.objective.tokenizers().items():
+            if manifest.tokenizers.get(kind) != fingerprint:
+                raise UserError(f"{chosen}: trained with another {kind} tokenizer than these settings name")
 
     def _stop_on_non_finite(self, losses: dict[str, float], norm: float, inputs: list) -> None:
         file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"

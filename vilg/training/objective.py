@@ -45,6 +45,9 @@ class Objective(Protocol):
     def draw(self) -> dict[str, np.ndarray]:
         """Pictures for VisualDL, uint8 [H, W, 3]. Only rank 0 calls it."""
 
+    def tokenizers(self) -> dict[str, str]:
+        """The fingerprints of the tokenizers that the model learns from; a checkpoint of others is refused."""
+
     def state(self) -> dict[str, np.ndarray]:
         """What a checkpoint must hold besides the engine's state."""
 

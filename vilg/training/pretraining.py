@@ -9,9 +9,8 @@ import paddle
 
 from vilg import config, image
 from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from vilg.data.loader import Batch, all_samples, training_batches
+from vilg.data.loader import Batch, heldout_samples, training_batches
 from vilg.distributed.world import World
-from vilg.errors import UserError
 from vilg.evaluation.likelihood import Pair, mean_nll, tokenize_pairs
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.generation.drawing import draw
@@ -49,7 +48,8 @@ class Pretraining:
         self.model = Transformer(settings.model, self.text_tokenizer.size, self.image_tokenizer.vocabulary,
                                  settings.text.length, self.image_tokenizer.grid(settings.data.image_size))
         self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
-        self._heldout: list[Pair] | None = None
+        # Read at once, so that what is wrong with it is said before the training and not an hour into it.
+        self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else []
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
@@ -79,26 +79,25 @@ class Pretraining:
 
     def measure(self) -> dict[str, float]:
         self.model.eval()
-        nll = mean_nll(self.model, self.heldout(), self.settings.train.micro_batch, self.world)
+        nll = mean_nll(self.model, self.heldout, self.settings.train.micro_batch, self.world)
         self.model.train()
         return {f"heldout_nll_{SHORT[direction]}": value for direction, value in nll.items()}
 
     def draw(self) -> dict[str, np.ndarray]:
-        pairs = self.heldout()[:: max(1, len(self.heldout()) // _DRAWN)][:_DRAWN]
+        pairs = self.heldout[:: max(1, len(self.heldout) // _DRAWN)][:_DRAWN]
         self.model.eval()
         codes = draw(self.model, np.stack([pair.text for pair in pairs]), Sampler(self.settings.run.seed, top_k=32))
         self.model.train()
         drawn = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
         return {"heldout": contact_sheet(drawn)}
 
-    def heldout(self) -> list[Pair]:
-        """Every (caption, image) of the held-out shards in tokens, read once."""
-        if self._heldout is None:
-            if not self.settings.data.heldout:
-                raise UserError("data.heldout: needed by train.measure_every and train.draw_every")
-            samples = all_samples(self.settings.data, self.settings.data.heldout)
-            self._heldout = tokenize_pairs(samples, self.encode, self.image_tokenizer)
-        return self._heldout
+    def _read_heldout(self) -> list[Pair]:
+        """Every (caption, image) of the held-out shards in tokens."""
+        samples = heldout_samples(self.settings.data)
+        return tokenize_pairs(samples, self.encode, self.image_tokenizer)
+
+    def tokenizers(self) -> dict[str, str]:
+        return {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
 
     def state(self) -> dict[str, np.ndarray]:
         return {}
