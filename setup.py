@@ -1,13 +1,18 @@
 """Packaging of vilg. Paddle itself is no requirement: the wheel for a GPU comes from Paddle's own index and must not be
 replaced by the one for a CPU, so whoever has neither takes the extra `vilg[cpu]`."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
 
 setup(
     name="vilg",
-    version="0.1.0",
-    description="Pre-training of ERNIE-ViLG on PaddlePaddle Fleet: pictures from Chinese text, Chinese text from pictures",
-    long_description=open("README.md", encoding="utf-8").read(),
+    version=re.search(r'__version__ = "(.+)"', (HERE / "vilg/__init__.py").read_text("utf-8"))[1],
+    description="Pre-training of ERNIE-ViLG on PaddlePaddle Fleet: pictures from Chinese text and back",
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE", "vilg/data/annotations/LICENSE"],

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +19,18 @@ def run(command: list[str], cwd: Path, seconds: int = 100) -> subprocess.Complet
     try:
         out, err = process.communicate(timeout=seconds)
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        _end(process)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """fleetrun puts its workers into sessions of their own and ends them when it gets a SIGTERM itself."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def vilg(*arguments: str, cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:

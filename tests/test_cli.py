@@ -110,6 +110,6 @@ def test_another_vocabulary_under_the_checkpoint_is_refused(capsys, trained, tmp
     assert code == 1 and "were they replaced?" in err
 
 
-def test_the_console_script_is_there():
+def test_the_version():
     done = subprocess.run([sys.executable, "-m", "vilg.cli", "--version"], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("vilg ")

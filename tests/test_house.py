@@ -1,4 +1,4 @@
-"""The arrows between the rooms go one way (DESIGN's order), read from the imports."""
+"""The arrows between the rooms go one way, read from the imports."""
 
 import ast
 from pathlib import Path

@@ -8,14 +8,13 @@ search keywords, separated by tabs, in Simplified Chinese.
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 
 import emoji
 
-SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
-FULLY_QUALIFIED = 2
+from vilg.data.openmoji import FULLY_QUALIFIED, SKIN_TONE, VARIATION_SELECTOR
+
 TARGET = Path(__file__).parent.parent / "vilg" / "data" / "annotations" / "zh.tsv"
 
 
@@ -26,11 +25,12 @@ def annotations(package: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def main(packages: list[Path]) -> None:
-    known = {text.replace("\ufe0f", "") for text, entry in emoji.EMOJI_DATA.items() if entry["status"] == FULLY_QUALIFIED}
+    known = {text.replace(VARIATION_SELECTOR, "") for text, entry in emoji.EMOJI_DATA.items()
+             if entry["status"] == FULLY_QUALIFIED}
     table = {}
     for package in packages:
         for text, entry in annotations(package).items():
-            text = text.replace("\ufe0f", "")
+            text = text.replace(VARIATION_SELECTOR, "")
             if text in known and "tts" in entry and not SKIN_TONE.search(text):
                 table.setdefault(text, entry["tts"] + entry.get("default", []))
     TARGET.write_text("".join("\t".join([text, *words]) + "\n" for text, words in sorted(table.items())), "utf-8")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vilg.attention.drawing import draw_patterns
+from vilg.attention.picture import draw_patterns
 
 TARGET = Path(__file__).parent.parent / "docs" / "patterns.svg"
 

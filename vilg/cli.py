@@ -57,7 +57,7 @@ def _command(commands, name: str, help: str, example: str, run) -> argparse.Argu
 
 
 def _data(commands) -> None:
-    data = commands.add_parser("data", help="build and look into data sets", description="Build and look into data sets.",
+    data = commands.add_parser("data", help="build data sets", description="Build data sets.",
                                epilog="example:\n  vilg data openmoji --out data/openmoji",
                                formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = data.add_subparsers(metavar="KIND", required=True)
@@ -79,6 +79,8 @@ def _vocab(commands) -> None:
                        _train_vocabulary)
     command.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
     command.add_argument("--size", type=int, required=True, help="entries at most")
+    command.add_argument("--max-faults", type=int, default=config.Data.max_faults, metavar="N",
+                         help=f"broken samples to skip before giving up ({config.Data.max_faults})")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the vocab.txt to write")
 
 
@@ -86,7 +88,7 @@ def _train_vocabulary(options) -> None:
     from vilg.data.captions import every_caption
     from vilg.text.vocabulary import train_vocabulary
 
-    size = train_vocabulary(every_caption(options.shards), options.size, options.out)
+    size = train_vocabulary(every_caption(options.shards, options.max_faults), options.size, options.out)
     print(f"{options.out}: {size} entries")
 
 

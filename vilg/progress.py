@@ -38,9 +38,11 @@ class Progress:
     def _line(self, shown: dict) -> str:
         seconds = time.monotonic() - self.began
         parts = [f"{self.what}: {self.done}" + (f"/{self.total}" if self.total else "")]
-        parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()]
+        for name, value in shown.items():
+            parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
         if self.total and self.done > self.start:
-            parts.append(f"{clock(seconds)}, {clock(seconds / (self.done - self.start) * (self.total - self.done))} left")
+            left = seconds / (self.done - self.start) * (self.total - self.done)
+            parts.append(f"{clock(seconds)}, {clock(left)} left")
         return "  ".join(parts)
 
     def __enter__(self):

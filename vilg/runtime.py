@@ -1,8 +1,10 @@
 """What must be set before Paddle is imported: threads, the MKL code path, the allocator, how tensors are transposed.
 
 Paddle's CPU wheel is several times slower than the machine without these; docs/performance.md has what each gave.
-A variable that the user has set wins.
-Nothing here changes a result by more than rounding, and nothing here matters to a GPU.
+A variable that the user has set wins. Nothing here changes a result by more than rounding.
+
+Child processes inherit what is set here, the number of threads too: a program that starts fleetrun must not import
+vilg before.
 """
 
 import ctypes

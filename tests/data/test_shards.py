@@ -150,9 +150,9 @@ def test_missing_parts_are_named_counted_and_skipped_up_to_the_limit(tmp_path, c
     for part in ("00001: no caption", "00002: no image", "00003: broken image", "3 of at most 3"):
         assert part in caplog.text
     strict = config.Data(shards=data.shards, image_size=16, max_faults=2)
-    with pytest.raises(UserError, match="more than data.max_faults=2"):
+    with pytest.raises(UserError, match="more than max_faults=2"):
         list(all_samples(strict, strict.shards))
-    with pytest.raises(UserError, match="more than data.max_faults=2"):
+    with pytest.raises(UserError, match="more than max_faults=2"):
         batches = training_batches(strict, 1, 1, 0, 1, 0, lambda caption: np.zeros(4))
         for _ in range(4):
             next(batches)

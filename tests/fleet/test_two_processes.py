@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import small_overrides
+from tests.conftest import pair, small_overrides, write_shard
 from tests.processes import fleetrun, metrics, vilg
 from vilg import checkpoint
 
@@ -53,6 +53,23 @@ def test_a_batch_that_does_not_divide_is_one_line(small, tmp_path):
     done = fleetrun(2, "pretrain", *overrides(tmp_path, "odd", "train.global_batch=4"), cwd=tmp_path)
     assert done.returncode != 0
     assert "vilg: train.global_batch=4: not a multiple of train.micro_batch=4 x 2 ranks" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_sample_that_one_rank_meets_stops_both_with_its_name(small, tmp_path):
+    write_shard(tmp_path / "part-7.tar", pair(30) | {"00030.png": b"broken"})
+    done = fleetrun(2, "pretrain", *overrides(tmp_path, "faults", "data.max_faults=0"), cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("vilg: ") >= 2 and "part-7.tar:00030: broken image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_both_ranks(small, tmp_path):
+    (tmp_path / "runs" / "full").mkdir(parents=True)
+    (tmp_path / "runs" / "full" / "checkpoints").write_text("a file where the folder should be")
+    done = fleetrun(2, "pretrain", *overrides(tmp_path, "full"), cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("rank 0 could not write the checkpoint") >= 2
     assert "Traceback" not in done.stderr
 
 

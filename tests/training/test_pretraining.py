@@ -162,8 +162,9 @@ def test_weights_and_means_of_the_loss_against_numpy(small):
         for number, direction in enumerate(DIRECTIONS):
             logits = objective.model(direction, inputs.text, inputs.image).numpy().astype("float64")
             log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-            ids, counted = (x.numpy() for x in targets(direction, inputs.text, inputs.image, objective.model.vocabulary))
-            sums[number] -= (np.take_along_axis(log_p, ids[..., None], -1)[..., 0] * counted).sum()
+            ids, counted = targets(direction, inputs.text, inputs.image, objective.model.vocabulary)
+            counted = counted.numpy()
+            sums[number] -= (np.take_along_axis(log_p, ids.numpy()[..., None], -1)[..., 0] * counted).sum()
             counts[number] += counted.sum()
     pretrain(settings)
     line = metrics(settings.run.folder)[0]
@@ -206,7 +207,7 @@ def test_too_many_broken_samples_stop_the_run_with_their_names(small, tmp_path):
     files = {k: v for n in range(30, 40) for k, v in pair(n).items()}
     files |= {f"{n:05d}.png": b"broken" for n in range(30, 36)}
     write_shard(tmp_path / "part-9.tar", files)
-    with pytest.raises(UserError, match=r"part-9.tar:0003\d: broken image .* more than data.max_faults=2"):
+    with pytest.raises(UserError, match=r"part-9.tar:0003\d: broken image .* more than max_faults=2"):
         pretrain(changed(small, data={"max_faults": 2}))
 
 

@@ -1,7 +1,7 @@
 """What attention is given instead of a mask: one pattern, direction and shape, computed once and kept."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 import paddle
@@ -35,7 +35,7 @@ class Layout:
         return paddle.to_tensor(np.where(self.visible, 0.0, -np.inf).astype("float32"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def build(direction: str, pattern: str, text_length: int, grid: tuple[int, int], kernel: int) -> Layout:
     """The layout of these arguments; the same object for the same arguments."""
-    return Layout(direction, pattern, text_length, tuple(grid), kernel)
+    return Layout(direction, pattern, text_length, grid, kernel)

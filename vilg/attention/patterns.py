@@ -1,6 +1,6 @@
 """Which position sees which: the one table behind the dense reference, the operator, the cached decoder and the docs.
 
-DESIGN section 2 fixes it. Positions of a sequence of text length T and an h x w grid are
+Positions of a sequence of text length T and an h x w grid are
 `[text 0 .. T-1][image 0 .. n-1]` in text_to_image and `[image 0 .. n-1][text 0 .. T-1]` in image_to_text.
 """
 

@@ -32,7 +32,7 @@ class Faults:
             count = len(self._places)
         log.warning("skipped %s: %s (%d of at most %d)", place, reason, count, self.limit)
         if count > self.limit:
-            raise UserError(f"{place}: {reason}; {count} broken samples, more than data.max_faults={self.limit}")
+            raise UserError(f"{place}: {reason}; {count} broken samples, more than max_faults={self.limit}")
 
     def __len__(self) -> int:
         return len(self._places)

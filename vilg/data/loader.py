@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from vilg import config
 from vilg.data import crop, decode
 from vilg.data.faults import BrokenSample, Faults
-from vilg.data.order import Sample, endless, grain
+from vilg.data.order import Sample, endless, read_ahead
 from vilg.data.shards import Shards, expand
 from vilg.errors import UserError
 
@@ -45,9 +46,7 @@ def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ra
     faults = Faults(settings.max_faults)
     shards = Shards(expand(settings.shards), faults, captions=encode is not None)
     samples = endless(shards, faults, seed, settings.image_size, settings.crop_jitter, encode is not None)
-    mine = samples.slice(slice(consumed + rank, None, ranks))
-    reading = grain.ReadOptions(num_threads=settings.threads, prefetch_buffer_size=2 * batch)
-    return iter(mine.to_iter_dataset(reading).batch(batch, batch_fn=lambda rows: collate(rows, encode)))
+    return read_ahead(samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode))
 
 
 def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:

@@ -6,7 +6,9 @@ and gives position p a random generator of its own; nothing is buffered and noth
 """
 
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +53,13 @@ class _Cut(grain.transforms.RandomMap):
         texts = decode.captions(record) if self.with_captions else [""]
         pixels = crop.jittered(image, self.size, self.jitter, rng) if self.jitter else crop.centre(image, self.size)
         return Sample(record.name, pixels, texts[rng.integers(len(texts))])
+
+
+def read_ahead(samples: grain.MapDataset, first: int, every: int, batch: int, threads: int,
+               collate: Callable[[list[Sample]], Any]) -> Iterator[Any]:
+    """Batches of the samples at positions first, first + every, .., read by `threads` threads ahead of their use."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
+    return iter(samples.slice(slice(first, None, every)).to_iter_dataset(options).batch(batch, batch_fn=collate))
 
 
 def endless(shards: Shards, faults: Faults, seed: int, size: int, jitter: float, captions: bool) -> grain.MapDataset:

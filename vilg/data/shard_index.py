@@ -120,7 +120,7 @@ def _read(kept: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
                 return None
             fields = {name: arrays[name] for name in ("keys", "images", "captions", "json")}
             return ShardIndex(shard, **fields, truncated=bool(arrays["truncated"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing, foreign or half-written: build it again
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing, foreign, half-written
         return None
 
 

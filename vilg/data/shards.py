@@ -71,6 +71,12 @@ class Shards:
             bool(index.json[row]),
         )
 
+    def caption(self, number: int) -> Record:
+        """The record without its image, which is not read."""
+        shard, row = self._shard[number], self._row[number]
+        index = self.indices[shard]
+        return Record(self.name(number), b"", self._read(shard, *index.captions[row]), bool(index.json[row]))
+
     def _read(self, shard: int, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptors[shard], int(size), int(offset))
         if len(data) != size:
@@ -86,7 +92,7 @@ class Shards:
 
 
 def expand(patterns: list[str]) -> list[Path]:
-    """The files that paths and globs name, in the order given, each glob sorted; a pattern without a file is an error."""
+    """The files that paths and globs name, in the order given, each glob sorted. UserError for one without a file."""
     paths = []
     for pattern in patterns:
         found = sorted(glob.glob(pattern))

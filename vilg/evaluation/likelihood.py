@@ -69,8 +69,9 @@ def unigram_nll(training: list[Pair], heldout: list[Pair], vocabulary: int, code
 def greedy_hits(model: Transformer, pairs: list[Pair], batch: int) -> list[bool]:
     """For each pair, whether greedy decoding of its image writes exactly its caption.
 
-    Greedy decoding writes a caption if and only if each of its tokens, EOT included, is the likeliest one behind
-    those before it; that takes one forward pass instead of one a word.
+    Greedy decoding writes a caption and ends it there if and only if each of its tokens, EOT included, is the
+    likeliest one behind those before it; that takes one forward pass instead of one a word. Tokens are compared, so
+    what the tokenizer does not keep, such as capitals, does not count.
     """
     hits: list[bool] = []
     for group in _groups(pairs, batch):

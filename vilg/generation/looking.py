@@ -32,7 +32,7 @@ def generate(trained: Trained, text: str, count: int, sampler: Sampler, out: Pat
     encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
     ids = np.tile(encode(text), (count, 1))
     if encode.cut:
-        log.warning("--text is longer than the model's %d tokens and was cut", longest_caption(trained.settings.text.length))
+        log.warning("--text is longer than the model's %d tokens and was cut", longest_caption(encode.length))
     codes = draw(trained.model, ids, sampler, show_progress=True)
     pictures = trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ class Sampler:
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int) -> np.ndarray:
-    """softmax(logits / temperature) in float64 over the `top_k` largest logits of each row [B, classes]; 0 means all."""
+    """softmax(logits / temperature) in float64 over the `top_k` largest logits (0: all) of each row [B, classes]."""
     scaled = logits.astype(np.float64) / temperature
     if 0 < top_k < scaled.shape[-1]:
         threshold = np.partition(scaled, -top_k, axis=-1)[:, -top_k, None]

@@ -27,8 +27,8 @@ def load_trained(folder: Path) -> Trained:
     text_tokenizer = load_tokenizer(settings.text)
     image_tokenizer = image.load(settings.image_tokenizer.path)
     if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": image_tokenizer.fingerprint()}:
-        raise UserError(f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was trained "
-                        "with; were they replaced?")
+        raise UserError(f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
+                        "trained with; were they replaced?")
     model = Transformer(settings.model, text_tokenizer.size, image_tokenizer.vocabulary, settings.text.length,
                         image_tokenizer.grid(settings.data.image_size))
     weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}

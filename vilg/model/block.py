@@ -44,7 +44,10 @@ class MLP(nn.Layer):
 
 
 class Block(nn.Layer):
-    """x + attention(norm(x)), then x + mlp(norm(x)); `sandwich_norm` normalizes each branch once more on its way out."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    `sandwich_norm` normalizes each branch once more on its way out.
+    """
 
     def __init__(self, settings: config.Model):
         super().__init__()

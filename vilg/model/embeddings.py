@@ -1,4 +1,4 @@
-"""Token + position + part (DESIGN section 2)."""
+"""Token + position + part."""
 
 import paddle
 from paddle import nn

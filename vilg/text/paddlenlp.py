@@ -23,14 +23,16 @@ class PaddleNLPTokenizer:
             raise UserError(f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
                             ) from None
         self.size = len(self._tokenizer)
+        self._special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
         self.begin, self.end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [number for number in ids if number not in self._special]  # what looks like "[SEP]" in a caption
 
     def fingerprint(self) -> str:
         return hash_entries(self._tokenizer.get_vocab())
 
     def decode(self, ids: list[int]) -> str:
-        special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
-        return join_pieces(self._tokenizer.convert_ids_to_tokens([i for i in ids if i not in special]))
+        words = [number for number in ids if number not in self._special]
+        return join_pieces(self._tokenizer.convert_ids_to_tokens(words))

@@ -22,7 +22,8 @@ def train_vocabulary(captions: Iterable[str], size: int, out: Path) -> int:
     """Write a vocabulary of at most `size` entries, one a line; returns how many there are."""
     if size <= len(SPECIAL_TOKENS):
         raise UserError(f"--size {size}: must be more than the {len(SPECIAL_TOKENS)} special tokens")
-    trainer = WordPieceTrainer(vocab_size=size, min_frequency=1, limit_alphabet=min(ALPHABET, size - len(SPECIAL_TOKENS)),
+    alphabet = min(ALPHABET, size - len(SPECIAL_TOKENS))
+    trainer = WordPieceTrainer(vocab_size=size, min_frequency=1, limit_alphabet=alphabet,
                                special_tokens=SPECIAL_TOKENS, show_progress=False)
     tokenizer = wordpiece({UNKNOWN: 0})
     tokenizer.train_from_iterator(captions, trainer)

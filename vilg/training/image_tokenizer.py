@@ -67,7 +67,7 @@ class ImageTokenizerTraining:
         return 1.0
 
     def after_update(self, step: int) -> dict[str, float]:
-        metrics = {name: float(value) for name, value in self._parts.items()}  # of rank 0's last micro-batch
+        metrics = {name: float(value) for name, value in self._parts.items()}  # of this rank's last micro-batch
         rules = self.settings.dead_codes
         if step % rules.every == 0:
             metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vilg.attention.drawing import draw_patterns
+from vilg.attention.picture import draw_patterns
 from vilg.attention.patterns import DIRECTIONS, PATTERNS, visibility
 
 PICTURE = Path(__file__).parents[2] / "docs" / "patterns.svg"

@@ -80,8 +80,12 @@ def test_greedy_hits_against_decoding(model):
     codes = np.random.default_rng(1).integers(0, CODES, [30, 6])
     encode = CaptionEncoder(Letters(), T)
     written = caption(model, codes, Letters(), Sampler(greedy=True))
-    wrong = [Pair("", "q", encode("q"), image) for image in codes]
-    assert greedy_hits(model, wrong, 7) == [text == "q" for text in written]
+    candidates = sorted({text for text in written if len(text) < T - 3}) + ["q", "ab"]
+    pairs = [(Pair("", text, encode(text), image), text == own)
+             for image, own in zip(codes, written) for text in candidates]
+    expected = [same for _, same in pairs]
+    assert any(expected) and not all(expected)
+    assert greedy_hits(model, [pair for pair, _ in pairs], 7) == expected
 
 
 def test_captions_of_a_batch_are_those_of_each_image_alone(model):

@@ -1,0 +1,32 @@
+"""The world of one process; that of two is in tests/fleet."""
+
+import paddle
+import pytest
+
+from vilg.distributed.world import World
+from vilg.errors import SettingsError, UserError
+
+
+def test_alone_every_collective_is_the_identity():
+    world = World()
+    assert (world.rank, world.ranks, world.first) == (0, 1, True)
+    assert world.sum({"a": 1.5}) == {"a": 1.5} and world.gather("x") == ["x"]
+    rows = paddle.arange(6).reshape([3, 2])
+    assert world.interleave(rows) is rows and world.sum_tensor(rows) is rows
+    world.barrier()
+
+
+def test_together_passes_bad_input_on_as_it_is():
+    world = World()
+    with world.together():
+        pass
+    with pytest.raises(SettingsError, match="no such key") as caught:
+        with world.together():
+            raise SettingsError("no such key")
+    assert isinstance(caught.value, UserError) and caught.value.exit_code == 2
+
+
+def test_together_does_not_hide_a_defect():
+    with pytest.raises(ZeroDivisionError):
+        with World().together():
+            raise ZeroDivisionError
