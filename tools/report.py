@@ -21,12 +21,12 @@ from PIL import Image
 
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.data.loader import all_samples
+from vilg.data.pixels import to_uint8, to_unit
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.evaluation.likelihood import Pair, greedy_hits, mean_nll, tokenize_pairs, unigram_nll
 from vilg.evaluation.psnr import mean_psnr
 from vilg.generation.captioning import caption
-from vilg.generation.contact_sheet import to_uint8
 from vilg.generation.drawing import draw
 from vilg.generation.sampling import Sampler
 from vilg.generation.trained import Trained, load_trained
@@ -44,7 +44,7 @@ WELL_KNOWN = ["红苹果", "青苹果", "红心", "日本", "法国", "大象", 
 
 @dataclass
 class Part:
-    """The training or the held-out half of the data: images [N, 3, H, W] and all pairs, of which `shown` are shown."""
+    """The training or the held-out half of the data: {name: image [3, H, W]} and all pairs of image and caption."""
 
     title: str
     images: dict[str, np.ndarray]
@@ -82,7 +82,7 @@ def write_report(out: Path, run: Path, began: float) -> dict[str, float]:
 def _read(trained: Trained, title: str, shards: list[str]) -> Part:
     samples = list(all_samples(trained.settings.data, shards))
     encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
-    images = {sample.name: sample.image.transpose(2, 0, 1).astype(np.float32) / 255 for sample, _ in samples}
+    images = {sample.name: to_unit(sample.image[None])[0] for sample, _ in samples}
     return Part(title, images, tokenize_pairs(samples, encode, trained.image_tokenizer))
 
 

@@ -13,18 +13,7 @@ import pytest
 from vilg import checkpoint
 from vilg.checkpoint import CheckpointError
 from vilg.checkpoint.save import share_out
-
-
-class OneRank:
-    """What `save` asks of the world."""
-
-    rank, ranks, first = 0, 1, True
-
-    def gather(self, value):
-        return [value]
-
-    def barrier(self):
-        pass
+from vilg.distributed.world import World
 
 
 def tensors(seed=0):
@@ -34,7 +23,7 @@ def tensors(seed=0):
 
 
 def save(folder, step, keep_last=3, **changes):
-    return checkpoint.save(folder, OneRank(), tensors(step) | changes, step, step * 8, {"run": {"name": "x"}},
+    return checkpoint.save(folder, World(), tensors(step) | changes, step, step * 8, {"run": {"name": "x"}},
                            {"text": "abc"}, keep_last)
 
 

@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +29,15 @@ def save(folder: Path, world: World, tensors: dict[str, np.ndarray], step: int, 
     hidden = folder / f".{target.name}.writing"
     owners = share_out(tensors, world.ranks)
     name = _file_of(world.rank)
-    with _Writing(world, hidden):
+    with _writing(world, hidden):
         if world.first:
             _clear_leftovers(folder)
             hidden.mkdir(parents=True)
-    with _Writing(world, hidden):
+    with _writing(world, hidden):
         _write_slices(hidden / name, {key: tensors[key] for key, owner in owners.items() if owner == world.rank})
         written = name, File((hidden / name).stat().st_size, hash_file(hidden / name))
     files = dict(world.gather(written))
-    with _Writing(world, hidden):
+    with _writing(world, hidden):
         if world.first:
             entries = {key: Tensor(list(value.shape), str(value.dtype), [Slice(_file_of(owners[key]), 0, value.size)])
                        for key, value in tensors.items()}
@@ -49,25 +51,20 @@ def save(folder: Path, world: World, tensors: dict[str, np.ndarray], step: int, 
     return target
 
 
-class _Writing:
+@contextmanager
+def _writing(world: World, hidden: Path) -> Iterator[None]:
     """Work on a checkpoint that fails on every rank if it fails on one, and then leaves nothing behind."""
-
-    def __init__(self, world: World, hidden: Path):
-        self.world, self.hidden = world, hidden
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, _, error, __):
-        if error is not None and not isinstance(error, Exception):
-            return False  # an interrupt: let it through at once
-        failure = error and f"rank {self.world.rank} could not write the checkpoint: {error}"
-        failures = [text for text in self.world.gather(failure) if text]
-        if failures:
-            if self.world.first:
-                shutil.rmtree(self.hidden, ignore_errors=True)
-            raise CheckpointError(f"{self.hidden.parent}: {failures[0]}; older checkpoints are as they were")
-        return False
+    try:
+        with world.together():
+            try:
+                yield
+            except Exception as error:  # safetensors has its own type; whatever it is, every rank must hear of it
+                raise CheckpointError(f"{hidden.parent}: rank {world.rank} could not write the checkpoint: {error}; "
+                                      "older checkpoints are as they were") from error
+    except CheckpointError:
+        if world.first:
+            shutil.rmtree(hidden, ignore_errors=True)
+        raise
 
 
 def share_out(tensors: dict[str, np.ndarray], ranks: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ from vilg import config
 from vilg.data import crop, decode
 from vilg.data.faults import BrokenSample, Faults
 from vilg.data.order import Sample, endless, read_ahead
+from vilg.data.pixels import to_unit
 from vilg.data.shards import Shards, expand
 from vilg.errors import UserError
 
@@ -30,7 +31,7 @@ class Batch:
 
 
 def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
-    images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    images = to_unit(np.stack([sample.image for sample in samples]))
     captions = [sample.caption for sample in samples]
     text = None if encode is None else np.stack([encode(caption) for caption in captions])
     return Batch([sample.name for sample in samples], captions, images, text)

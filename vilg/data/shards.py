@@ -2,7 +2,7 @@
 
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +63,7 @@ class Shards:
 
     def __getitem__(self, number: int) -> Record:
         shard, row = self._shard[number], self._row[number]
-        index = self.indices[shard]
-        return Record(
-            self.name(number),
-            self._read(shard, *index.images[row]),
-            self._read(shard, *index.captions[row]),
-            bool(index.json[row]),
-        )
+        return replace(self.caption(number), image=self._read(shard, *self.indices[shard].images[row]))
 
     def caption(self, number: int) -> Record:
         """The record without its image, which is not read."""

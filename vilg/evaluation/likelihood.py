@@ -9,6 +9,7 @@ import paddle
 from vilg.attention.patterns import DIRECTIONS
 from vilg.data.loader import EncodeCaption
 from vilg.data.order import Sample
+from vilg.data.pixels import to_unit
 from vilg.distributed.world import World
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.model.loss import summed_nll
@@ -33,7 +34,7 @@ def tokenize_pairs(samples: Iterable[tuple[Sample, list[str]]], encode: EncodeCa
     """Every caption of every sample with the codes of its image."""
     pairs = []
     for group in _groups(samples, _IMAGES_AT_ONCE):
-        images = np.stack([sample.image for sample, _ in group]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+        images = to_unit(np.stack([sample.image for sample, _ in group]))
         codes = image_tokenizer.encode(paddle.to_tensor(images)).flatten(1).numpy()
         for (sample, captions), image in zip(group, codes):
             pairs += [Pair(sample.name, caption, encode(caption), image) for caption in captions]

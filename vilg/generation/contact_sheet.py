@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from vilg.data.pixels import to_uint8
+
 _GAP = 4  # pixels of white between pictures
 
 
@@ -18,8 +20,3 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
         top, left = row * (height + _GAP), column * (width + _GAP)
         sheet[top : top + height, left : left + width] = picture
     return sheet
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """[N, 3, H, W] in [0, 1] -> uint8 [N, H, W, 3]."""
-    return (images.transpose(0, 2, 3, 1) * 255).round().clip(0, 255).astype(np.uint8)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from vilg.data import crop, decode
 from vilg.data.faults import BrokenSample
+from vilg.data.pixels import to_unit
 from vilg.data.shards import Record
 from vilg.errors import UserError
 from vilg.generation.captioning import caption
@@ -43,7 +44,7 @@ def describe(trained: Trained, files: list[Path], sampler: Sampler) -> list[str]
     """A caption for each picture file, which is cut and resized as in training."""
     size = trained.settings.data.image_size
     images = np.stack([crop.centre(read_picture(file), size) for file in files])
-    codes = trained.image_tokenizer.encode(paddle.to_tensor(images.transpose(0, 3, 1, 2).astype(np.float32) / 255))
+    codes = trained.image_tokenizer.encode(paddle.to_tensor(to_unit(images)))
     return caption(trained.model, codes.flatten(1).numpy(), trained.text_tokenizer, sampler)
 
 

@@ -21,8 +21,12 @@ class Trained:
 
 def load_trained(folder: Path) -> Trained:
     """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory."""
-    found = newest_in_run(folder) if (folder / "checkpoints").is_dir() else folder
-    manifest, tensors = checkpoint.load(found)
+    if (folder / "checkpoints").is_dir():
+        found = newest_in_run(folder)
+        manifest, tensors = checkpoint.read(found)  # verified while it was looked for
+    else:
+        found = folder
+        manifest, tensors = checkpoint.load(found)
     settings = config.from_tree(config.Pretraining, manifest.settings, f"{found}: not of a pre-training run")
     text_tokenizer = load_tokenizer(settings.text)
     image_tokenizer = image.load(settings.image_tokenizer.path)

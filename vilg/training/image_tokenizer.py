@@ -9,6 +9,7 @@ import paddle
 
 from vilg import config
 from vilg.data.loader import Batch, heldout_samples, training_batches
+from vilg.data.pixels import to_unit
 from vilg.distributed.world import World
 from vilg.evaluation.psnr import mean_psnr
 from vilg.generation.contact_sheet import contact_sheet
@@ -93,7 +94,7 @@ class ImageTokenizerTraining:
     def _read_heldout(self) -> np.ndarray:
         """The held-out images [N, 3, H, W] in [0, 1]."""
         samples = heldout_samples(self.settings.data, captions=False)
-        return np.stack([sample.image for sample, _ in samples]).transpose(0, 3, 1, 2) / np.float32(255)
+        return to_unit(np.stack([sample.image for sample, _ in samples]))
 
     def tokenizers(self) -> dict[str, str]:
         return {}

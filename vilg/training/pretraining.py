@@ -47,6 +47,8 @@ class Pretraining:
         paddle.seed(settings.run.seed)
         self.model = Transformer(settings.model, self.text_tokenizer.size, self.image_tokenizer.vocabulary,
                                  settings.text.length, self.image_tokenizer.grid(settings.data.image_size))
+        # Once: both are frozen, and hashing the weights of a large one at every checkpoint would take seconds.
+        self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
         # Read at once, so that what is wrong with it is said before the training and not an hour into it.
         self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else []
@@ -97,7 +99,7 @@ class Pretraining:
         return tokenize_pairs(samples, self.encode, self.image_tokenizer)
 
     def tokenizers(self) -> dict[str, str]:
-        return {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
+        return self._tokenizers
 
     def state(self) -> dict[str, np.ndarray]:
         return {}
