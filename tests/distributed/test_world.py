@@ -1,8 +1,12 @@
 """The world of one process; that of two is in tests/fleet."""
 
+import signal
+import sys
+
 import paddle
 import pytest
 
+from tests.processes import run
 from vilg.distributed.world import World
 from vilg.errors import SettingsError, UserError
 
@@ -30,3 +34,11 @@ def test_together_does_not_hide_a_defect():
     with pytest.raises(ZeroDivisionError):
         with World().together():
             raise ZeroDivisionError
+
+
+def test_a_rank_that_is_ended_says_nothing(tmp_path):
+    """fleetrun ends the peers of a failed rank with SIGTERM; Paddle would print the report of a crash for it."""
+    program = "import vilg, os; from vilg.distributed.world import World; World(); os.kill(os.getpid(), 15)"
+    ended = run([sys.executable, "-c", program], cwd=tmp_path)
+    assert ended.returncode == -signal.SIGTERM
+    assert ended.stdout == "" and "FatalError" not in ended.stderr
