@@ -128,6 +128,18 @@ class Model:
 
 
 @dataclass
+class Noise:
+    """Largest share of a sample's tokens that the model reads wrongly while it trains; see vilg/training/noise.py."""
+
+    codes: float = 0.0  # of the picture, in both directions
+    words: float = 0.0  # of the caption, where the model writes it
+
+    def __post_init__(self):
+        for name in ("codes", "words"):
+            require(0 <= getattr(self, name) <= 1, f"noise.{name}={getattr(self, name)}: must be in [0, 1]")
+
+
+@dataclass
 class LossWeights:
     text_to_image: float = 1.0
     image_to_text: float = 1.0
@@ -192,6 +204,7 @@ class Pretraining:
     text: Text = field(default_factory=Text)
     image_tokenizer: ImageTokenizer = field(default_factory=ImageTokenizer)
     model: Model = field(default_factory=Model)
+    noise: Noise = field(default_factory=Noise)
     loss: LossWeights = field(default_factory=LossWeights)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)

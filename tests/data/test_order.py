@@ -35,19 +35,20 @@ def read(data, samples, batch=2, ranks=1, consumed=0, seed=5):
         mine = []
         while len(mine) < samples // ranks:
             one = next(batches)
-            mine += list(zip(one.names, one.captions, one.images, one.text))
+            mine += list(zip(one.names, one.captions, one.images, one.text, one.seeds))
         rows.append(mine[: samples // ranks])
     return [row for turn in zip(*rows) for row in turn]
 
 
 def same(one, two):
     return len(one) == len(two) and all(
-        a[0] == b[0] and a[1] == b[1] and np.array_equal(a[2], b[2]) and np.array_equal(a[3], b[3])
+        a[0] == b[0] and a[1] == b[1] and np.array_equal(a[2], b[2]) and np.array_equal(a[3], b[3]) and a[4] == b[4]
         for a, b in zip(one, two))
 
 
 def test_order_and_crops_do_not_depend_on_ranks_batch_or_readers(data):
     reference = read(data, 72)
+    assert len({row[4] for row in reference}) == 72
     assert same(reference, read(data, 72, ranks=2))
     assert same(reference, read(data, 72, ranks=3, batch=4))
     assert same(reference, read(replace(data, threads=7), 72, batch=8))

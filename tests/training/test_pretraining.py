@@ -160,7 +160,7 @@ def test_weights_and_means_of_the_loss_against_numpy(small):
     for _ in range(2):  # global batch 8, micro-batch 4
         inputs = objective.prepare(next(batches))
         for number, direction in enumerate(DIRECTIONS):
-            logits = objective.model(direction, inputs.text, inputs.image).numpy().astype("float64")
+            logits = objective.model(direction, *inputs.read(direction)).numpy().astype("float64")
             log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
             ids, counted = targets(direction, inputs.text, inputs.image, objective.model.vocabulary)
             counted = counted.numpy()

@@ -19,12 +19,13 @@ EncodeCaption = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` float32 [B, 3, H, W] in [0, 1], `text` int64 [B, T] (None where captions are not read)."""
+    """`images` float32 [B, 3, H, W] in [0, 1], `text` int64 [B, T] (None where captions are not read), `seeds` [B]."""
 
     names: list[str]
     captions: list[str]
     images: np.ndarray
     text: np.ndarray | None
+    seeds: list[int]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -34,7 +35,7 @@ def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
     images = to_unit(np.stack([sample.image for sample in samples]))
     captions = [sample.caption for sample in samples]
     text = None if encode is None else np.stack([encode(caption) for caption in captions])
-    return Batch([sample.name for sample in samples], captions, images, text)
+    return Batch([sample.name for sample in samples], captions, images, text, [sample.seed for sample in samples])
 
 
 def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ranks: int, consumed: int,

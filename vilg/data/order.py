@@ -1,6 +1,6 @@
 """Which sample stands at which position of the endless training sequence.
 
-The sample at position p, its crop and its caption are a pure function of (seed, p). So a run on any number of ranks
+The sample at position p, its crop, its caption and its seed are a pure function of (seed, p). So a run on any number of ranks
 that has consumed c samples goes on at position c, in constant time. grain shuffles each epoch by an index permutation
 and gives position p a random generator of its own; nothing is buffered and nothing is skipped over.
 """
@@ -23,11 +23,15 @@ import grain  # noqa: E402
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample: uint8 image [size, size, 3] and one of its captions ("" where captions are not read)."""
+    """One sample: uint8 image [size, size, 3] and one of its captions ("" where captions are not read).
+
+    `seed` is a random number of its position, for whatever else about the sample is random.
+    """
 
     name: str
     image: np.ndarray
     caption: str
+    seed: int = 0
 
 
 class _Cut(grain.transforms.RandomMap):
@@ -52,7 +56,7 @@ class _Cut(grain.transforms.RandomMap):
         image = decode.picture(record)
         texts = decode.captions(record) if self.with_captions else [""]
         pixels = crop.jittered(image, self.size, self.jitter, rng) if self.jitter else crop.centre(image, self.size)
-        return Sample(record.name, pixels, texts[rng.integers(len(texts))])
+        return Sample(record.name, pixels, texts[rng.integers(len(texts))], int(rng.integers(2**63)))
 
 
 def read_ahead(samples: grain.MapDataset, first: int, every: int, batch: int, threads: int,

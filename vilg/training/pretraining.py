@@ -19,6 +19,7 @@ from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import load_tokenizer
+from vilg.training.noise import with_wrong_tokens
 
 SHORT = {TEXT_TO_IMAGE: "t2i", IMAGE_TO_TEXT: "i2t"}
 _DRAWN = 8  # held-out captions drawn for VisualDL
@@ -26,12 +27,18 @@ _DRAWN = 8  # held-out captions drawn for VisualDL
 
 @dataclass(frozen=True)
 class Inputs:
-    """A micro-batch in tokens: text int64 [B, T], image int64 [B, n]."""
+    """A micro-batch in tokens: text int64 [B, T], image int64 [B, n], and both with the noise of the settings."""
 
     names: list[str]
     captions: list[str]
     text: paddle.Tensor
     image: paddle.Tensor
+    noisy_text: paddle.Tensor
+    noisy_image: paddle.Tensor
+
+    def read(self, direction: str) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """What the model reads: the text is noisy only where it is written."""
+        return self.text if direction == TEXT_TO_IMAGE else self.noisy_text, self.noisy_image
 
 
 class Pretraining:
@@ -60,7 +67,9 @@ class Pretraining:
     @paddle.no_grad()
     def prepare(self, batch: Batch) -> Inputs:
         codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
-        return Inputs(batch.names, batch.captions, paddle.to_tensor(batch.text), codes)
+        text = paddle.to_tensor(batch.text)
+        return Inputs(batch.names, batch.captions, text, codes, self._noisy_text(text, batch.seeds),
+                      self._noisy_image(codes, batch.seeds))
 
     def counts(self, inputs: Inputs) -> dict[str, float]:
         return {SHORT[direction]: float(self._targets(direction, inputs)[1].sum()) for direction in DIRECTIONS}
@@ -70,7 +79,7 @@ class Pretraining:
 
     def losses(self, inputs: Inputs) -> Iterator[tuple[str, paddle.Tensor]]:
         for direction in DIRECTIONS:
-            logits = self.model(direction, inputs.text, inputs.image)
+            logits = self.model(direction, *inputs.read(direction))
             yield SHORT[direction], summed_nll(logits, *self._targets(direction, inputs))
 
     def weight(self, name: str) -> float:
@@ -109,6 +118,20 @@ class Pretraining:
 
     def finish(self, folder: Path) -> None:
         pass
+
+    def _noisy_text(self, text: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
+        share, tokenizer = self.settings.noise.words, self.text_tokenizer
+        if not share:
+            return text
+        ids = text.numpy()
+        words = (ids < tokenizer.size) & (ids != tokenizer.begin) & (ids != tokenizer.end)
+        return paddle.to_tensor(with_wrong_tokens(ids, words, share, tokenizer.size, seeds))
+
+    def _noisy_image(self, codes: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
+        share = self.settings.noise.codes
+        if not share:
+            return codes
+        return paddle.to_tensor(with_wrong_tokens(codes.numpy(), True, share, self.image_tokenizer.vocabulary, seeds))
 
     def _targets(self, direction: str, inputs: Inputs):
         return targets(direction, inputs.text, inputs.image, self.model.vocabulary)

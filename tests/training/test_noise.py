@@ -1,0 +1,63 @@
+"""Wrong tokens in what the model reads."""
+
+import numpy as np
+import pytest
+
+from vilg import config
+from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.distributed.world import World
+from vilg.errors import SettingsError
+from vilg.training.noise import with_wrong_tokens
+from vilg.training.pretraining import Pretraining
+
+IDS = np.full([400, 64], 7)
+SEEDS = list(range(400))
+
+
+def test_the_share_of_each_sample_is_spread_between_none_and_the_most():
+    shares = (with_wrong_tokens(IDS, True, 0.4, 1000, SEEDS) != IDS).mean(1)
+    assert abs(shares.mean() - 0.2) < 0.02
+    assert (shares == 0).any() and 0.35 < shares.max() < 0.6
+
+
+def test_wrong_tokens_are_any_of_the_vocabulary():
+    drawn = np.bincount(with_wrong_tokens(IDS, True, 1.0, 8, SEEDS).ravel(), minlength=8)
+    assert len(drawn) == 8
+    others = np.delete(drawn, 7)
+    assert others.min() > 0.9 * others.mean()
+
+
+def test_a_sample_depends_on_its_seed_alone_and_the_ids_given_stay():
+    whole = with_wrong_tokens(IDS, True, 0.5, 1000, SEEDS)
+    assert (with_wrong_tokens(IDS[10:12], True, 0.5, 1000, [10, 11]) == whole[10:12]).all()
+    assert (IDS == 7).all()
+
+
+def test_only_what_may_is_replaced():
+    may = np.arange(64) % 2 == 0
+    replaced = with_wrong_tokens(IDS, may, 1.0, 1000, SEEDS)
+    assert (replaced[:, ~may] == 7).all() and (replaced[:, may] != 7).any()
+
+
+def test_what_pretraining_reads(small):
+    """Codes in both directions, words only where they are written; BOT, EOT, padding and what is predicted stay."""
+    small.noise = config.Noise(codes=1.0, words=1.0)
+    objective = Pretraining(small, World())
+    batches = objective.batches(0)
+    hits = np.zeros(2)
+    for _ in range(20):
+        inputs = objective.prepare(next(batches))
+        text, image = inputs.text.numpy(), inputs.image.numpy()
+        drawing, writing = ([part.numpy() for part in inputs.read(d)] for d in (TEXT_TO_IMAGE, IMAGE_TO_TEXT))
+        assert (drawing[0] == text).all() and (drawing[1] == writing[1]).all()
+        tokenizer = objective.text_tokenizer
+        words = (text < tokenizer.size) & (text != tokenizer.begin) & (text != tokenizer.end)
+        assert (writing[0][~words] == text[~words]).all()
+        hits += (writing[0] != text).sum(), (drawing[1] != image).sum()
+    assert (hits > 0).all()
+
+
+@pytest.mark.parametrize("override", ["noise.codes=1.5", "noise.words=-0.1"])
+def test_a_share_that_is_none_is_refused(override):
+    with pytest.raises(SettingsError, match=override + ": must be in"):
+        config.resolve(config.Pretraining, None, [override])
