@@ -59,7 +59,7 @@ def small_overrides(folder) -> list[str]:
     return [
         f"run.dir={folder}/runs", f"data.shards=['{folder}/part-*.tar']", f"data.heldout=['{folder}/part-1.tar']",
         "data.image_size=16", "data.crop_jitter=0.2", f"text.vocab={folder}/vocab.txt", "text.length=8",
-        f"image_tokenizer.path={folder}/vq", "noise.codes=0.3", "noise.words=0.3", "model.layers=3", "model.hidden=32", "model.heads=2",
+        f"image_tokenizer.path={folder}/vq", "noise.drawn=0.2", "noise.seen=0.3", "noise.written=0.3", "model.layers=3", "model.hidden=32", "model.heads=2",
         "model.conv_kernel=3", "train.steps=6", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
         "train.warmup=2", "checkpoint.every_steps=3",
     ]

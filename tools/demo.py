@@ -17,7 +17,7 @@ from pathlib import Path
 FOLDER = Path("runs/demo")
 DATA = FOLDER / "openmoji"
 VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae.yaml"), Path("fleet_configs/emoji.yaml")
-HALF = 1100  # the step at which the run is stopped, to be resumed from its checkpoint
+HALF = 1150  # the step at which the run is stopped, to be resumed from its checkpoint
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 
 

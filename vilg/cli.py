@@ -79,16 +79,19 @@ def _vocab(commands) -> None:
                        _train_vocabulary)
     command.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
     command.add_argument("--size", type=int, required=True, help="entries at most")
+    command.add_argument("--min-count", type=int, default=2, metavar="N",
+                         help="characters seen less often become [UNK], so that a model meets some in training (2)")
     command.add_argument("--max-faults", type=int, default=config.Data.max_faults, metavar="N",
                          help=f"broken samples to skip before giving up ({config.Data.max_faults})")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the vocab.txt to write")
 
 
 def _train_vocabulary(options) -> None:
-    from vilg.data.captions import every_caption
+    from vilg.data.captions import EveryCaption
     from vilg.text.vocabulary import train_vocabulary
 
-    size = train_vocabulary(every_caption(options.shards, options.max_faults), options.size, options.out)
+    captions = EveryCaption(options.shards, options.max_faults)
+    size = train_vocabulary(captions, options.size, options.out, options.min_count)
     print(f"{options.out}: {size} entries")
 
 

@@ -131,11 +131,12 @@ class Model:
 class Noise:
     """Largest share of a sample's tokens that the model reads wrongly while it trains; see vilg/training/noise.py."""
 
-    codes: float = 0.0  # of the picture, in both directions
-    words: float = 0.0  # of the caption, where the model writes it
+    drawn: float = 0.0  # of the codes it draws
+    seen: float = 0.0  # of the codes it describes
+    written: float = 0.0  # of the words it writes
 
     def __post_init__(self):
-        for name in ("codes", "words"):
+        for name in ("drawn", "seen", "written"):
             require(0 <= getattr(self, name) <= 1, f"noise.{name}={getattr(self, name)}: must be in [0, 1]")
 
 

@@ -32,10 +32,22 @@ def test_the_vocabulary_starts_like_bert_and_its_line_is_the_id(vocab):
 
 
 def test_more_than_a_thousand_characters_are_kept(tmp_path):
-    train_vocabulary((chr(0x4E00 + n) for n in range(3000)), 4000, tmp_path / "vocab.txt")
+    train_vocabulary([chr(0x4E00 + n) for n in range(3000)], 4000, tmp_path / "vocab.txt")
     tokenizer = WordPiece(tmp_path / "vocab.txt")
     unknown = tokenizer.encode("\U00020000")
     assert all(tokenizer.encode(chr(0x4E00 + n)) != unknown for n in range(3000))
+
+
+def test_rare_characters_are_unknown(tmp_path):
+    """Counted over all captions, as words: 红 three times, 果 twice, the others once; Latin in one case."""
+    file = tmp_path / "vocab.txt"
+    train_vocabulary(["红苹果", "红旗 Ok", "红果 oK"], 200, file, min_count=2)
+    tokenizer = WordPiece(file)
+    assert tokenizer.decode(tokenizer.encode("红苹果旗")) == "红[UNK]果[UNK]"
+    assert tokenizer.decode(tokenizer.encode("ok")) == "ok"
+    assert set(file.read_text("utf-8").split()) >= {"红", "果", "ok"}
+    with pytest.raises(UserError, match="--min-count 0: must be positive"):
+        train_vocabulary(["红"], 200, file, min_count=0)
 
 
 def test_unknown_characters_are_kept_apart(vocab):

@@ -40,24 +40,24 @@ def test_only_what_may_is_replaced():
 
 
 def test_what_pretraining_reads(small):
-    """Codes in both directions, words only where they are written; BOT, EOT, padding and what is predicted stay."""
-    small.noise = config.Noise(codes=1.0, words=1.0)
+    """Noise where the settings put it; the source text, BOT, EOT, padding and what is predicted stay."""
+    small.noise = config.Noise(drawn=0.2, seen=1.0, written=1.0)
     objective = Pretraining(small, World())
     batches = objective.batches(0)
-    hits = np.zeros(2)
+    hits = np.zeros(3)
     for _ in range(20):
         inputs = objective.prepare(next(batches))
         text, image = inputs.text.numpy(), inputs.image.numpy()
         drawing, writing = ([part.numpy() for part in inputs.read(d)] for d in (TEXT_TO_IMAGE, IMAGE_TO_TEXT))
-        assert (drawing[0] == text).all() and (drawing[1] == writing[1]).all()
+        assert (drawing[0] == text).all()
         tokenizer = objective.text_tokenizer
         words = (text < tokenizer.size) & (text != tokenizer.begin) & (text != tokenizer.end)
         assert (writing[0][~words] == text[~words]).all()
-        hits += (writing[0] != text).sum(), (drawing[1] != image).sum()
-    assert (hits > 0).all()
+        hits += (writing[0] != text).sum(), (drawing[1] != image).sum(), (writing[1] != image).sum()
+    assert (hits > 0).all() and hits[1] < hits[2] / 3
 
 
-@pytest.mark.parametrize("override", ["noise.codes=1.5", "noise.words=-0.1"])
+@pytest.mark.parametrize("override", ["noise.drawn=1.5", "noise.written=-0.1"])
 def test_a_share_that_is_none_is_refused(override):
     with pytest.raises(SettingsError, match=override + ": must be in"):
         config.resolve(config.Pretraining, None, [override])

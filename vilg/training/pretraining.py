@@ -27,18 +27,23 @@ _DRAWN = 8  # held-out captions drawn for VisualDL
 
 @dataclass(frozen=True)
 class Inputs:
-    """A micro-batch in tokens: text int64 [B, T], image int64 [B, n], and both with the noise of the settings."""
+    """A micro-batch in tokens: text int64 [B, T] and image int64 [B, n].
+
+    `drawn`, `seen` and `written` are what the model reads of them: the codes it draws, the codes it describes and the
+    words it writes, with the noise of the settings.
+    """
 
     names: list[str]
     captions: list[str]
     text: paddle.Tensor
     image: paddle.Tensor
-    noisy_text: paddle.Tensor
-    noisy_image: paddle.Tensor
+    drawn: paddle.Tensor
+    seen: paddle.Tensor
+    written: paddle.Tensor
 
     def read(self, direction: str) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """What the model reads: the text is noisy only where it is written."""
-        return self.text if direction == TEXT_TO_IMAGE else self.noisy_text, self.noisy_image
+        """The (text, image) that the model reads."""
+        return (self.text, self.drawn) if direction == TEXT_TO_IMAGE else (self.written, self.seen)
 
 
 class Pretraining:
@@ -68,8 +73,9 @@ class Pretraining:
     def prepare(self, batch: Batch) -> Inputs:
         codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
         text = paddle.to_tensor(batch.text)
-        return Inputs(batch.names, batch.captions, text, codes, self._noisy_text(text, batch.seeds),
-                      self._noisy_image(codes, batch.seeds))
+        noise = self.settings.noise
+        return Inputs(batch.names, batch.captions, text, codes, self._noisy_codes(codes, noise.drawn, batch.seeds),
+                      self._noisy_codes(codes, noise.seen, batch.seeds), self._noisy_words(text, batch.seeds))
 
     def counts(self, inputs: Inputs) -> dict[str, float]:
         return {SHORT[direction]: float(self._targets(direction, inputs)[1].sum()) for direction in DIRECTIONS}
@@ -119,16 +125,15 @@ class Pretraining:
     def finish(self, folder: Path) -> None:
         pass
 
-    def _noisy_text(self, text: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
-        share, tokenizer = self.settings.noise.words, self.text_tokenizer
+    def _noisy_words(self, text: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
+        share, tokenizer = self.settings.noise.written, self.text_tokenizer
         if not share:
             return text
         ids = text.numpy()
         words = (ids < tokenizer.size) & (ids != tokenizer.begin) & (ids != tokenizer.end)
         return paddle.to_tensor(with_wrong_tokens(ids, words, share, tokenizer.size, seeds))
 
-    def _noisy_image(self, codes: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
-        share = self.settings.noise.codes
+    def _noisy_codes(self, codes: paddle.Tensor, share: float, seeds: list[int]) -> paddle.Tensor:
         if not share:
             return codes
         return paddle.to_tensor(with_wrong_tokens(codes.numpy(), True, share, self.image_tokenizer.vocabulary, seeds))
