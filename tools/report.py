@@ -95,7 +95,8 @@ def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float
     # A caption that was cut to fit is not one of theirs, even if all of it that was kept comes back.
     whole = [pair for pair in training.pairs
              if len(trained.text_tokenizer.encode(pair.caption)) <= longest_caption(model.text_length)]
-    exact = {pair.name for pair, hit in zip(whole, greedy_hits(model, whole, BATCH)) if hit}
+    hits = greedy_hits(model, whole, BATCH, trained.text_tokenizer.unknown)
+    exact = {pair.name for pair, hit in zip(whole, hits) if hit}
     return {
         "heldout_nll_t2i": nll[TEXT_TO_IMAGE], "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
         "heldout_nll_i2t": nll[IMAGE_TO_TEXT], "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],

@@ -18,7 +18,7 @@ T, GRID, CODES = 7, (2, 3), 11
 
 
 class Letters:
-    size, begin, end = 30, 1, 2
+    size, begin, end, unknown = 30, 1, 2, 0
 
     def encode(self, text):
         return [ord(letter) - ord("a") + 3 for letter in text]
@@ -85,7 +85,18 @@ def test_greedy_hits_against_decoding(model):
              for image, own in zip(codes, written) for text in candidates]
     expected = [same for _, same in pairs]
     assert any(expected) and not all(expected)
-    assert greedy_hits(model, [pair for pair, _ in pairs], 7) == expected
+    assert greedy_hits(model, [pair for pair, _ in pairs], 7, Letters.unknown) == expected
+
+
+def test_what_is_unknown_is_never_written(model):
+    codes = np.random.default_rng(1).integers(0, CODES, [9, 6])
+    before = caption(model, codes, Letters(), Sampler(greedy=True))
+    likely = model.text_head.bias.numpy()
+    likely[Letters.unknown] = 1000
+    model.text_head.bias.set_value(likely)
+    assert caption(model, codes, Letters(), Sampler(greedy=True)) == before
+    pairs = [Pair("", text, CaptionEncoder(Letters(), T)(text), image) for text, image in zip(before, codes)]
+    assert all(greedy_hits(model, [pair for pair in pairs if len(pair.caption) < T - 3], 7, Letters.unknown))
 
 
 def test_captions_of_a_batch_are_those_of_each_image_alone(model):

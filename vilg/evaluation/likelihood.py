@@ -67,8 +67,8 @@ def unigram_nll(training: list[Pair], heldout: list[Pair], vocabulary: int, code
 
 
 @paddle.no_grad()
-def greedy_hits(model: Transformer, pairs: list[Pair], batch: int) -> list[bool]:
-    """For each pair, whether greedy decoding of its image writes exactly its caption.
+def greedy_hits(model: Transformer, pairs: list[Pair], batch: int, unknown: int) -> list[bool]:
+    """For each pair, whether greedy decoding of its image writes exactly its caption; it never writes `unknown`.
 
     Greedy decoding writes a caption and ends it there if and only if each of its tokens, EOT included, is the
     likeliest one behind those before it; that takes one forward pass instead of one a word. Tokens are compared, so
@@ -79,8 +79,9 @@ def greedy_hits(model: Transformer, pairs: list[Pair], batch: int) -> list[bool]
         text, image = _tensors(group)
         direction = DIRECTIONS[1]
         ids, counted = targets(direction, text, image, model.vocabulary)
-        right = model(direction, text, image).argmax(-1) == ids
-        hits += (right | ~counted).all(-1).tolist()
+        logits = model(direction, text, image)
+        logits[:, :, unknown] = -float("inf")
+        hits += ((logits.argmax(-1) == ids) | ~counted).all(-1).tolist()
     return hits
 
 

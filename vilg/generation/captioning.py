@@ -21,7 +21,9 @@ def caption(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, sam
     open_rows = set(range(batch))
     for place in range(longest_caption(length)):
         states = model.hidden_states(IMAGE_TO_TEXT, paddle.to_tensor(text), image)
-        chosen = sample(model.text_head(states[:, -length + place]).numpy())
+        logits = model.text_head(states[:, -length + place]).numpy()
+        logits[:, tokenizer.unknown] = -np.inf  # "a word I do not know" is no word to write
+        chosen = sample(logits)
         text[:, place + 1] = chosen
         open_rows -= {row for row in open_rows if chosen[row] == tokenizer.end}
         for row in open_rows:

@@ -23,7 +23,8 @@ class PaddleNLPTokenizer:
             raise UserError(f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
                             ) from None
         self.size = len(self._tokenizer)
-        self._special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
+        self.unknown = self._tokenizer.unk_token_id
+        self._special = set(self._tokenizer.all_special_ids) - {self.unknown}
         self.begin, self.end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
 
     def encode(self, text: str) -> list[int]:

@@ -16,6 +16,7 @@ class TextTokenizer(Protocol):
     size: int  # entries of the vocabulary
     begin: int  # [CLS], used as BOT
     end: int  # [SEP], used as EOT
+    unknown: int  # [UNK], which is read but never written
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without BOT and EOT."""
@@ -36,6 +37,7 @@ class WordPiece:
         self.size = max(self._entries.values()) + 1
         self.begin = self._tokenizer.token_to_id("[CLS]")
         self.end = self._tokenizer.token_to_id("[SEP]")
+        self.unknown = self._tokenizer.token_to_id("[UNK]")
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).ids
