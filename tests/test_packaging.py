@@ -1,8 +1,13 @@
 """What the installed package asks for and brings along."""
 
+import shutil
+import sys
+import zipfile
 from importlib import metadata, resources
 
 import pytest
+
+from tests.processes import ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +32,28 @@ def test_the_table_of_annotations_and_its_licence_come_along():
     folder = resources.files("vilg.data").joinpath("annotations")
     assert folder.joinpath("zh.tsv").read_text("utf-8").count("\n") > 1900
     assert "UNICODE LICENSE" in folder.joinpath("LICENSE").read_text("utf-8")
+
+
+def wheel(folder):
+    """The names in a wheel that is built from the sources alone, without network."""
+    for part in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / part, folder)
+    shutil.copytree(ROOT / "vilg", folder / "vilg", ignore=shutil.ignore_patterns("__pycache__", "lib"))
+    done = run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "out", "."],
+               cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return zipfile.ZipFile(next((folder / "out").glob("vilg-*.whl"))).namelist()
+
+
+@pytest.mark.fleet
+def test_a_wheel_brings_the_operator_and_its_sources(tmp_path):
+    names = wheel(tmp_path)
+    for part in ("lib/libvilg_attention.so", "lib/key", "csrc/attention.h", "csrc/cpu/vector.h"):
+        assert f"vilg/attention/{part}" in names
+
+
+@pytest.mark.fleet
+def test_without_a_compiler_there_is_a_wheel_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    names = wheel(tmp_path)
+    assert "vilg/attention/build.py" in names and not any("/lib/" in name for name in names)

@@ -1,11 +1,17 @@
-"""Draw docs/patterns.svg: who sees whom, for 6 text tokens, a 4 x 4 grid and a 3 x 3 kernel (the paper's figure 2)."""
+"""Draw the pictures of the docs about attention.
+
+docs/patterns.svg: who sees whom, for 6 text tokens, a 4 x 4 grid and a 3 x 3 kernel (the paper's figure 2).
+docs/tiles.svg: the tiles of the paper's shape, 64 text tokens, a 32 x 32 grid and an 11 x 11 kernel.
+"""
 
 from pathlib import Path
 
-from vilg.attention.picture import draw_patterns
+from vilg.attention.picture import draw_patterns, draw_tiles
 
-TARGET = Path(__file__).parent.parent / "docs" / "patterns.svg"
+DOCS = Path(__file__).parent.parent / "docs"
 
 if __name__ == "__main__":
-    TARGET.write_text(draw_patterns(6, (4, 4), 3))
-    print(TARGET)
+    for file, picture in ((DOCS / "patterns.svg", draw_patterns(6, (4, 4), 3)),
+                          (DOCS / "tiles.svg", draw_tiles(64, (32, 32), 11))):
+        file.write_text(picture)
+        print(file)

@@ -4,6 +4,7 @@ Paddle takes a second to import, so the rooms are imported by the command that n
 """
 
 import argparse
+import json
 import logging
 import sys
 import warnings
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
     _generate(commands)
     _caption(commands)
+    _bench(commands)
     return top
 
 
@@ -162,6 +164,51 @@ def _run_caption(options) -> None:
 
     for file, text in zip(options.image, describe(load_trained(options.checkpoint), options.image, _sampler(options))):
         print(f"{file}\t{text}")
+
+
+def _bench(commands) -> None:
+    bench = commands.add_parser("bench", help="measure ratios on this machine", description="Measure ratios: ours "
+                                "against something real, in one process.", epilog="example:\n  vilg bench attention",
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = bench.add_subparsers(metavar="KIND", required=True)
+    attention = _command(kinds, "attention", "the sparse operator beside block-wise and dense attention",
+                         "vilg bench attention --heads 16 --grid 32 --json", _bench_attention)
+    for name, number, what in (("batch", 1, "sequences"), ("heads", 16, "attention heads"),
+                               ("head-size", 64, "numbers of a head"), ("text", 64, "text positions"),
+                               ("grid", 32, "image tokens a side"), ("kernel", 11, "side of the conv window"),
+                               ("repeats", 10, "calls, of which the fastest counts")):
+        attention.add_argument(f"--{name}", type=_positive, default=number, metavar="N", help=f"{what} ({number})")
+    attention.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    train = _command(kinds, "train", "whole training steps by every attention backend",
+                     "vilg bench train model.layers=2 model.hidden=4096 model.heads=64", _bench_train)
+    train.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings of a run (8 layers of 512)")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those")
+    train.add_argument("--steps", type=_positive, default=3, metavar="N", help="steps, of which the fastest counts (3)")
+    train.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number}: must be positive")
+    return number
+
+
+def _bench_attention(options) -> None:
+    from vilg.bench import attention
+
+    shape = attention.Shape(options.batch, options.heads, options.head_size, options.text,
+                            (options.grid, options.grid), options.kernel)
+    result = attention.bench(shape, options.repeats)
+    print(json.dumps(result) if options.json else attention.table(result))
+
+
+def _bench_train(options) -> None:
+    from vilg.bench import train
+
+    defaults = [] if options.config else train.DEFAULTS
+    result = train.bench(config.resolve(config.Pretraining, options.config, [*defaults, *options.overrides]),
+                         options.steps)
+    print(json.dumps(result) if options.json else train.table(result))
 
 
 if __name__ == "__main__":

@@ -128,6 +128,17 @@ class Model:
 
 
 @dataclass
+class Attention:
+    """How attention is computed; see vilg/attention/functional.py."""
+
+    backend: str = "auto"  # operator | blockwise | dense | auto: the first of these that there is
+
+    def __post_init__(self):
+        known = ("auto", "operator", "blockwise", "dense")
+        require(self.backend in known, f"attention.backend={self.backend}: none of {', '.join(known)}")
+
+
+@dataclass
 class Noise:
     """Largest share of a sample's tokens that the model reads wrongly while it trains; see vilg/training/noise.py."""
 
@@ -205,6 +216,7 @@ class Pretraining:
     text: Text = field(default_factory=Text)
     image_tokenizer: ImageTokenizer = field(default_factory=ImageTokenizer)
     model: Model = field(default_factory=Model)
+    attention: Attention = field(default_factory=Attention)
     noise: Noise = field(default_factory=Noise)
     loss: LossWeights = field(default_factory=LossWeights)
     train: Train = field(default_factory=Train)

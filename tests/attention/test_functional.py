@@ -1,42 +1,169 @@
-"""The public attention call against a softmax written out in float64."""
+"""The public attention call by every backend: eager, with gradients, recomputed, traced, saved, in the predictor."""
+
+import logging
 
 import numpy as np
 import paddle
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paddle import inference, nn
+from paddle.distributed.fleet.utils import recompute
 
-from vilg.attention import layout
-from vilg.attention.functional import block_sparse_attention
-from vilg.attention.patterns import DIRECTIONS, PATTERNS, visibility
+from tests.attention.kernel import Inputs, error, formulas
+from vilg.attention import functional, layout
+from vilg.attention.functional import block_sparse_attention, packed_attention
+from vilg.attention.patterns import DIRECTIONS, PATTERNS
+from vilg.errors import UserError
 
-
-def by_hand(q, k, v, seen):
-    """[B, S, H, D] in float64, one query at a time over the keys that it sees."""
-    out = np.zeros_like(q)
-    for batch, query, head in np.ndindex(q.shape[:3]):
-        keys = np.flatnonzero(seen[query])
-        scores = k[batch, keys, head] @ q[batch, query, head] / np.sqrt(q.shape[-1])
-        weights = np.exp(scores - scores.max())
-        out[batch, query, head] = weights / weights.sum() @ v[batch, keys, head]
-    return out
+BACKENDS = ("operator", "blockwise", "dense")
+LAYOUT = layout.build("text_to_image", "conv", 5, (4, 6), 3)
 
 
+def by_paddle(inputs, made, backend):
+    q, k, v = (paddle.to_tensor(x, stop_gradient=False) for x in (inputs.q, inputs.k, inputs.v))
+    out = block_sparse_attention(q, k, v, made, backend)
+    out.backward(paddle.to_tensor(inputs.grad_out))
+    return {"out": out.numpy(), "grad_q": q.grad.numpy(), "grad_k": k.grad.numpy(), "grad_v": v.grad.numpy()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(direction=st.sampled_from(DIRECTIONS), pattern=st.sampled_from(PATTERNS), text=st.integers(1, 70),
+       height=st.integers(1, 9), width=st.integers(1, 9), kernel=st.sampled_from([1, 3, 11]),
+       size=st.sampled_from([32, 64]), heads=st.integers(1, 3), batch=st.integers(1, 2))
+@settings(max_examples=25, deadline=None)
+def test_forward_and_gradients(backend, direction, pattern, text, height, width, kernel, size, heads, batch):
+    made = layout.build(direction, pattern, text, (height, width), kernel)
+    inputs = Inputs.random(0, batch, made.length, heads, size)
+    assert error(by_paddle(inputs, made, backend), formulas(inputs, made.visible())) < 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("text_length, grid", [(4, (3, 5)), (7, (4, 4)), (1, (1, 1))])
-def test_against_a_softmax_over_what_is_seen(direction, pattern, text_length, grid):
-    made = layout.build(direction, pattern, text_length, grid, 3)
-    generator = np.random.default_rng(0)
-    q, k, v = generator.normal(size=[3, 2, made.length, 2, 8])
-    out = block_sparse_attention(*(paddle.to_tensor(x, dtype="float32") for x in (q, k, v)), made)
-    expected = by_hand(q, k, v, visibility(direction, pattern, text_length, grid, 3))
-    assert np.abs(out.numpy() - expected).max() < 1e-5
+def test_packed_inputs_give_the_same(backend, direction):
+    made = layout.build(direction, "column", 20, (5, 6), 3)
+    inputs = Inputs.random(0, 2, made.length, 3, 32)
+    qkv = paddle.to_tensor(np.stack([inputs.q, inputs.k, inputs.v], axis=2), stop_gradient=False)
+    out = packed_attention(qkv, made, backend)
+    out.backward(paddle.to_tensor(inputs.grad_out))
+    apart = by_paddle(inputs, made, backend)
+    assert np.array_equal(out.numpy(), apart["out"])
+    for number, name in enumerate(("grad_q", "grad_k", "grad_v")):
+        assert np.array_equal(qkv.grad[:, :, number].numpy(), apart[name])
 
 
-def test_layouts_are_built_once():
-    assert layout.build("text_to_image", "row", 4, (3, 5), 3) is layout.build("text_to_image", "row", 4, (3, 5), 3)
+class Small(nn.Layer):
+    """Attention between two projections, as in the model, by both calls."""
+
+    def __init__(self, backend):
+        super().__init__()
+        self.backend = backend
+        self.qkv, self.out = nn.Linear(64, 192), nn.Linear(64, 64)
+
+    def forward(self, x):
+        qkv = self.qkv(x).reshape([x.shape[0], LAYOUT.length, 3, 2, 32])
+        attended = packed_attention(qkv, LAYOUT, self.backend)
+        q, k, v = qkv.unbind(2)
+        attended = attended + block_sparse_attention(q, k, v, LAYOUT, self.backend)
+        return self.out(attended.reshape([x.shape[0], LAYOUT.length, 64]))
+
+
+@pytest.fixture(params=BACKENDS)
+def small_layer(request):
+    paddle.seed(0)
+    return Small(request.param)
+
+
+@pytest.fixture
+def x():
+    paddle.seed(1)
+    made = paddle.randn([3, LAYOUT.length, 64])
+    made.stop_gradient = False
+    return made
+
+
+def gradient_of(model, call, x):
+    model.clear_gradients()
+    out = call(x)
+    (out**2).sum().backward()
+    return out.numpy(), model.qkv.weight.grad.numpy()
+
+
+@pytest.mark.filterwarnings("ignore:Tensor do not have 'place'")
+def test_recomputed_and_traced_as_at_once(small_layer, x):
+    out, gradient = gradient_of(small_layer, small_layer, x)
+    again, same = gradient_of(small_layer, lambda x: recompute(small_layer, x, use_reentrant=False), x)
+    assert np.array_equal(out, again) and np.array_equal(gradient, same)
+    traced = paddle.jit.to_static(small_layer, full_graph=True)
+    again, same = gradient_of(small_layer, traced, x)
+    assert np.abs(out - again).max() < 1e-6 and np.abs(gradient - same).max() < 1e-5 * np.abs(gradient).max()
+
+
+@pytest.mark.filterwarnings("ignore:Tensor do not have 'place'")
+def test_saved_loaded_and_in_the_predictor(small_layer, x, tmp_path):
+    small_layer.eval()
+    expected = small_layer(x).numpy()
+    spec = [paddle.static.InputSpec([None, LAYOUT.length, 64], "float32")]
+    paddle.jit.save(paddle.jit.to_static(small_layer, input_spec=spec, full_graph=True), str(tmp_path / "m"))
+    assert np.abs(paddle.jit.load(str(tmp_path / "m"))(x).numpy() - expected).max() < 1e-6
+    settings = inference.Config(str(tmp_path / "m.json"), str(tmp_path / "m.pdiparams"))
+    settings.enable_memory_optim()
+    settings.enable_new_executor(True)
+    settings.disable_glog_info()
+    predictor = inference.create_predictor(settings)
+    predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(x.numpy())
+    for _ in range(2):  # the second run meets memory that the first has used
+        predictor.run()
+        out = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+        assert np.abs(out - expected).max() < 1e-6
 
 
 def test_a_wrong_length_is_refused():
     x = paddle.zeros([1, 5, 1, 8])
     with pytest.raises(ValueError, match="5 positions given, the layout has 6"):
         block_sparse_attention(x, x, x, layout.build("text_to_image", "row", 2, (2, 2), 3))
+
+
+def test_what_was_chosen_is_said_once(caplog):
+    functional.choose.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert functional.choose("auto", 64, "cpu") == functional.choose("auto", 64, "cpu") == "operator"
+        assert functional.choose("auto", 24, "cpu") == "blockwise"
+    said = [record.message for record in caplog.records]
+    assert said[0] == "attention: the compiled operator"
+    assert said[1].startswith("attention: block by block") and "24 numbers" in said[1] and len(said) == 2
+
+
+def test_where_there_is_no_kernel_for_a_device_it_is_said(caplog):
+    functional.choose.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert functional.choose("auto", 64, "xpu:0") == "blockwise"
+        assert functional.choose("auto", 96, "gpu:0") == "blockwise"
+        assert functional.choose("auto", 64, "gpu:0") == "blockwise"  # this Paddle is not for CUDA
+    functional.choose.cache_clear()
+    for part in ("not for xpu:0", "a head has 96 numbers, the operator takes 64, 128", "need nvcc"):
+        assert part in caplog.text
+
+
+def test_an_operator_that_cannot_be_built_falls_back_or_is_an_error(monkeypatch, caplog):
+    monkeypatch.setattr("vilg.attention.operator.load", lambda: "there is no C++ compiler (g++)")
+    functional.choose.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert functional.choose("auto", 64, "cpu") == "blockwise"
+    assert "there is no C++ compiler" in caplog.text
+    with pytest.raises(UserError, match="attention.backend=operator: there is no C.. compiler"):
+        functional.choose("operator", 64, "cpu")
+    functional.choose.cache_clear()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keys_of_another_shape_are_refused(backend):
+    q = paddle.zeros([1, LAYOUT.length, 1, 32])
+    with pytest.raises(ValueError, match="must be of one shape"):
+        block_sparse_attention(q, q[:, :, :, :16], q, LAYOUT, backend)
+
+
+def test_numbers_that_the_operator_does_not_compute_with_are_refused():
+    q = paddle.zeros([1, LAYOUT.length, 1, 32], "float64")
+    with pytest.raises(OSError, match="queries must be float32 on the CPU"):
+        block_sparse_attention(q, q, q, LAYOUT, "operator")

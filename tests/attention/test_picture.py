@@ -3,10 +3,11 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vilg.attention.picture import draw_patterns
+from vilg.attention.layout import build
 from vilg.attention.patterns import DIRECTIONS, PATTERNS, visibility
+from vilg.attention.picture import draw_patterns, draw_tiles
 
-PICTURE = Path(__file__).parents[2] / "docs" / "patterns.svg"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_every_pair_is_a_cell_of_the_right_colour():
@@ -17,4 +18,11 @@ def test_every_pair_is_a_cell_of_the_right_colour():
 
 
 def test_the_docs_are_up_to_date():
-    assert PICTURE.read_text() == draw_patterns(6, (4, 4), 3), "run tools/draw_patterns.py"
+    assert (DOCS / "patterns.svg").read_text() == draw_patterns(6, (4, 4), 3), "run tools/draw_patterns.py"
+    assert (DOCS / "tiles.svg").read_text() == draw_tiles(64, (32, 32), 11), "run tools/draw_patterns.py"
+
+
+def test_every_tile_is_drawn():
+    cells = list(ElementTree.fromstring(draw_tiles(20, (9, 8), 5)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    tiles = [build(direction, pattern, 20, (9, 8), 5).tiles() for direction in DIRECTIONS for pattern in PATTERNS]
+    assert len(cells) == sum(1 + len(one.by_query.others) for one in tiles)

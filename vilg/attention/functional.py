@@ -1,17 +1,79 @@
-"""The public attention call. The model calls this and nothing else of the room."""
+"""The public attention calls. The model calls these and nothing else of the room."""
+
+import logging
+from functools import cache
 
 import paddle
 
+from vilg.attention.blockwise import blockwise_attention
 from vilg.attention.layout import Layout
 from vilg.attention.reference import dense_attention
+from vilg.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
-def block_sparse_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:
+@paddle.jit.not_to_static  # nothing here depends on what tensors hold: tracing need not translate it
+def block_sparse_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout,
+                           backend: str = "auto") -> paddle.Tensor:
     """softmax(Q K^T / sqrt(D)) V over the pairs that `layout` lets see each other.
 
-    q, k, v: [B, S, H, D] with S = layout.length, in the order of positions that `patterns` describes.
-    Returns [B, S, H, D] in the dtype of q.
+    q, k, v: [B, S, H, D] with S = layout.length, in the order of positions that `patterns` describes. `backend` is
+    operator, blockwise, dense, or auto for the first of these that there is.
+    Returns [B, S, H, D] in the dtype of q. Raises UserError if the operator is asked for and is not there.
     """
     if q.shape[1] != layout.length:
         raise ValueError(f"{q.shape[1]} positions given, the layout has {layout.length}")
-    return dense_attention(q, k, v, layout.additive_mask)
+    if k.shape != q.shape or v.shape != q.shape:
+        raise ValueError(f"queries {q.shape}, keys {k.shape} and values {v.shape} must be of one shape")
+    chosen = choose(backend, q.shape[-1], paddle.get_device())
+    if chosen == "operator":
+        from vilg.attention.operator import operator_attention
+
+        return operator_attention(q, k, v, layout)
+    if chosen == "blockwise":
+        return blockwise_attention(q, k, v, layout)
+    return dense_attention(q, k, v, layout.additive_mask.tensor())
+
+
+@paddle.jit.not_to_static
+def packed_attention(qkv: paddle.Tensor, layout: Layout, backend: str = "auto") -> paddle.Tensor:
+    """block_sparse_attention of queries, keys and values that lie beside each other: qkv [B, S, 3, H, D].
+
+    The operator reads them there; the others take them apart first. Returns [B, S, H, D].
+    """
+    if qkv.shape[1] == layout.length and choose(backend, qkv.shape[-1], paddle.get_device()) == "operator":
+        from vilg.attention.operator import packed_operator_attention
+
+        return packed_operator_attention(qkv, layout)
+    return block_sparse_attention(*qkv.unbind(2), layout, backend)
+
+
+@cache
+def choose(backend: str, head_size: int, device: str) -> str:
+    """The backend that runs; says once which, and why not the operator."""
+    if backend in ("blockwise", "dense"):
+        log.info("attention: %s", backend)
+        return backend
+    missing = _why_no_operator(head_size, device)
+    if missing is None:
+        log.info("attention: the compiled operator")
+        return "operator"
+    if backend == "operator":
+        raise UserError(f"attention.backend=operator: {missing}")
+    log.info("attention: block by block without the operator, which is slower: %s", missing)
+    return "blockwise"
+
+
+def _why_no_operator(head_size: int, device: str) -> str | None:
+    from vilg.attention import build, operator
+
+    gpu = device.startswith("gpu")
+    if not gpu and device != "cpu":
+        return f"it is for cpu and gpu, not for {device}"
+    sizes = operator.HEAD_SIZES_ON_GPU if gpu else operator.HEAD_SIZES
+    if head_size not in sizes:
+        return f"a head has {head_size} numbers, the operator takes {', '.join(map(str, sizes))}"
+    if gpu and build.nvcc() is None:
+        return "its kernels for GPUs need nvcc to be built"
+    return operator.load()

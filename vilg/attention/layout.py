@@ -4,9 +4,28 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-import paddle
 
-from vilg.attention.patterns import visibility
+from vilg.attention.constant import Constant
+from vilg.attention.patterns import TEXT_TO_IMAGE, visibility
+from vilg.attention.tiles import HEADER, Tiles, cut, padded_order
+
+CPU_TILE = 32  # queries and keys of a tile of the CPU kernel and of the block-wise path
+
+
+GPU_OWNED, GPU_PASSED = 64, 32  # csrc/attention_cuda.h
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tiles as the operator takes them: `numbers` int32, where it computes, and their headers, for the host."""
+
+    numbers: Constant
+    headers: list[int]
+
+    @classmethod
+    def of(cls, *tiles: Tiles) -> "Packed":
+        arrays = [one.packed() for one in tiles]
+        return cls(Constant(np.concatenate(arrays)), np.concatenate([array[:HEADER] for array in arrays]).tolist())
 
 
 @dataclass(frozen=True)
@@ -24,18 +43,44 @@ class Layout:
         """S, the number of positions."""
         return self.text_length + self.grid[0] * self.grid[1]
 
-    @cached_property
     def visible(self) -> np.ndarray:
         """bool [S, S], True at [query, key]."""
         return visibility(self.direction, self.pattern, self.text_length, self.grid, self.kernel)
 
     @cached_property
-    def additive_mask(self) -> paddle.Tensor:
+    def additive_mask(self) -> Constant:
         """fp32 [S, S]: 0 where a query sees a key, -inf elsewhere. No row is all -inf: each token sees itself."""
-        return paddle.to_tensor(np.where(self.visible, 0.0, -np.inf).astype("float32"))
+        return Constant(np.where(self.visible(), 0.0, -np.inf).astype("float32"))
+
+    def order(self, multiple: int) -> np.ndarray:
+        """Sequence positions in the order in which the pattern is narrow, each part padded to a multiple of a tile.
+
+        The image tokens of `column` stand column by column, which turns a column into neighbours, as in a row.
+        """
+        text = np.arange(self.text_length)
+        image = np.arange(self.grid[0] * self.grid[1])
+        if self.pattern == "column":
+            image = image.reshape(self.grid).T.ravel()
+        if self.direction == TEXT_TO_IMAGE:
+            return padded_order([text, self.text_length + image], multiple)
+        return padded_order([image, len(image) + text], multiple)
+
+    @cache
+    def tiles(self, queries: int = CPU_TILE, keys: int = CPU_TILE) -> Tiles:
+        return cut(self.visible(), self.order(max(queries, keys)), queries, keys)
+
+    @cached_property
+    def packed(self) -> "Packed":
+        """What the operator takes on a CPU."""
+        return Packed.of(self.tiles())
+
+    @cached_property
+    def packed_for_gpu(self) -> "Packed":
+        """What the operator takes on a GPU: one pass owns queries, the other keys."""
+        return Packed.of(self.tiles(GPU_OWNED, GPU_PASSED), self.tiles(GPU_PASSED, GPU_OWNED))
 
 
 @cache
 def build(direction: str, pattern: str, text_length: int, grid: tuple[int, int], kernel: int) -> Layout:
     """The layout of these arguments; the same object for the same arguments."""
-    return Layout(direction, pattern, text_length, grid, kernel)
+    return Layout(direction, pattern, text_length, tuple(grid), kernel)

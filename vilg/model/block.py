@@ -1,10 +1,11 @@
 """One transformer layer: pre-LayerNorm attention and MLP."""
 
+import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
 from vilg import config
-from vilg.attention.functional import block_sparse_attention
+from vilg.attention.functional import block_sparse_attention, choose, packed_attention
 from vilg.attention.layout import Layout
 from vilg.model.initial import normal, residual
 from vilg.model.linear import Linear
@@ -13,10 +14,11 @@ from vilg.model.linear import Linear
 class Attention(nn.Layer):
     """Multi-head self-attention over the pairs of positions that a layout lets see each other."""
 
-    def __init__(self, settings: config.Model):
+    def __init__(self, settings: config.Model, backend: str):
         super().__init__()
         hidden = settings.hidden
         self.heads, self.head_size = settings.heads, hidden // settings.heads
+        self.backend = choose(backend, self.head_size, paddle.get_device())  # now: an error should not wait for a step
         self.qkv = Linear(hidden, 3 * hidden, weight_attr=normal())
         self.out = Linear(hidden, hidden, weight_attr=residual(settings.layers))
         self.norm_q = nn.LayerNorm(self.head_size) if settings.qk_norm else None
@@ -25,10 +27,12 @@ class Attention(nn.Layer):
     def forward(self, x, layout: Layout):
         """x [B, S, hidden] -> [B, S, hidden]."""
         batch, length, hidden = x.shape
-        q, k, v = self.qkv(x).reshape([batch, length, 3, self.heads, self.head_size]).unbind(2)
-        if self.norm_q is not None:
-            q, k = self.norm_q(q), self.norm_k(k)
-        attended = block_sparse_attention(q, k, v, layout)
+        qkv = self.qkv(x).reshape([batch, length, 3, self.heads, self.head_size])
+        if self.norm_q is None:
+            attended = packed_attention(qkv, layout, self.backend)
+        else:
+            q, k, v = qkv.unbind(2)
+            attended = block_sparse_attention(self.norm_q(q), self.norm_k(k), v, layout, self.backend)
         return self.out(attended.reshape([batch, length, hidden]))
 
 
@@ -49,9 +53,9 @@ class Block(nn.Layer):
     `sandwich_norm` normalizes each branch once more on its way out.
     """
 
-    def __init__(self, settings: config.Model):
+    def __init__(self, settings: config.Model, backend: str):
         super().__init__()
-        self.norm_attention, self.attention = nn.LayerNorm(settings.hidden), Attention(settings)
+        self.norm_attention, self.attention = nn.LayerNorm(settings.hidden), Attention(settings, backend)
         self.norm_mlp, self.mlp = nn.LayerNorm(settings.hidden), MLP(settings)
         self.leave_attention = nn.LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
         self.leave_mlp = nn.LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()

@@ -17,14 +17,17 @@ class Transformer(nn.Layer):
     """Both directions over the same weights; the direction only chooses the order of the parts and the masks.
 
     vocabulary: entries of the text vocabulary; codes: of the image codebook; grid: (h, w) image tokens, n = h w.
+    attention: how it is computed; it changes no weight and, but for rounding, no result.
     """
 
-    def __init__(self, settings: config.Model, vocabulary: int, codes: int, text_length: int, grid: tuple[int, int]):
+    def __init__(self, settings: config.Model, vocabulary: int, codes: int, text_length: int, grid: tuple[int, int],
+                 attention: config.Attention | None = None):
         super().__init__()
         self.settings, self.vocabulary, self.text_length, self.grid = settings, vocabulary, text_length, tuple(grid)
+        backend = (attention or config.Attention()).backend
         self.embeddings = Embeddings(vocabulary, codes, text_length, grid, settings.hidden)
         self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.LayerList([Block(settings) for _ in range(settings.layers)])
+        self.blocks = nn.LayerList([Block(settings, backend) for _ in range(settings.layers)])
         self.patterns = schedule(settings.layers)
         self.norm = nn.LayerNorm(settings.hidden)
         self.text_head = Linear(settings.hidden, vocabulary, weight_attr=normal())

@@ -1,0 +1,100 @@
+"""Building the operator: once for all, anew when anything changes, and a clear word where it cannot be done."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vilg.attention import build
+
+SOURCES = Path(build.__file__).parent
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A package of its own, with a compiler that takes no time and writes down how it was called."""
+    package = tmp_path / "package"
+    shutil.copytree(SOURCES / "csrc", package / "csrc")
+    compiler = tmp_path / "fake-g++"
+    compiler.write_text("#!/bin/sh\n"
+                        f"echo \"$@\" >> {tmp_path}/calls\n"
+                        "while [ $# -gt 1 ]; do shift; [ \"$1\" = -o ] && touch \"$2\"; done; exit 0\n")
+    compiler.chmod(compiler.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "HERE", package)
+    monkeypatch.setattr(build, "SOURCES", package / "csrc")
+    return tmp_path
+
+
+def calls(folder):
+    file = folder / "calls"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_built_once_and_anew_when_a_header_changes(copy):
+    first = build.library()
+    assert first == copy / "package/lib" / build.LIBRARY and first.exists()
+    once = calls(copy)
+    assert once > 2
+    assert build.library() == first and calls(copy) == once
+    header = copy / "package/csrc/cpu/vector.h"
+    header.write_text(header.read_text() + "\n")
+    assert build.library() == first and calls(copy) == 2 * once
+
+
+def test_another_paddle_builds_anew(copy, monkeypatch):
+    build.library()
+    once = calls(copy)
+    other = copy / "paddle"
+    (other / "version").mkdir(parents=True)
+    (other / "version/__init__.py").write_text("full_version = '9.9'\n")
+    monkeypatch.setattr(build, "_paddle", lambda: other)
+    build.library()
+    assert calls(copy) == 2 * once
+
+
+def test_a_package_that_is_read_only_is_built_in_the_users_cache(copy, monkeypatch):
+    monkeypatch.setattr(build, "_writable", lambda folder: False)
+    assert build.library() == copy / "cache/vilg" / build.build_key() / build.LIBRARY
+
+
+def test_an_interrupted_build_is_done_again(copy):
+    library = build.library()
+    (library.parent / "key").unlink()
+    once = calls(copy)
+    build.library()
+    assert calls(copy) == 2 * once
+
+
+def test_no_compiler_is_said(copy, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(build.BuildError, match="no C.. compiler .no-such-compiler."):
+        build.library()
+
+
+def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
+    monkeypatch.setenv("CXX", shutil.which("g++") or "g++")
+    (copy / "package/csrc/cpu/attention.cc").write_text("this is no C++\n")
+    monkeypatch.setattr(build, "_FLAGS", {"cpu/attention.cc": []})
+    with pytest.raises(build.BuildError, match="the compiler failed: .*attention.cc:1:1: error") as caught:
+        build.library()
+    assert "\n" not in str(caught.value)
+    assert not (copy / "package/lib" / build.LIBRARY).exists()
+
+
+def test_two_processes_build_one_library(copy):
+    """Both ask at once; one waits for the other's."""
+    program = ("import sys; sys.path.insert(0, sys.argv[1]); from vilg.attention import build; from pathlib import Path\n"
+               "build.HERE = Path(sys.argv[2]); build.SOURCES = build.HERE / 'csrc'; print(build.library())")
+    command = [sys.executable, "-c", program, str(SOURCES.parent.parent), str(copy / "package")]
+    running = [subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(60) for process in running] == [0, 0]
+    alone = calls(copy)
+    (copy / "package/lib/key").unlink()
+    build.library()
+    assert calls(copy) == 2 * alone

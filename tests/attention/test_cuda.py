@@ -1,0 +1,158 @@
+"""The CUDA kernels: compiled for real GPUs, and run thread by thread on the processor.
+
+No GPU is needed: tests/attention/emulator stands in for what a warp does together, and nvcc only has to compile. None
+of this says how fast a kernel is, or that a GPU runs it.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.attention.kernel import GRADIENTS, Inputs, error, formulas
+from vilg.attention import build as operator_build
+from vilg.attention.layout import build
+from vilg.attention.patterns import DIRECTIONS, PATTERNS
+from vilg.attention.tiles import Tiles
+
+SOURCES = Path(operator_build.__file__).parent / "csrc"
+EMULATOR = Path(__file__).parent / "emulator"
+FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
+# The rounding of a weight, a gradient and the output to 8 and 11 bits.
+TOLERANCE = {FLOAT32: 1e-5, FLOAT16: 3e-3, BFLOAT16: 2e-2}
+NVCC = shutil.which("nvcc")
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+
+
+class Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "length", "heads", "head_size")] + [
+        ("scale", ctypes.c_float), ("dtype", ctypes.c_int)]
+
+
+class PackedLayout(ctypes.Structure):
+    _fields_ = [("packed", ctypes.c_void_p), ("header", ctypes.c_int32 * 8)]
+
+
+class Rows(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("row", ctypes.c_int64)]
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """The kernels as a library of this processor."""
+    folder = tmp_path_factory.mktemp("emulated")
+    shutil.copytree(SOURCES, folder / "csrc")
+    for file in EMULATOR.iterdir():
+        shutil.copy(file, folder / "csrc/cuda")
+    library = folder / "emulated.so"
+    done = subprocess.run(["g++", "-x", "c++", "-std=c++17", "-O2", "-fPIC", "-shared", "-w",
+                           f"-I{operator_build.cuda_root(NVCC) / 'include'}",
+                           str(folder / "csrc/cuda/attention.cu"), "-o", str(library)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = ctypes.CDLL(str(library))
+    loaded.vilg_attention_cuda_backward_workspace.restype = ctypes.c_int64
+    return loaded
+
+
+def encode(x: np.ndarray, dtype: int) -> np.ndarray:
+    if dtype != BFLOAT16:
+        return x.astype([np.float32, np.float16][dtype])
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, halves to even
+
+
+def decode(x: np.ndarray, dtype: int) -> np.ndarray:
+    return (x.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else x.astype(np.float32)
+
+
+def run(library, by_query: Tiles, by_key: Tiles, inputs: list[np.ndarray], dtype: int) -> dict[str, np.ndarray]:
+    """Output and gradients of encoded q, k, v, grad_out; every buffer is poisoned before."""
+    batch, length, heads, size = inputs[0].shape
+    shape = Shape(batch, length, heads, size, size**-0.5, dtype)
+    by_query, by_key = by_query.packed(), by_key.packed()
+
+    def packed(array):
+        return ctypes.byref(PackedLayout(array.ctypes.data, (ctypes.c_int32 * 8)(*array[:8])))
+
+    def rows(array):
+        return Rows(array.ctypes.data, heads * size)
+
+    results = [encode(np.full(inputs[0].shape, np.nan, np.float32), dtype) for _ in GRADIENTS]
+    lse = np.full([batch, heads, length], np.nan, np.float32)
+    q, k, v, grad_out = map(rows, inputs)
+    out, *gradients = map(rows, results)
+    code = library.vilg_attention_cuda_forward(ctypes.byref(shape), packed(by_query), q, k, v, out,
+                                               ctypes.c_void_p(lse.ctypes.data), None)
+    assert code == 0
+    space = np.full(library.vilg_attention_cuda_backward_workspace(ctypes.byref(shape)), np.nan, np.float32)
+    code = library.vilg_attention_cuda_backward(ctypes.byref(shape), packed(by_query), packed(by_key), q, k, v, out,
+                                                ctypes.c_void_p(lse.ctypes.data), grad_out, *gradients,
+                                                ctypes.c_void_p(space.ctypes.data), None)
+    assert code == 0
+    return {name: decode(x, dtype) for name, x in zip(GRADIENTS, results, strict=True)}
+
+
+def tilings(layout) -> tuple[Tiles, Tiles]:
+    return layout.tiles(64, 32), layout.tiles(32, 64)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16, BFLOAT16])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_forward_and_gradients(emulated, pattern, direction, dtype):
+    for size, text, grid in ((64, 37, (7, 6)), (128, 5, (4, 6))):
+        layout = build(direction, pattern, text, grid, 5)
+        drawn = Inputs.random(0, 1, layout.length, 1, size)
+        encoded = [encode(x, dtype) for x in (drawn.q, drawn.k, drawn.v, drawn.grad_out)]
+        exact = formulas(Inputs(*(decode(x, dtype) for x in encoded)), layout.visible())
+        assert error(run(emulated, *tilings(layout), encoded, dtype), exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_wrong_bit_is_seen(emulated, side):
+    """In the tiles of the forward pass and dQ, and in those of dK and dV."""
+    layout = build("text_to_image", "row", 37, (7, 6), 5)
+    drawn = Inputs.random(0, 1, layout.length, 1, 64)
+    inputs = [drawn.q, drawn.k, drawn.v, drawn.grad_out]
+    tiles = list(tilings(layout))
+    masks = tiles[side].masks.copy()
+    masks[-1, 1, 0] ^= 1 << 7
+    tiles[side] = replace(tiles[side], masks=masks)
+    assert error(run(emulated, *tiles, inputs, FLOAT32), formulas(drawn, layout.visible())) > 1e-3
+
+
+@pytest.mark.timeout(240)
+def test_the_binding_compiles_links_and_registers_with_the_cpu_wheel(tmp_path):
+    """In a process of its own, for a name is registered once; on the CPU the operator computes as without CUDA."""
+    program = ("import sys, vilg, paddle\n"
+               "from pathlib import Path\n"
+               "from vilg.attention import build, layout\n"
+               "from vilg.attention.functional import block_sparse_attention as attend\n"
+               "from paddle.utils.cpp_extension.extension_utils import load_op_meta_info_and_register_op\n"
+               "build.build(Path(sys.argv[1]), sys.argv[2])\n"
+               "names = load_op_meta_info_and_register_op(f'{sys.argv[1]}/{build.LIBRARY}')\n"
+               "made = layout.build('text_to_image', 'row', 5, (4, 6), 3)\n"
+               "x = paddle.randn([1, made.length, 2, 64])\n"
+               "difference = attend(x, x, x, made, 'operator') - attend(x, x, x, made, 'dense')\n"
+               "assert difference.abs().max() < 1e-5\n"
+               "print(*names)")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(tmp_path), NVCC], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"vilg_block_sparse_attention", "vilg_packed_attention"}
+
+
+@pytest.mark.parametrize("architecture", ["80", "90a"])
+def test_compiles_for_real_gpus(architecture, tmp_path):
+    done = subprocess.run([NVCC, "-std=c++17", "-O3", "-gencode", f"arch=compute_{architecture},code=sm_{architecture}",
+                           "-Xcompiler", "-fPIC", "-Xptxas", "-v", "-c", str(SOURCES / "cuda/attention.cu"), "-o",
+                           str(tmp_path / "attention.o")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spilled = [line for line in done.stderr.splitlines() if "spill" in line and " 0 bytes spill stores" not in line]
+    assert not spilled, "registers go to memory"

@@ -1,0 +1,30 @@
+"""The bench runs and reports what it says; how fast anything is, is no test's business."""
+
+import json
+
+from tests.attention.kernel import library
+from vilg.bench.attention import BACKENDS, PATTERNS
+from vilg.cli import main
+
+SMALL = ["bench", "attention", "--heads", "2", "--head-size", "32", "--text", "5", "--grid", "6", "--repeats", "1"]
+
+
+def test_every_backend_pattern_and_direction_as_json(capsys):
+    library()  # built before, so that no message of the compiler is in the output
+    assert main([*SMALL, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["matmul_gflops"] > 0 and result["shape"]["grid"] == [6, 6]
+    assert {(row["pattern"], row["backend"]) for row in result["rows"]} == {(p, b) for p in PATTERNS for b in BACKENDS}
+    assert len(result["rows"]) == 2 * len(PATTERNS) * len(BACKENDS)
+    assert {row["pattern"] for row in result["decoding"]["rows"]} == {*PATTERNS, "full"}
+    assert 0 < result["decoding"]["cache_share"] < 1
+    for row in result["rows"]:
+        assert row["both_ms"] > 0 and row["forward_ms"] > 0
+        assert ("forward_rate" in row) == (row["backend"] == "operator")
+        if row["backend"] == "sdpa":
+            assert row["times_sdpa"] == 1 and row["memory_share"] == 1
+
+
+def test_the_table_has_a_line_for_each(capsys):
+    assert main(SMALL) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 * len(PATTERNS) * len(BACKENDS) + 6

@@ -1,0 +1,197 @@
+"""Compiles the operator with g++ and keeps the library beside its sources, or in the user's cache.
+
+Part of `pip install` where Paddle is there already (setup.py runs this file), else of the first use. What is built is
+stored with a key of everything it depends on; another source, header, flag or Paddle version builds anew. Needs
+nothing but the standard library, and no network.
+
+    python -m vilg.attention.build      builds now and prints where
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = HERE / "csrc"
+LIBRARY = "libvilg_attention.so"
+
+# No -ffast-math: it would change results, and those of other code that loads the library.
+_COMMON = ["-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+           "-Wno-psabi", "-D_GLIBCXX_USE_CXX11_ABI=1"]
+_FLAGS = {
+    "cpu/kernels_avx512.cc": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
+                              "-mprefer-vector-width=512"],
+    "cpu/kernels_avx2.cc": ["-mavx2", "-mfma"],
+    "cpu/kernels_plain.cc": [],
+    "cpu/attention.cc": [],
+    "paddle/op.cc": [],
+}
+# With nvcc and a Paddle that was built for CUDA.
+_CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}
+_CUDA_SOURCE = "cuda/attention.cu"
+_NVCC = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-gencode", "arch=compute_80,code=sm_80", "-gencode",
+         "arch=compute_90a,code=sm_90a"]
+_ONLY_X86 = ("cpu/kernels_avx512.cc", "cpu/kernels_avx2.cc")
+
+
+class BuildError(Exception):
+    """The operator cannot be built here; the message says what is missing or what the compiler said."""
+
+
+def library() -> Path:
+    """The library of these sources, built now if it is not there. Any number of processes may call this at once."""
+    key = build_key()
+    for folder in (HERE / "lib", _cache() / key):
+        if _is_current(folder, key):
+            return folder / LIBRARY
+    folder = HERE / "lib" if _writable(HERE) else _cache() / key
+    with _locked(folder):
+        if not _is_current(folder, key):
+            build(folder, nvcc())
+    return folder / LIBRARY
+
+
+def nvcc() -> str | None:
+    """The CUDA compiler that the kernels for GPUs are built with; None without one or without a Paddle for CUDA."""
+    for_cuda = re.search(r"^cuda_version\s*=\s*'\d", (_paddle() / "version/__init__.py").read_text(), re.MULTILINE)
+    return shutil.which(os.environ.get("CUDACXX", "nvcc")) if for_cuda else None
+
+
+def build(folder: Path, cuda: str | None = None) -> None:
+    """Compile and link into `folder`, with the kernels for GPUs if `cuda` names an nvcc; what was there stays until the
+    new library is whole."""
+    compiler = _compiler()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        objects, running = [], []
+        for source, command in _commands(compiler, cuda).items():
+            objects.append(f"{scratch}/{source.replace('/', '-')}.o")
+            command += ["-c", str(SOURCES / source), "-o", objects[-1]]
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        errors = [process.communicate()[1] for process in running]
+        for process, error in zip(running, errors, strict=True):
+            if process.returncode:
+                raise BuildError(f"the compiler failed: {_first_error(error)}")
+        linked = f"{scratch}/{LIBRARY}"
+        runtime = _cuda_runtime(cuda) if cuda else []
+        done = subprocess.run([compiler, "-shared", *objects, *_libraries(), *runtime, "-o", linked],
+                              capture_output=True, text=True)
+        if done.returncode:
+            raise BuildError(f"the linker failed: {_first_error(done.stderr)}")
+        os.replace(linked, folder / LIBRARY)
+    (folder / "key").write_text(build_key())
+
+
+def _commands(compiler: str, cuda: str | None) -> dict[str, list[str]]:
+    """How each source is compiled, but for the names of source and object."""
+    x86 = platform.machine() == "x86_64"
+    sources = {source: flags for source, flags in _FLAGS.items() if x86 or source not in _ONLY_X86}
+    includes = _includes()
+    if cuda:
+        sources |= _CUDA_FLAGS
+        include = cuda_root(cuda) / "include"
+        includes += [f"-I{include}", f"-I{include / 'cccl'}"]  # thrust lies in cccl since CUDA 13
+    commands = {source: [compiler, *_COMMON, *flags, *includes] for source, flags in sources.items()}
+    return commands | ({_CUDA_SOURCE: [cuda, *_NVCC]} if cuda else {})
+
+
+def cuda_root(cuda: str) -> Path:
+    """Where nvcc says its toolkit is; nvcc itself may be a script elsewhere."""
+    with tempfile.TemporaryDirectory() as scratch:
+        empty = Path(scratch) / "empty.cu"
+        empty.touch()
+        said = subprocess.run([cuda, "--dryrun", str(empty)], capture_output=True, text=True).stderr
+    for line in said.splitlines():
+        if "TOP=" in line:
+            return Path(line.split("TOP=", 1)[1].strip())
+    raise BuildError(f"{cuda} does not say where its headers are")
+
+
+def _cuda_runtime(cuda: str) -> list[str]:
+    return [f"-L{cuda_root(cuda) / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+
+
+def build_key() -> str:
+    """A hash of all that the library depends on."""
+    flags = [_COMMON, _FLAGS, nvcc(), _CUDA_FLAGS, _NVCC, platform.machine(), sys.platform]
+    digest = hashlib.sha256(repr(flags).encode())
+    for file in sorted(SOURCES.rglob("*")):
+        if file.is_file():
+            digest.update(str(file.relative_to(SOURCES)).encode() + file.read_bytes())
+    digest.update((_paddle() / "version/__init__.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _includes() -> list[str]:
+    include = _paddle() / "include"
+    return [f"-I{include}", f"-I{include / 'third_party'}", f"-I{sysconfig.get_paths()['include']}"]
+
+
+def _libraries() -> list[str]:
+    """Paddle itself, and Paddle's own OpenMP: two of them in one process would fight for the cores."""
+    base, libs = _paddle() / "base", _paddle() / "libs"
+    return [f"-L{base}", f"-L{libs}", "-Wl,--no-as-needed", "-l:libpaddle.so", "-Wl,--as-needed", "-l:libiomp5.so",
+            f"-Wl,-rpath,{base}:{libs}"]
+
+
+def _paddle() -> Path:
+    spec = importlib.util.find_spec("paddle")
+    if spec is not None and spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0])
+    installed = Path(sysconfig.get_paths()["purelib"]) / "paddle"  # pip hides it from a build, but it is there
+    if (installed / "include").is_dir():
+        return installed
+    raise BuildError("PaddlePaddle is not installed")
+
+
+def _compiler() -> str:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise BuildError(f"there is no C++ compiler ({compiler}); install g++ or name another in CXX")
+    return compiler
+
+
+def _is_current(folder: Path, key: str) -> bool:
+    try:
+        return (folder / LIBRARY).exists() and (folder / "key").read_text() == key
+    except OSError:
+        return False
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vilg"
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _first_error(output: str) -> str:
+    lines = output.strip().splitlines()
+    return next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+
+
+if __name__ == "__main__":
+    try:
+        print(library())
+    except BuildError as error:
+        sys.exit(f"vilg: the attention operator cannot be built: {error}")

@@ -1,0 +1,182 @@
+/* Sharing the work between threads, and the C interface. */
+#include "../attention.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "kernels.h"
+
+namespace {
+
+using vilg::Layout;
+
+constexpr int kTile = 32;
+
+struct InstructionSet {
+  const char* name;
+  const vilg::Kernels* (*kernels)(int64_t head_size);
+  bool here;
+};
+
+const InstructionSet& instruction_set() {
+  static const InstructionSet chosen = [] {
+#if defined(__x86_64__)
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const InstructionSet sets[] = {{"avx512", vilg::kernels_avx512, avx512},
+                                   {"avx2", vilg::kernels_avx2, avx2},
+                                   {"plain", vilg::kernels_plain, true}};
+#else
+    const InstructionSet sets[] = {{"plain", vilg::kernels_plain, true}};
+#endif
+    const char* wanted = getenv("VILG_ATTENTION_ISA");
+    for (const auto& set : sets)
+      if (set.here && wanted && !strcmp(set.name, wanted)) return set;
+    for (const auto& set : sets)
+      if (set.here) return set;
+    return sets[0];
+  }();
+  return chosen;
+}
+
+bool read(const int32_t* packed, int64_t size, Layout* layout) {
+  constexpr int64_t kHeader = 8;
+  return size >= kHeader && vilg::read_layout(packed, packed, layout) == size;
+}
+
+int prepare(const vilg_shape* shape, const int32_t* packed, int64_t size, Layout* layout,
+            const vilg::Kernels** kernels) {
+  if (!read(packed, size, layout)) return VILG_BAD_LAYOUT;
+  if (layout->queries != kTile || layout->keys != kTile) return VILG_BAD_TILE;
+  if (layout->length != shape->length) return VILG_OTHER_LENGTH;
+  *kernels = instruction_set().kernels(shape->head_size);
+  return *kernels ? VILG_OK : VILG_BAD_HEAD_SIZE;
+}
+
+/* Heads times blocks, cut between the threads where the tiles are shared out evenly. A place in that row: */
+struct Place {
+  int64_t head;
+  int block;
+};
+
+Place cut_at(const vilg::Compressed& side, int64_t heads, int thread, int threads) {
+  const int64_t tiles = side.starts[side.blocks], at = heads * tiles * thread / threads;
+  if (!tiles || at >= heads * tiles) return {heads, 0};
+  const int32_t* block = std::lower_bound(side.starts, side.starts + side.blocks, int32_t(at % tiles));
+  const int64_t head = at / tiles;
+  return block == side.starts + side.blocks ? Place{head + 1, 0} : Place{head, int(block - side.starts)};
+}
+
+/* Calls work(head, first block, last block, thread) on all threads. */
+template <typename F>
+void share_out(const vilg::Compressed& side, int64_t heads, int threads, F work) {
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num(), count = omp_get_num_threads();
+    const Place begin = cut_at(side, heads, thread, count), end = cut_at(side, heads, thread + 1, count);
+    for (int64_t head = begin.head; head <= end.head; ++head) {
+      const int first = head == begin.head ? begin.block : 0, last = head == end.head ? end.block : side.blocks;
+      if (first < last) work(head, first, last, thread);
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" const char* vilg_attention_error(int code) {
+  switch (code) {
+    case VILG_OK: return "no error";
+    case VILG_BAD_LAYOUT: return "the layout is damaged or of another version";
+    case VILG_OTHER_LENGTH: return "the layout describes another number of positions";
+    case VILG_BAD_HEAD_SIZE: return "the head size is none of 32, 64, 80, 96, 128";
+    case VILG_BAD_TILE: return "the layout's tiles are not 32 x 32";
+    default: return "unknown error";
+  }
+}
+
+extern "C" const char* vilg_attention_isa(void) { return instruction_set().name; }
+
+static int64_t workspace(const vilg_shape* shape, const int32_t* packed, int64_t size, int threads, int arrays) {
+  Layout layout;
+  return read(packed, size, &layout) ? int64_t(arrays) * threads * layout.padded * shape->head_size : 0;
+}
+
+extern "C" int64_t vilg_attention_forward_workspace(const vilg_shape* shape, const int32_t* packed, int64_t size,
+                                                    int threads) {
+  return workspace(shape, packed, size, threads, 2);
+}
+
+extern "C" int64_t vilg_attention_backward_workspace(const vilg_shape* shape, const int32_t* packed, int64_t size,
+                                                     int threads) {
+  return workspace(shape, packed, size, threads, 4);
+}
+
+extern "C" int vilg_attention_forward(const vilg_shape* shape, const int32_t* packed, int64_t size, const float* q,
+                                      int64_t q_row, const float* k, int64_t k_row, const float* v, int64_t v_row,
+                                      float* out, int64_t out_row, float* lse, float* workspace, int threads) {
+  Layout layout;
+  const vilg::Kernels* kernels;
+  if (const int error = prepare(shape, packed, size, &layout, &kernels)) return error;
+  const int64_t S = shape->length, H = shape->heads, D = shape->head_size;
+  const int64_t of_thread = 2 * int64_t(layout.padded) * D;
+  share_out(layout.by_query, shape->batch * H, threads, [&](int64_t head, int first, int last, int thread) {
+    const int64_t b = head / H * S, h = head % H * D;
+    vilg::HeadIn in{};
+    in.q = q + b * q_row + h, in.q_row = q_row;
+    in.k = k + b * k_row + h, in.k_row = k_row;
+    in.v = v + b * v_row + h, in.v_row = v_row;
+    in.scale = shape->scale;
+    vilg::HeadOut to{};
+    to.out = out + b * out_row + h, to.out_row = out_row;
+    to.lse = lse + head * S;
+    kernels->forward(layout, in, to, first, last, workspace + thread * of_thread);
+  });
+  return VILG_OK;
+}
+
+extern "C" int vilg_attention_backward(const vilg_shape* shape, const int32_t* packed, int64_t size, const float* q,
+                                       int64_t q_row, const float* k, int64_t k_row, const float* v, int64_t v_row,
+                                       const float* out, int64_t out_row, const float* lse, const float* grad_out,
+                                       int64_t grad_out_row, float* grad_q, int64_t grad_q_row, float* grad_k,
+                                       int64_t grad_k_row, float* grad_v, int64_t grad_v_row, float* workspace,
+                                       int threads) {
+  Layout layout;
+  const vilg::Kernels* kernels;
+  if (const int error = prepare(shape, packed, size, &layout, &kernels)) return error;
+  const int64_t S = shape->length, H = shape->heads, D = shape->head_size, heads = shape->batch * H;
+  const int64_t of_thread = 4 * int64_t(layout.padded) * D;
+  auto with = [&](vilg::Work work) {
+    return [&, work](int64_t head, int first, int last, int thread) {
+      const int64_t b = head / H * S, h = head % H * D;
+      vilg::HeadIn in{};
+      in.q = q + b * q_row + h, in.q_row = q_row;
+      in.k = k + b * k_row + h, in.k_row = k_row;
+      in.v = v + b * v_row + h, in.v_row = v_row;
+      in.out = out + b * out_row + h, in.out_row = out_row;
+      in.grad_out = grad_out + b * grad_out_row + h, in.grad_out_row = grad_out_row;
+      in.lse = lse + head * S;
+      in.scale = shape->scale;
+      vilg::HeadOut to{};
+      to.grad_q = grad_q + b * grad_q_row + h, to.grad_q_row = grad_q_row;
+      to.grad_k = grad_k + b * grad_k_row + h, to.grad_k_row = grad_k_row;
+      to.grad_v = grad_v + b * grad_v_row + h, to.grad_v_row = grad_v_row;
+      work(layout, in, to, first, last, workspace + thread * of_thread);
+    };
+  };
+  if (heads >= threads) { /* a thread keeps a head to itself, and computes each tile once */
+#pragma omp parallel num_threads(threads)
+    {
+      const int thread = omp_get_thread_num(), count = omp_get_num_threads();
+      for (int64_t head = heads * thread / count; head < heads * (thread + 1) / count; ++head)
+        with(kernels->backward)(head, 0, 0, thread);
+    }
+  } else { /* each tile twice, along either side, so that no two threads add to the same row */
+    share_out(layout.by_query, heads, threads, with(kernels->backward_queries));
+    share_out(layout.by_key, heads, threads, with(kernels->backward_keys));
+  }
+  return VILG_OK;
+}

@@ -1,0 +1,86 @@
+/* softmax(Q K^T scale) V over the tiles of one (batch, head), block of queries by block of queries. */
+#pragma once
+#include <math.h>
+
+#include "tile.h"
+
+namespace VILG_ISA {
+
+/* Tiles whose scores are held at once. Between such groups the softmax goes on "online": what was summed up is scaled
+   by the change of the maximum. A row or column layer needs no second group. */
+constexpr int kGroup = 4;
+
+template <int D>
+struct ForwardScratch {
+  float* keys;    /* [padded][D] */
+  float* values;  /* [padded][D] */
+  float queries[kTile * D], queries_turned[D * kTile];
+  float turned[kGroup * kTile * kTile];
+  float out[kTile * D];
+  float maximum[kTile], total[kTile];
+
+  static int64_t floats(const vilg::Layout& layout) { return 2 * int64_t(layout.padded) * D; }
+};
+
+/* Weights of `rows` keys from their scores, in place; updates maximum and total. Gives in `shrink` what everything
+   before has to be multiplied with; returns whether that is not 1 everywhere. */
+inline bool weigh(int rows, float* turned, float* maximum, float* total, float* shrink) {
+  bool changed = false;
+  for (int i = 0; i < kTile; i += kLanes) {
+    const Vector before = load(maximum + i);
+    Vector highest = before;
+    for (int j = 0; j < rows; ++j) highest = larger(highest, load(turned + j * kTile + i));
+    /* A query that has seen nothing yet must not take kHidden for a score. */
+    const Vector base = highest <= all(kHidden) ? Vector{} : highest;
+    Vector added = {};
+    for (int j = 0; j < rows; ++j) {
+      const Vector weight = exp2(load(turned + j * kTile + i) - base);
+      added += weight;
+      store(turned + j * kTile + i, weight);
+    }
+    const Vector factor = before <= all(kHidden) ? all(1.0f) : exp2(before - base);
+    store(maximum + i, highest);
+    store(total + i, load(total + i) * factor + added);
+    store(shrink + i, factor);
+    for (int lane = 0; lane < kLanes; ++lane) changed |= factor[lane] != 1.0f;
+  }
+  return changed;
+}
+
+template <int D>
+void forward_block(const vilg::Layout& layout, int block, float scale, Rows q, RowsOut out, float* lse,
+                   ForwardScratch<D>& s) {
+  read_block<D>(layout, block, q, s.queries);
+  prefetch_block<D, false>(layout, block + 1, q.data, q.row);
+  prefetch_block<D, true>(layout, block, out.data, out.row);
+  transpose<D>(s.queries, scale * kLog2E, s.queries_turned);
+  for (int i = 0; i < kTile; ++i) s.maximum[i] = kHidden, s.total[i] = 0;
+  const int32_t first = layout.by_query.starts[block], last = layout.by_query.starts[block + 1];
+  const int32_t* others = layout.by_query.others;
+  for (int x = 0; x < kTile * D; x += kLanes) store(s.out + x, Vector{});
+  Reach reaches[kGroup];
+  for (int32_t group = first; group < last; group += kGroup) {
+    const int count = last - group < kGroup ? last - group : kGroup;
+    for (int t = 0; t < count; ++t) {
+      reaches[t] = reach(layout, layout.by_query.kinds[group + t]);
+      score_tile<D>(reaches[t], s.keys + int64_t(others[group + t]) * kTile * D, s.queries_turned,
+                    s.turned + t * kTile * kTile);
+    }
+    float shrink[kTile];
+    if (weigh(count * kTile, s.turned, s.maximum, s.total, shrink) && group != first)
+      for (int i = 0; i < kTile; ++i)
+        for (int d = 0; d < D; d += kLanes) store(s.out + i * D + d, load(s.out + i * D + d) * shrink[i]);
+    for (int t = 0; t < count; ++t)
+      add_to_queries<D>(reaches[t], s.turned + t * kTile * kTile, s.values + int64_t(others[group + t]) * kTile * D,
+                        s.out);
+  }
+  for (int i = 0; i < kTile; ++i) {
+    const int32_t position = layout.order[block * kTile + i];
+    if (position < 0) continue;
+    const float share = 1.0f / s.total[i];
+    for (int d = 0; d < D; d += kLanes) store(out.data + position * out.row + d, load(s.out + i * D + d) * share);
+    lse[position] = s.maximum[i] * kLn2 + logf(s.total[i]);
+  }
+}
+
+}  // namespace VILG_ISA

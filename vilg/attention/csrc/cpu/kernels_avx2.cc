@@ -1,0 +1,6 @@
+#define VILG_ISA avx2
+#define VILG_LANES 8
+#define VILG_REGISTERS 16
+#include "head.h"
+
+const vilg::Kernels* vilg::kernels_avx2(int64_t head_size) { return avx2::kernels(head_size); }

@@ -1,0 +1,6 @@
+#define VILG_ISA avx512
+#define VILG_LANES 16
+#define VILG_REGISTERS 32
+#include "head.h"
+
+const vilg::Kernels* vilg::kernels_avx512(int64_t head_size) { return avx512::kernels(head_size); }

@@ -1,0 +1,6 @@
+#define VILG_ISA plain
+#define VILG_LANES 4
+#define VILG_REGISTERS 16
+#include "head.h"
+
+const vilg::Kernels* vilg::kernels_plain(int64_t head_size) { return plain::kernels(head_size); }

@@ -1,0 +1,93 @@
+/* Rows of 16-bit numbers in shared memory, and the products of a warp over them.
+
+   A block of threads owns 64 rows (queries, or keys in the pass for dK and dV), 16 a warp, and lets 32 rows of the other
+   side pass at a time. */
+#pragma once
+#include "../attention_cuda.h"
+#include "../layout.h"
+#include "warp.cuh"
+
+namespace vilg_cuda {
+
+constexpr int kOwned = VILG_CUDA_OWNED, kPassed = VILG_CUDA_PASSED;
+constexpr int kThreads = 128, kRowsOfWarp = 16;
+constexpr int kColumns = kPassed / 8; /* accumulators of 8 columns */
+
+/* Pieces of 16 bytes; those of row r are exchanged by r % 8, so that eight rows of one column lie in different banks. */
+template <int D>
+__device__ inline int piece_at(int row, int piece) {
+  return (row * (D / 8) + (piece ^ (row & 7))) * 8;
+}
+
+/* Rows order[first ..] of a head into shared memory, in the background; zeros where nobody stands. */
+template <typename T, int D, int kRows>
+__device__ inline void load_rows(T* to, const int32_t* order, const T* from, int64_t row_distance) {
+  for (int i = threadIdx.x; i < kRows * (D / 8); i += kThreads) {
+    const int row = i / (D / 8), piece = i % (D / 8);
+    const int position = order[row];
+    copy_16(to + piece_at<D>(row, piece), from + (position < 0 ? 0 : position) * row_distance + piece * 8,
+            position >= 0);
+  }
+}
+
+/* c[16 x 32] += owned[16 rows from `row`][D] passed[32][D]^T */
+template <typename T, int D>
+__device__ inline void times_turned(float (&c)[kColumns][4], const T* owned, int row, const T* passed) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int d = 0; d < D; d += 16) {
+    uint32_t a[4];
+    load_matrices(a, owned + piece_at<D>(row + lane % 16, d / 8 + lane / 16));
+#pragma unroll
+    for (int column = 0; column < kPassed; column += 16) {
+      uint32_t b[4];
+      load_matrices(b, passed + piece_at<D>(column + lane % 8 + lane / 16 * 8, d / 8 + lane / 8 % 2));
+      multiply(c[column / 8], a, b[0], b[1], T());
+      multiply(c[column / 8 + 1], a, b[2], b[3], T());
+    }
+  }
+}
+
+/* c[16 x D] += p[16 x 32] passed[32][D] */
+template <typename T, int D>
+__device__ inline void times(float (&c)[D / 8][4], const float (&p)[kColumns][4], const T* passed) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int key = 0; key < kPassed; key += 16) {
+    const float(&left)[4] = p[key / 8], (&right)[4] = p[key / 8 + 1];
+    const uint32_t a[4] = {pack(left[0], left[1], T()), pack(left[2], left[3], T()), pack(right[0], right[1], T()),
+                           pack(right[2], right[3], T())};
+#pragma unroll
+    for (int d = 0; d < D; d += 16) {
+      uint32_t b[4];
+      load_matrices_turned(b, passed + piece_at<D>(key + lane % 16, d / 8 + lane / 16));
+      multiply(c[d / 8], a, b[0], b[1], T());
+      multiply(c[d / 8 + 1], a, b[2], b[3], T());
+    }
+  }
+}
+
+/* The warp's 16 rows, times factor[0] and factor[1], to global memory by way of rows of shared memory that are its own. */
+template <typename T, int D>
+__device__ inline void store_rows(const float (&c)[D / 8][4], float factor_low, float factor_high, T* shared, int row,
+                                  const int32_t* order, T* to, int64_t row_distance) {
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  __syncwarp();
+#pragma unroll
+  for (int n = 0; n < D / 8; ++n) {
+    *reinterpret_cast<uint32_t*>(shared + piece_at<D>(row + g, n) + 2 * t) =
+        pack(c[n][0] * factor_low, c[n][1] * factor_low, T());
+    *reinterpret_cast<uint32_t*>(shared + piece_at<D>(row + g + 8, n) + 2 * t) =
+        pack(c[n][2] * factor_high, c[n][3] * factor_high, T());
+  }
+  __syncwarp();
+  for (int i = lane; i < kRowsOfWarp * (D / 8); i += kWarp) {
+    const int r = row + i / (D / 8), piece = i % (D / 8);
+    const int position = order[r];
+    if (position >= 0)
+      *reinterpret_cast<uint4*>(to + position * row_distance + piece * 8) =
+          *reinterpret_cast<const uint4*>(shared + piece_at<D>(r, piece));
+  }
+}
+
+}  // namespace vilg_cuda

@@ -1,0 +1,57 @@
+/* Reads what vilg/attention/tiles.py packs into one array of int32. */
+#pragma once
+#include <stdint.h>
+
+namespace vilg {
+
+struct Compressed {
+  const int32_t* starts; /* [blocks + 1] */
+  const int32_t* others; /* [tiles] block on the other side, ascending in a block */
+  const int32_t* kinds;  /* [tiles] number of a mask, -1 for a full tile */
+  int32_t blocks;
+};
+
+struct Layout {
+  int32_t length; /* S */
+  int32_t padded; /* places in the tiled order */
+  int32_t queries, keys, tiles, masks;
+  const int32_t* order; /* [padded] position at each place, -1 for none */
+  Compressed by_query, by_key;
+  const uint32_t* bits; /* [masks, keys, queries / 32] */
+};
+
+/* The header may lie elsewhere than the array, which may be on a device: only its address is used. Returns how many
+   numbers the array has, 0 if it is none of this version. */
+inline int64_t read_layout(const int32_t* header, const int32_t* packed, Layout* layout) {
+  constexpr int32_t kVersion = 1, kHeader = 8;
+  if (header[0] != kVersion) return 0;
+  layout->length = header[1];
+  layout->padded = header[2];
+  layout->queries = header[3];
+  layout->keys = header[4];
+  layout->tiles = header[5];
+  layout->masks = header[6];
+  if (layout->queries <= 0 || layout->keys <= 0 || layout->padded <= 0 || layout->tiles < 0 || layout->masks < 0)
+    return 0;
+  const int32_t* next = packed + kHeader;
+  auto take = [&next](int64_t count) {
+    const int32_t* taken = next;
+    next += count;
+    return taken;
+  };
+  auto side = [&](int32_t blocks) {
+    Compressed c;
+    c.starts = take(blocks + 1);
+    c.others = take(layout->tiles);
+    c.kinds = take(layout->tiles);
+    c.blocks = blocks;
+    return c;
+  };
+  layout->order = take(layout->padded);
+  layout->by_query = side(layout->padded / layout->queries);
+  layout->by_key = side(layout->padded / layout->keys);
+  layout->bits = reinterpret_cast<const uint32_t*>(take(int64_t(layout->masks) * layout->keys * (layout->queries / 32)));
+  return next - packed;
+}
+
+}  // namespace vilg

@@ -1,0 +1,46 @@
+"""The compiled operator, loaded into Paddle once."""
+
+import logging
+from functools import cache
+
+import paddle
+from paddle import _C_ops
+from paddle.base.framework import OpProtoHolder
+from paddle.utils.cpp_extension.extension_utils import load_op_meta_info_and_register_op
+
+from vilg.attention import build
+from vilg.attention.layout import Layout
+
+SEPARATE, PACKED = "vilg_block_sparse_attention", "vilg_packed_attention"
+HEAD_SIZES, HEAD_SIZES_ON_GPU = (32, 64, 80, 96, 128), (64, 128)
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def load() -> str | None:
+    """None once the operator is registered, or why it is not there."""
+    # Two libraries that register one name end the process.
+    if SEPARATE in OpProtoHolder.instance().op_proto_map:
+        return None
+    try:
+        load_op_meta_info_and_register_op(str(build.library()))
+    except (build.BuildError, OSError) as error:
+        return str(error)
+    return None
+
+
+def operator_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:
+    """block_sparse_attention by the operator; q, k, v fp32 [B, S, H, D] with D in HEAD_SIZES."""
+    return _C_ops._run_custom_op(SEPARATE, q, k, v, *_arguments(layout, q.shape[-1]))[0]
+
+
+def packed_operator_attention(qkv: paddle.Tensor, layout: Layout) -> paddle.Tensor:
+    """packed_attention by the operator; qkv fp32 [B, S, 3, H, D] with D in HEAD_SIZES."""
+    return _C_ops._run_custom_op(PACKED, qkv, *_arguments(layout, qkv.shape[-1]))[0]
+
+
+def _arguments(layout: Layout, head_size: int) -> tuple[paddle.Tensor, float, list[int]]:
+    """The layout in the tiles of the device's kernel, the scale of the scores, and the layout's headers for the host."""
+    packed = layout.packed_for_gpu if paddle.get_device() != "cpu" else layout.packed
+    return packed.numbers.tensor(), head_size**-0.5, packed.headers

@@ -1,0 +1,102 @@
+"""A visibility matrix cut into tiles: what the sparse operator and the block-wise path are given.
+
+Most tiles of a sparse pattern are empty and are left out; of the rest many are full, and the others repeat a few
+shapes. So a layout is a CSR list of tiles over blocks of queries, the list turned round over blocks of keys (the
+backward pass of keys and values walks along it), and the few different bit masks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FULL = -1  # the kind of a tile in which every query sees every key
+
+_VERSION = 1  # of `Tiles.packed`; csrc/layout.h reads it
+HEADER = 8
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """Compressed sparse rows: the tiles of block b are numbers starts[b] .. starts[b+1]-1, in ascending order of the
+    block on the other side (`others`). `kinds` is FULL or the number of a bit mask. All int32."""
+
+    starts: np.ndarray
+    others: np.ndarray
+    kinds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def of(self, block: int) -> slice:
+        return slice(self.starts[block], self.starts[block + 1])
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a pattern.
+
+    queries, keys: rows of a tile on either side. order: int32 [P], the sequence position that stands at each place of
+    the tiled order, -1 where there is none (padding). by_query, by_key: the tiles seen from either side.
+    masks: uint32 [kinds, keys, queries / 32]; bit i of masks[kind, j, w] says whether query 32 w + i sees key j.
+    """
+
+    length: int
+    queries: int
+    keys: int
+    order: np.ndarray
+    by_query: Compressed
+    by_key: Compressed
+    masks: np.ndarray
+
+    @property
+    def computed(self) -> int:
+        """How many (query, key) pairs are computed, padding included."""
+        return len(self.by_query.others) * self.queries * self.keys
+
+    def packed(self) -> np.ndarray:
+        """Everything in one int32 array, which the operator takes as a tensor: a header and the arrays behind it."""
+        header = [_VERSION, self.length, len(self.order), self.queries, self.keys, len(self.by_query.others),
+                  len(self.masks), 0]
+        assert len(header) == HEADER
+        arrays = [self.order, self.by_query.starts, self.by_query.others, self.by_query.kinds,
+                  self.by_key.starts, self.by_key.others, self.by_key.kinds, self.masks.view(np.int32).ravel()]
+        return np.concatenate([np.asarray(header, np.int32), *arrays])
+
+
+def padded_order(parts: list[np.ndarray], multiple: int) -> np.ndarray:
+    """The parts (text, image) behind each other, each filled up with -1 to a multiple of the tile.
+
+    A part that began in the middle of a tile would touch one tile more in every row.
+    """
+    filled = [np.concatenate([part, np.full(-len(part) % multiple, -1)]) for part in parts]
+    return np.concatenate(filled).astype(np.int32)
+
+
+def cut(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tiles:
+    """The tiles of `visible` (bool [S, S], True at [query, key]) in the order `order`.
+
+    queries must be a multiple of 32, and len(order) of both queries and keys.
+    """
+    if queries % 32 or len(order) % queries or len(order) % keys:
+        raise ValueError(f"an order of {len(order)} positions cannot be cut into tiles of {queries} x {keys}")
+    there = np.flatnonzero(order >= 0)
+    placed = np.zeros([len(order)] * 2, dtype=bool)
+    placed[np.ix_(there, there)] = visible[np.ix_(order[there], order[there])]
+    tiles = placed.reshape(len(order) // queries, queries, len(order) // keys, keys).transpose(0, 2, 3, 1)
+    query_block, key_block = np.nonzero(tiles.any((2, 3)))
+    tiles = tiles[query_block, key_block]  # [tiles, keys, queries]
+    full = tiles.all((1, 2))
+    bits = np.packbits(tiles[~full], axis=-1, bitorder="little").view(np.uint32)
+    masks, which = np.unique(bits.reshape(len(bits), -1), axis=0, return_inverse=True)
+    kinds = np.full(len(tiles), FULL, np.int32)
+    kinds[~full] = which.ravel()
+    return Tiles(len(visible), queries, keys, order,
+                 _compressed(query_block, key_block, kinds, len(order) // queries),
+                 _compressed(key_block, query_block, kinds, len(order) // keys),
+                 masks.reshape(-1, keys, queries // 32))
+
+
+def _compressed(blocks: np.ndarray, others: np.ndarray, kinds: np.ndarray, count: int) -> Compressed:
+    sorted_ = np.lexsort((others, blocks))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(blocks, minlength=count))])
+    return Compressed(starts.astype(np.int32), others[sorted_].astype(np.int32), kinds[sorted_])

@@ -1,0 +1,40 @@
+"""One decoding step of each pattern, early and late in the picture, and what the caches hold."""
+
+import paddle
+
+from vilg.attention import layout
+from vilg.attention.cache import AttentionCache
+from vilg.attention.patterns import TEXT_TO_IMAGE, schedule
+from vilg.bench.clock import milliseconds
+
+PATTERNS = ("row", "column", "conv", "full")  # full is what a dense cache costs
+_LAYERS = 48  # the paper's
+
+
+def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tuple[int, int], kernel: int,
+                   repeats: int) -> dict:
+    """{"early": .., "late": .., "rows": [..], "cache_share": ..}: the tokens at a tenth and near the end of the picture,
+    milliseconds of a step at both for each pattern, and the caches of 48 layers as a share of dense ones."""
+    image = grid[0] * grid[1]
+    early, late = image // 10, image - image // 40 - 1
+    source = paddle.randn([batch, text, heads, head_size])
+    q, k, v = (paddle.randn([batch, 1, heads, head_size]) for _ in range(3))
+    caches = {pattern: AttentionCache(layout.build(TEXT_TO_IMAGE, pattern, text, grid, kernel), source, source)
+              for pattern in PATTERNS}
+    rows = []
+    for pattern, cache in caches.items():
+
+        def at(token, cache=cache):
+            cache.step = token
+            cache.attend(q, k, v)
+
+        rows.append({"pattern": pattern, **{f"{name}_ms": milliseconds(lambda token=token, at=at: at(token), 20 * repeats)
+                                            for name, token in (("early", early), ("late", late))}})
+    kept = sum(caches[pattern].numbers for pattern in schedule(_LAYERS))
+    return {"early": early, "late": late, "rows": rows, "cache_share": kept / (_LAYERS * caches["full"].numbers)}
+
+
+def table(result: dict) -> str:
+    lines = [f"decoding a token, ms: {result['early']:>8}th {result['late']:>8}th"]
+    lines += [f"{row['pattern']:20} {row['early_ms']:10.3f} {row['late_ms']:10.3f}" for row in result["rows"]]
+    return "\n".join([*lines, f"caches of {_LAYERS} layers: {result['cache_share']:.2f} of dense ones"])
