@@ -43,7 +43,7 @@ class Inputs:
 
 
 def compiled(inputs: Inputs, packed: np.ndarray, threads: int = 2, wider: int = 0) -> dict[str, np.ndarray]:
-    """Output and gradients by the kernel. `wider` more floats lie between two positions, which must stay as they are."""
+    """Output and gradients by the kernel. `wider` more floats lie between two positions and must stay as they are."""
     loaded = library()
     batch, length, heads, size = inputs.q.shape
     shape = Shape(batch, length, heads, size, size**-0.5)

@@ -1,6 +1,9 @@
 """The public attention call by every backend: eager, with gradients, recomputed, traced, saved, in the predictor."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import paddle
@@ -50,6 +53,29 @@ def test_packed_inputs_give_the_same(backend, direction):
     assert np.array_equal(out.numpy(), apart["out"])
     for number, name in enumerate(("grad_q", "grad_k", "grad_v")):
         assert np.array_equal(qkv.grad[:, :, number].numpy(), apart[name])
+
+
+def test_views_are_read_right_where_paddle_makes_views():
+    """With the strided kernels, as on a GPU, q, k and v are views into one array. In a process of its own: the flag is
+    read once."""
+    program = ("import vilg, paddle\n"
+               "from vilg.attention import layout\n"
+               "from vilg.attention.functional import block_sparse_attention as attend\n"
+               "made = layout.build('text_to_image', 'row', 5, (4, 6), 3)\n"
+               "results = []\n"
+               "for backend in ('operator', 'dense'):\n"
+               "    paddle.seed(0)\n"
+               "    x = paddle.randn([2, made.length, 3, 2, 32])\n"
+               "    x.stop_gradient = False\n"
+               "    q, k, v = x.unbind(2)\n"
+               "    assert not q.is_contiguous()\n"
+               "    out = attend(q, k, v, made, backend)\n"
+               "    (out.transpose([0, 2, 1, 3]) ** 2).sum().backward()\n"
+               "    results.append((out, x.grad))\n"
+               "assert all((a - b).abs().max() < 1e-5 for a, b in zip(*results))")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
+                          env=os.environ | {"FLAGS_use_stride_kernel": "1"})
+    assert done.returncode == 0, done.stderr
 
 
 class Small(nn.Layer):

@@ -44,7 +44,8 @@ def test_losses_and_gradients_are_those_of_dense_attention(direction, backend):
                 parameter.set_value(parameter * 4)
         loss = loss_of(model, direction, *pairs(0))
         loss.backward()
-        results.append((float(loss), {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}))
+        gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((float(loss), gradients))
     (ours, gradients), (dense, exact) = results
     assert abs(ours - dense) < 1e-5 * dense
     assert gradients.keys() == exact.keys() and len(exact) > 40

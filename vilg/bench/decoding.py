@@ -13,7 +13,7 @@ _LAYERS = 48  # the paper's
 
 def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tuple[int, int], kernel: int,
                    repeats: int) -> dict:
-    """{"early": .., "late": .., "rows": [..], "cache_share": ..}: the tokens at a tenth and near the end of the picture,
+    """{"early": .., "late": .., "rows": [..], "cache_share": ..}: a token at a tenth and one near the end of the picture,
     milliseconds of a step at both for each pattern, and the caches of 48 layers as a share of dense ones."""
     image = grid[0] * grid[1]
     early, late = image // 10, image - image // 40 - 1
@@ -28,8 +28,9 @@ def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tupl
             cache.step = token
             cache.attend(q, k, v)
 
-        rows.append({"pattern": pattern, **{f"{name}_ms": milliseconds(lambda token=token, at=at: at(token), 20 * repeats)
-                                            for name, token in (("early", early), ("late", late))}})
+        times = {name: milliseconds(lambda token=token, at=at: at(token), 20 * repeats)
+                 for name, token in (("early_ms", early), ("late_ms", late))}
+        rows.append({"pattern": pattern, **times})
     kept = sum(caches[pattern].numbers for pattern in schedule(_LAYERS))
     return {"early": early, "late": late, "rows": rows, "cache_share": kept / (_LAYERS * caches["full"].numbers)}
 

@@ -1,8 +1,8 @@
 """Which sample stands at which position of the endless training sequence.
 
-The sample at position p, its crop, its caption and its seed are a pure function of (seed, p). So a run on any number of ranks
-that has consumed c samples goes on at position c, in constant time. grain shuffles each epoch by an index permutation
-and gives position p a random generator of its own; nothing is buffered and nothing is skipped over.
+The sample at position p, its crop, its caption and its seed are a pure function of (seed, p). So a run on any
+number of ranks that has consumed c samples goes on at position c, in constant time. grain shuffles each epoch by an
+index permutation and gives position p a random generator of its own; nothing is buffered and nothing is skipped over.
 """
 
 import logging

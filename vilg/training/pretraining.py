@@ -58,7 +58,8 @@ class Pretraining:
         self.encode = CaptionEncoder(self.text_tokenizer, settings.text.length)
         paddle.seed(settings.run.seed)
         self.model = Transformer(settings.model, self.text_tokenizer.size, self.image_tokenizer.vocabulary,
-                                 settings.text.length, self.image_tokenizer.grid(settings.data.image_size), settings.attention)
+                                 settings.text.length, self.image_tokenizer.grid(settings.data.image_size),
+                                 settings.attention)
         # Once: both are frozen, and hashing the weights of a large one at every checkpoint would take seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
