@@ -20,7 +20,7 @@ class Shape(ctypes.Structure):
 def library() -> ctypes.CDLL:
     import paddle  # noqa: F401  the library is linked to it
 
-    loaded = ctypes.CDLL(str(build.library()))
+    loaded = ctypes.CDLL(str(build.built()))
     for name in ("forward", "backward"):
         getattr(loaded, f"vilg_attention_{name}_workspace").restype = ctypes.c_int64
     loaded.vilg_attention_isa.restype = loaded.vilg_attention_error.restype = ctypes.c_char_p

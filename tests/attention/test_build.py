@@ -37,44 +37,44 @@ def calls(folder):
 
 
 def test_built_once_and_anew_when_a_header_changes(copy):
-    first = build.library()
+    first = build.built()
     assert first == copy / "package/lib" / build.LIBRARY and first.exists()
     once = calls(copy)
     assert once > 2
-    assert build.library() == first and calls(copy) == once
+    assert build.built() == first and calls(copy) == once
     header = copy / "package/csrc/cpu/vector.h"
     header.write_text(header.read_text() + "\n")
-    assert build.library() == first and calls(copy) == 2 * once
+    assert build.built() == first and calls(copy) == 2 * once
 
 
 def test_another_paddle_builds_anew(copy, monkeypatch):
-    build.library()
+    build.built()
     once = calls(copy)
     other = copy / "paddle"
     (other / "version").mkdir(parents=True)
     (other / "version/__init__.py").write_text("full_version = '9.9'\n")
     monkeypatch.setattr(build, "_paddle", lambda: other)
-    build.library()
+    build.built()
     assert calls(copy) == 2 * once
 
 
 def test_a_package_that_is_read_only_is_built_in_the_users_cache(copy, monkeypatch):
     monkeypatch.setattr(build, "_writable", lambda folder: False)
-    assert build.library() == copy / "cache/vilg" / build.build_key() / build.LIBRARY
+    assert build.built() == copy / "cache/vilg" / build.build_key() / build.LIBRARY
 
 
 def test_an_interrupted_build_is_done_again(copy):
-    library = build.library()
+    library = build.built()
     (library.parent / "key").unlink()
     once = calls(copy)
-    build.library()
+    build.built()
     assert calls(copy) == 2 * once
 
 
 def test_no_compiler_is_said(copy, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(build.BuildError, match="no C.. compiler .no-such-compiler."):
-        build.library()
+        build.built()
 
 
 def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
@@ -82,7 +82,7 @@ def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
     (copy / "package/csrc/cpu/attention.cc").write_text("this is no C++\n")
     monkeypatch.setattr(build, "_FLAGS", {"cpu/attention.cc": []})
     with pytest.raises(build.BuildError, match="the compiler failed: .*attention.cc:1:1: error") as caught:
-        build.library()
+        build.built()
     assert "\n" not in str(caught.value)
     assert not (copy / "package/lib" / build.LIBRARY).exists()
 
@@ -90,11 +90,11 @@ def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
 def test_two_processes_build_one_library(copy):
     """Both ask at once; one waits for the other's."""
     program = ("import sys; sys.path.insert(0, sys.argv[1]); from vilg.attention import build; from pathlib import Path\n"
-               "build.HERE = Path(sys.argv[2]); build.SOURCES = build.HERE / 'csrc'; print(build.library())")
+               "build.HERE = Path(sys.argv[2]); build.SOURCES = build.HERE / 'csrc'; print(build.built())")
     command = [sys.executable, "-c", program, str(SOURCES.parent.parent), str(copy / "package")]
     running = [subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(60) for process in running] == [0, 0]
     alone = calls(copy)
     (copy / "package/lib/key").unlink()
-    build.library()
+    build.built()
     assert calls(copy) == 2 * alone

@@ -49,7 +49,7 @@ class BuildError(Exception):
     """The operator cannot be built here; the message says what is missing or what the compiler said."""
 
 
-def library() -> Path:
+def built() -> Path:
     """The library of these sources, built now if it is not there. Any number of processes may call this at once."""
     key = build_key()
     for folder in (HERE / "lib", _cache() / key):
@@ -192,6 +192,6 @@ def _first_error(output: str) -> str:
 
 if __name__ == "__main__":
     try:
-        print(library())
+        print(built())
     except BuildError as error:
         sys.exit(f"vilg: the attention operator cannot be built: {error}")

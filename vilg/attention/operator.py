@@ -24,7 +24,7 @@ def load() -> str | None:
     if SEPARATE in OpProtoHolder.instance().op_proto_map:
         return None
     try:
-        load_op_meta_info_and_register_op(str(build.library()))
+        load_op_meta_info_and_register_op(str(build.built()))
     except (build.BuildError, OSError) as error:
         return str(error)
     return None

@@ -18,8 +18,6 @@ struct BackwardScratch {
   float grad_queries[kTile * D];
   float weights[kTile * kTile], grad_scores[kTile * kTile];
   float lse[kTile], delta[kTile];
-
-  static int64_t floats(const vilg::Layout& layout) { return 4 * int64_t(layout.padded) * D; }
 };
 
 /* The inputs of one (batch, head). */

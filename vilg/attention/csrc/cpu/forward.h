@@ -18,8 +18,6 @@ struct ForwardScratch {
   float turned[kGroup * kTile * kTile];
   float out[kTile * D];
   float maximum[kTile], total[kTile];
-
-  static int64_t floats(const vilg::Layout& layout) { return 2 * int64_t(layout.padded) * D; }
 };
 
 /* Weights of `rows` keys from their scores, in place; updates maximum and total. Gives in `shrink` what everything

@@ -54,8 +54,6 @@ __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardAr
     load_rows<T, D, kPassed>(values + tile % 2 * kPassed * D, others, v, in.v_row);
     end_copies();
   };
-  const int first = side.starts[block], last = side.starts[block + 1];
-  if (first < last) fetch(first);
 
   float lse[2], delta[2];
   for (int r = 0; r < 2; ++r) {
@@ -65,14 +63,7 @@ __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardAr
   }
   float grad[D / 8][4] = {};
   const float scale = in.scale * kLog2E;
-  for (int tile = first; tile < last; ++tile) {
-    if (tile + 1 < last) {
-      fetch(tile + 1);
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
-    }
-    __syncthreads();
+  pass_tiles(side.starts[block], side.starts[block + 1], fetch, [&](int tile) {
     float weights[kColumns][4] = {}, grad_weights[kColumns][4] = {};
     times_turned<T, D>(weights, queries, row, keys + tile % 2 * kPassed * D);
     times_turned<T, D>(grad_weights, grads, row, values + tile % 2 * kPassed * D);
@@ -87,8 +78,7 @@ __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardAr
         weights[n][e] = weight * (grad_weights[n][e] - delta[e / 2]);
       }
     times<T, D>(grad, weights, keys + tile % 2 * kPassed * D);
-    __syncthreads();
-  }
+  });
   store_rows<T, D>(grad, in.scale, in.scale, queries, row, order, in.grad_q + first_position * in.grad_q_row + head,
                    in.grad_q_row);
 }
@@ -124,19 +114,10 @@ __global__ void __launch_bounds__(kThreads) gradient_of_keys(const BackwardArgum
       delta[half * kPassed + threadIdx.x] = position < 0 ? 0 : in.delta[of_head + position];
     }
   };
-  const int first = side.starts[block], last = side.starts[block + 1];
-  if (first < last) fetch(first);
 
   float grad_k[D / 8][4] = {}, grad_v[D / 8][4] = {};
   const float scale = in.scale * kLog2E;
-  for (int tile = first; tile < last; ++tile) {
-    if (tile + 1 < last) {
-      fetch(tile + 1);
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
-    }
-    __syncthreads();
+  pass_tiles(side.starts[block], side.starts[block + 1], fetch, [&](int tile) {
     const int half = tile % 2;
     float weights[kColumns][4] = {}, grad_weights[kColumns][4] = {};
     times_turned<T, D>(weights, keys, row, queries + half * kPassed * D);
@@ -155,8 +136,7 @@ __global__ void __launch_bounds__(kThreads) gradient_of_keys(const BackwardArgum
       }
     times<T, D>(grad_v, weights, grads + half * kPassed * D);
     times<T, D>(grad_k, grad_weights, queries + half * kPassed * D);
-    __syncthreads();
-  }
+  });
   store_rows<T, D>(grad_k, in.scale, in.scale, keys, row, order, in.grad_k + first_position * in.grad_k_row + head,
                    in.grad_k_row);
   store_rows<T, D>(grad_v, 1, 1, values, row, order, in.grad_v + first_position * in.grad_v_row + head, in.grad_v_row);

@@ -41,19 +41,10 @@ __global__ void __launch_bounds__(kThreads) forward(const ForwardArguments<T> in
     load_rows<T, D, kPassed>(values + tile % 2 * kPassed * D, others, v, in.v_row);
     end_copies();
   };
-  const int first = side.starts[block], last = side.starts[block + 1];
-  if (first < last) fetch(first);
 
   float out[D / 8][4] = {}, maximum[2] = {-INFINITY, -INFINITY}, total[2] = {};
   const float scale = in.scale * kLog2E;
-  for (int tile = first; tile < last; ++tile) {
-    if (tile + 1 < last) {
-      fetch(tile + 1);
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
-    }
-    __syncthreads();
+  pass_tiles(side.starts[block], side.starts[block + 1], fetch, [&](int tile) {
     float scores[kColumns][4] = {};
     times_turned<T, D>(scores, queries, row, keys + tile % 2 * kPassed * D);
     const int kind = side.kinds[tile];
@@ -88,8 +79,7 @@ __global__ void __launch_bounds__(kThreads) forward(const ForwardArguments<T> in
         total[e / 2] += scores[n][e];
       }
     times<T, D>(out, scores, values + tile % 2 * kPassed * D);
-    __syncthreads(); /* the next round fills what was just read */
-  }
+  });
 
   for (int r = 0; r < 2; ++r) {
     total[r] = row_sum(total[r]);

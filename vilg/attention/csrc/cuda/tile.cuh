@@ -30,6 +30,23 @@ __device__ inline void load_rows(T* to, const int32_t* order, const T* from, int
   }
 }
 
+/* compute(tile) for each tile, while the rows of the next are on their way: fetch(tile) asks for them. */
+template <typename Fetch, typename Compute>
+__device__ inline void pass_tiles(int first, int last, Fetch fetch, Compute compute) {
+  if (first < last) fetch(first);
+  for (int tile = first; tile < last; ++tile) {
+    if (tile + 1 < last) {
+      fetch(tile + 1);
+      wait_copies<1>();
+    } else {
+      wait_copies<0>();
+    }
+    __syncthreads();
+    compute(tile);
+    __syncthreads(); /* the next round fills what was just read */
+  }
+}
+
 /* c[16 x 32] += owned[16 rows from `row`][D] passed[32][D]^T */
 template <typename T, int D>
 __device__ inline void times_turned(float (&c)[kColumns][4], const T* owned, int row, const T* passed) {
