@@ -17,7 +17,7 @@ from pathlib import Path
 FOLDER = Path("runs/demo")
 DATA = FOLDER / "openmoji"
 VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae.yaml"), Path("fleet_configs/emoji.yaml")
-HALF = 1150  # the step at which the run is stopped, to be resumed from its checkpoint
+HALF = 1300  # the step at which the run is stopped, to be resumed from its checkpoint
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
     report = json.loads((FOLDER / "report.json").read_text())
     print(f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
-          f"  {command('vilg')} generate --checkpoint {FOLDER}/transformer --text 红苹果 -n 4 --temperature 0.3 --out apple.png\n"
+          f"  {command('vilg')} generate --checkpoint {FOLDER}/transformer --text 红苹果 -n 4 --temperature 0.2 --out apple.png\n"
           f"  {command('vilg')} caption --checkpoint {FOLDER}/transformer --image apple.png --greedy\n"
           f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl")
 

@@ -25,6 +25,7 @@ from vilg.data.pixels import to_uint8, to_unit
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.evaluation.likelihood import Pair, greedy_hits, mean_nll, tokenize_pairs, unigram_nll
+from vilg.evaluation.nearest import nearest
 from vilg.evaluation.psnr import mean_psnr
 from vilg.generation.captioning import caption
 from vilg.generation.drawing import draw
@@ -35,8 +36,9 @@ from vilg.training.image_tokenizer import reconstruct
 
 SHOWN = 12
 PICTURES = 3  # drawn for each caption
+SKETCHES = 128  # training captions that `train_drawings_found` draws
 BATCH = 64
-SAMPLING = {"temperature": 0.3, "top_k": 32}
+SAMPLING = {"temperature": 0.2, "top_k": 32}
 # Captions that everybody has a picture of in mind, shown if they were trained on.
 WELL_KNOWN = ["红苹果", "青苹果", "红心", "日本", "法国", "大象", "蝴蝶", "太阳", "雪人", "橙心", "消防车", "西瓜", "足球",
               "绿心", "骷髅", "德国", "南瓜灯", "企鹅"]
@@ -97,12 +99,16 @@ def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float
              if len(trained.text_tokenizer.encode(pair.caption)) <= longest_caption(model.text_length)]
     hits = greedy_hits(model, whole, BATCH, trained.text_tokenizer.unknown)
     exact = {pair.name for pair, hit in zip(whole, hits) if hit}
+    pairs = _evenly(training.first_pairs(), SKETCHES)
+    like = nearest(_drawn(trained, pairs), np.stack(list(training.images.values())))
+    names = list(training.images)
     return {
         "heldout_nll_t2i": nll[TEXT_TO_IMAGE], "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
         "heldout_nll_i2t": nll[IMAGE_TO_TEXT], "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
         "heldout_psnr": mean_psnr(images, reconstruct(tokenizer, images)),
         "codebook_used": len(codes) / tokenizer.vocabulary,
         "train_exact_captions": len(exact) / len(training.images),
+        "train_drawings_found": float(np.mean([names[number] == pair.name for pair, number in zip(pairs, like)])),
     }
 
 
@@ -118,9 +124,7 @@ def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
                         f"</p><div class=row>{rows}</div>")
     for part in (training, heldout):
         pairs = shown[part.title]
-        text = np.stack([pair.text for pair in pairs for _ in range(PICTURES)])
-        codes = draw(trained.model, text, Sampler(seed=1, **SAMPLING), show_progress=True)
-        drawn = trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+        drawn = _drawn(trained, [pair for pair in pairs for _ in range(PICTURES)])
         rows = ""
         for number, pair in enumerate(pairs):
             pictures = "".join(map(_image, drawn[number * PICTURES : (number + 1) * PICTURES]))
@@ -142,6 +146,13 @@ def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
     return sections
 
 
+def _drawn(trained: Trained, pairs: list[Pair]) -> np.ndarray:
+    """One picture [3, H, W] for each caption."""
+    text = np.stack([pair.text for pair in pairs])
+    codes = draw(trained.model, text, Sampler(seed=1, **SAMPLING), show_progress=True)
+    return trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+
+
 def _well_known(training: Part) -> list[Pair]:
     """The well-known captions, filled up evenly from the others."""
     by_caption = {pair.caption: pair for pair in training.first_pairs()}
@@ -149,8 +160,8 @@ def _well_known(training: Part) -> list[Pair]:
     return (chosen + _evenly(training.first_pairs()))[:SHOWN]
 
 
-def _evenly(pairs: list[Pair]) -> list[Pair]:
-    return pairs[:: max(1, len(pairs) // SHOWN)][:SHOWN]
+def _evenly(pairs: list[Pair], count: int = SHOWN) -> list[Pair]:
+    return pairs[:: max(1, len(pairs) // count)][:count]
 
 
 def _curves(run: Path) -> str:
@@ -203,6 +214,9 @@ td {{ padding: 0 1em 0 0; font-variant-numeric: tabular-nums }}
 <p>Held-out drawing is {gain['t2i']:.0%} below the unigram baseline, held-out writing {gain['i2t']:.0%}
 (nats a token; the baseline knows only how often each token occurs in the training data).</p>
 <table>{rows}</table>
+<p>train_exact_captions: the share of the training images whose greedy caption is exactly one of theirs.
+train_drawings_found: the share of {SKETCHES} drawings, each from another training caption, to which of all training
+images the one of that caption is the nearest (squared error of the pixels).</p>
 {"".join(sections)}
 <p><small>Emoji by OpenMoji, CC BY-SA 4.0; this page and the pictures drawn by the model are under the same licence.
 Names from the package emoji and from Unicode CLDR.</small></p>

@@ -63,4 +63,4 @@ def test_the_way_by_hand(tmp_path):
     assert "data:image/png" in (tmp_path / "runs" / "emoji" / "report.html").read_text("utf-8")
     report = json.loads((tmp_path / "runs" / "emoji" / "report.json").read_text())
     assert set(report) == {"minutes", "heldout_nll_t2i", "heldout_nll_i2t", "unigram_nll_t2i", "unigram_nll_i2t",
-                           "heldout_psnr", "codebook_used", "train_exact_captions"}
+                           "heldout_psnr", "codebook_used", "train_exact_captions", "train_drawings_found"}

@@ -35,7 +35,10 @@ _FLAGS = {
     "cpu/kernels_avx2.cc": ["-mavx2", "-mfma"],
     "cpu/kernels_plain.cc": [],
     "cpu/attention.cc": [],
+    "cpu/instruction_set.cc": [],
+    "cpu/rows.cc": [],
     "paddle/op.cc": [],
+    "paddle/rows.cc": [],
 }
 # With nvcc and a Paddle that was built for CUDA.
 _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}

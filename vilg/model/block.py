@@ -1,12 +1,12 @@
 """One transformer layer: pre-LayerNorm attention and MLP."""
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from vilg import config
 from vilg.attention.functional import block_sparse_attention, choose, packed_attention
 from vilg.attention.layout import Layout
+from vilg.model.fused import LayerNorm, gelu
 from vilg.model.initial import normal, residual
 from vilg.model.linear import Linear
 
@@ -21,8 +21,8 @@ class Attention(nn.Layer):
         self.backend = choose(backend, self.head_size, paddle.get_device())  # now: an error should not wait for a step
         self.qkv = Linear(hidden, 3 * hidden, weight_attr=normal())
         self.out = Linear(hidden, hidden, weight_attr=residual(settings.layers))
-        self.norm_q = nn.LayerNorm(self.head_size) if settings.qk_norm else None
-        self.norm_k = nn.LayerNorm(self.head_size) if settings.qk_norm else None
+        self.norm_q = LayerNorm(self.head_size) if settings.qk_norm else None
+        self.norm_k = LayerNorm(self.head_size) if settings.qk_norm else None
 
     def forward(self, x, layout: Layout):
         """x [B, S, hidden] -> [B, S, hidden]."""
@@ -44,7 +44,7 @@ class MLP(nn.Layer):
         self.out = Linear(4 * hidden, hidden, weight_attr=residual(settings.layers))
 
     def forward(self, x):
-        return self.out(F.gelu(self.widen(x), approximate=True))  # the tanh form, as in BERT's own code
+        return self.out(gelu(self.widen(x)))
 
 
 class Block(nn.Layer):
@@ -55,10 +55,10 @@ class Block(nn.Layer):
 
     def __init__(self, settings: config.Model, backend: str):
         super().__init__()
-        self.norm_attention, self.attention = nn.LayerNorm(settings.hidden), Attention(settings, backend)
-        self.norm_mlp, self.mlp = nn.LayerNorm(settings.hidden), MLP(settings)
-        self.leave_attention = nn.LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
-        self.leave_mlp = nn.LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
+        self.norm_attention, self.attention = LayerNorm(settings.hidden), Attention(settings, backend)
+        self.norm_mlp, self.mlp = LayerNorm(settings.hidden), MLP(settings)
+        self.leave_attention = LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
+        self.leave_mlp = LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x, layout: Layout):

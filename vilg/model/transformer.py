@@ -8,6 +8,7 @@ from vilg.attention import layout
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
 from vilg.model.block import Block
 from vilg.model.embeddings import Embeddings
+from vilg.model.fused import LayerNorm
 from vilg.model.initial import normal
 from vilg.model.linear import Linear
 from vilg.text.sequence import begin_of_image
@@ -29,7 +30,7 @@ class Transformer(nn.Layer):
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.LayerList([Block(settings, backend) for _ in range(settings.layers)])
         self.patterns = schedule(settings.layers)
-        self.norm = nn.LayerNorm(settings.hidden)
+        self.norm = LayerNorm(settings.hidden)
         self.text_head = Linear(settings.hidden, vocabulary, weight_attr=normal())
         self.image_head = Linear(settings.hidden, codes, weight_attr=normal())
 

@@ -2,46 +2,16 @@
 #include "../attention.h"
 
 #include <omp.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <algorithm>
 
-#include "kernels.h"
+#include "instruction_set.h"
 
 namespace {
 
 using vilg::Layout;
 
 constexpr int kTile = 32;
-
-struct InstructionSet {
-  const char* name;
-  const vilg::Kernels* (*kernels)(int64_t head_size);
-  bool here;
-};
-
-const InstructionSet& instruction_set() {
-  static const InstructionSet chosen = [] {
-#if defined(__x86_64__)
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    const InstructionSet sets[] = {{"avx512", vilg::kernels_avx512, avx512},
-                                   {"avx2", vilg::kernels_avx2, avx2},
-                                   {"plain", vilg::kernels_plain, true}};
-#else
-    const InstructionSet sets[] = {{"plain", vilg::kernels_plain, true}};
-#endif
-    const char* wanted = getenv("VILG_ATTENTION_ISA");
-    for (const auto& set : sets)
-      if (set.here && wanted && !strcmp(set.name, wanted)) return set;
-    for (const auto& set : sets)
-      if (set.here) return set;
-    return sets[0];
-  }();
-  return chosen;
-}
 
 bool read(const int32_t* packed, int64_t size, Layout* layout) {
   constexpr int64_t kHeader = 8;
@@ -53,7 +23,7 @@ int prepare(const vilg_shape* shape, const int32_t* packed, int64_t size, Layout
   if (!read(packed, size, layout)) return VILG_BAD_LAYOUT;
   if (layout->queries != kTile || layout->keys != kTile) return VILG_BAD_TILE;
   if (layout->length != shape->length) return VILG_OTHER_LENGTH;
-  *kernels = instruction_set().kernels(shape->head_size);
+  *kernels = vilg::instruction_set().attention(shape->head_size);
   return *kernels ? VILG_OK : VILG_BAD_HEAD_SIZE;
 }
 
@@ -97,8 +67,6 @@ extern "C" const char* vilg_attention_error(int code) {
     default: return "unknown error";
   }
 }
-
-extern "C" const char* vilg_attention_isa(void) { return instruction_set().name; }
 
 static int64_t workspace(const vilg_shape* shape, const int32_t* packed, int64_t size, int threads, int arrays) {
   Layout layout;

@@ -1,8 +1,10 @@
-/* The work of kernels.h for one instruction set and head size. */
+/* The work of kernels.h and row_kernels.h for one instruction set. */
 #pragma once
 #include "backward.h"
 #include "forward.h"
+#include "gelu.h"
 #include "kernels.h"
+#include "layer_norm.h"
 
 namespace VILG_ISA {
 
@@ -123,6 +125,11 @@ inline const vilg::Kernels* kernels(int64_t head_size) {
     case 128: return kernels_of_size<128>();
     default: return nullptr;
   }
+}
+
+inline const vilg::RowKernels* row_kernels() {
+  static const vilg::RowKernels kernels = {layer_norm, layer_norm_grad, gelu, gelu_grad};
+  return &kernels;
 }
 
 }  // namespace VILG_ISA

@@ -4,3 +4,4 @@
 #include "head.h"
 
 const vilg::Kernels* vilg::kernels_avx2(int64_t head_size) { return avx2::kernels(head_size); }
+const vilg::RowKernels* vilg::row_kernels_avx2() { return avx2::row_kernels(); }

@@ -4,3 +4,4 @@
 #include "head.h"
 
 const vilg::Kernels* vilg::kernels_plain(int64_t head_size) { return plain::kernels(head_size); }
+const vilg::RowKernels* vilg::row_kernels_plain() { return plain::row_kernels(); }

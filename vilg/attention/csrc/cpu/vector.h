@@ -1,6 +1,7 @@
 /* Vectors of VILG_LANES floats. Compiled once for each instruction set, in a namespace of its own (VILG_ISA). */
 #pragma once
 #include <stdint.h>
+#include <string.h>
 
 namespace VILG_ISA {
 
@@ -10,6 +11,12 @@ typedef int32_t Integers __attribute__((vector_size(VILG_LANES * 4), aligned(4),
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
+inline Vector load_some(const float* from, int64_t count) { /* zeros behind the first `count` */
+  Vector x = {};
+  memcpy(&x, from, count * sizeof(float));
+  return x;
+}
+inline void store_some(float* to, Vector x, int64_t count) { memcpy(to, &x, count * sizeof(float)); }
 inline Vector all(float x) { return x - Vector{}; } /* minus zero is no work, plus zero would be */
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
