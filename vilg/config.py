@@ -208,6 +208,33 @@ class Checkpoint:
 
 
 @dataclass
+class Distributed:
+    """How the states of the model are shared out; see vilg/distributed/stages.py and topology.py."""
+
+    stage: int = 0  # 0 plain data parallel; 1 optimizer states, 2 and gradients, 3 and parameters are split
+    sharding_degree: int = 0  # ranks of a node that split them; 0: all of a node
+    offload: bool = False  # stage 3: optimizer states and its share of the parameters live in the host's memory
+    recompute: str = "none"  # none | block | n: every n-th block's activations are computed again
+    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
+    segment_size: int = 2**20  # stage 3: smaller parameters stay whole
+
+    def __post_init__(self):
+        require(self.stage in (0, 1, 2, 3), f"distributed.stage={self.stage}: none of 0, 1, 2, 3")
+        require(self.sharding_degree >= 0,
+                f"distributed.sharding_degree={self.sharding_degree}: must not be negative")
+        require(self.stage > 0 or self.sharding_degree <= 1,
+                f"distributed.sharding_degree={self.sharding_degree}: stage 0 splits nothing")
+        require(not self.offload or self.stage == 3,
+                "distributed.offload=true: only with stage 3; Paddle's stage 2 with offload updates all parameters as "
+                "one, decays biases like matrices, and knows no replicas")
+        require(self.recompute in ("none", "block") or (self.recompute.isdigit() and int(self.recompute) > 0),
+                f"distributed.recompute={self.recompute}: none of none, block, or a number of blocks")
+        require(self.precision in ("auto", "fp32", "bf16", "fp16"),
+                f"distributed.precision={self.precision}: none of auto, fp32, bf16, fp16")
+        require(self.segment_size >= 0, f"distributed.segment_size={self.segment_size}: must not be negative")
+
+
+@dataclass
 class Pretraining:
     """Everything that `vilg pretrain` is told."""
 
@@ -220,6 +247,7 @@ class Pretraining:
     noise: Noise = field(default_factory=Noise)
     loss: LossWeights = field(default_factory=LossWeights)
     train: Train = field(default_factory=Train)
+    distributed: Distributed = field(default_factory=Distributed)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     resume: str = "none"  # none | auto | the path of a checkpoint
 

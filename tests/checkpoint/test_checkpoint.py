@@ -9,10 +9,14 @@ import textwrap
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from vilg import checkpoint
 from vilg.checkpoint import CheckpointError
-from vilg.checkpoint.save import share_out
+from vilg.checkpoint.format import Slice, Tensor
+from vilg.checkpoint.save import share_of
+from vilg.distributed.states import Part, whole
 from vilg.distributed.world import World
 
 
@@ -23,15 +27,15 @@ def tensors(seed=0):
 
 
 def save(folder, step, keep_last=3, **changes):
-    return checkpoint.save(folder, World(), tensors(step) | changes, step, step * 8, {"run": {"name": "x"}},
-                           {"text": "abc"}, keep_last)
+    parts = [whole(name, value, ranks=1) for name, value in (tensors(step) | changes).items()]
+    return checkpoint.save(folder, World(), parts, step, step * 8, {"run": {"name": "x"}}, {"text": "abc"}, keep_last)
 
 
 def test_what_was_saved_is_loaded(tmp_path):
     path = save(tmp_path, 12)
     assert path.name == "step-00000012"
     manifest, loaded = checkpoint.load(path)
-    assert (manifest.step, manifest.consumed_samples, manifest.topology) == (12, 96, {"ranks": 1})
+    assert (manifest.step, manifest.consumed_samples, manifest.topology) == (12, 96, {"ranks": 1, "shards": 1})
     assert manifest.settings == {"run": {"name": "x"}} and manifest.tokenizers == {"text": "abc"}
     assert set(loaded) == set(tensors())
     for name, value in tensors(12).items():
@@ -161,8 +165,34 @@ def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_clears_it_away(tmp
 
 
 def test_ranks_share_the_writing_evenly():
-    sizes = {f"t{n}": np.zeros(n + 1, "float32") for n in range(20)}
-    owners = share_out(sizes, 3)
-    load = [sum(sizes[name].nbytes for name, owner in owners.items() if owner == rank) for rank in range(3)]
-    assert max(load) - min(load) <= sizes["t19"].nbytes
-    assert owners == share_out(dict(reversed(sizes.items())), 3)  # every rank finds the same
+    """Each part is written once, by one that holds it, whatever order the ranks list them in."""
+    def part(number, size, holders):
+        return Part(f"t{number}", [size], "float32", 0, size, holders, None)
+
+    of_all = [part(n, n + 1, (0, 1, 2)) for n in range(20)]
+    of_two = [part(n, 5, (0, 2)) for n in range(20, 30)]
+    written = [share_of(of_all + of_two, 0), share_of(of_all, 1), share_of((of_all + of_two)[::-1], 2)]
+    assert sorted(one.name for mine in written for one in mine) == sorted(f"t{n}" for n in range(30))
+    load = [sum(one.stop for one in mine if one.holders == (0, 1, 2)) for mine in written]
+    assert max(load) - min(load) <= 20
+    assert [len([one for one in mine if one.holders == (0, 2)]) for mine in written] == [5, 0, 5]
+
+
+def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
+    """Files of three ranks with uneven slices, made of one by hand."""
+    values = np.arange(24, dtype="float32")
+    cuts = [(0, 5), (5, 6), (6, 24)]
+    path = save(tmp_path, 1)
+    reader = checkpoint.Reader(path)
+    reader.manifest.tensors["x"] = Tensor([4, 6], "float32", [Slice(f"{n}", *cut) for n, cut in enumerate(cuts)])
+    for number, (start, stop) in enumerate(cuts):
+        save_file({"x": values[start:stop]}, path / f"{number}")
+        reader._opened[f"{number}"] = safe_open(path / f"{number}", framework="numpy")
+    for start in range(24):
+        for stop in range(start, 25):
+            assert np.array_equal(reader.range("x", start, stop), values[start:stop])
+    assert np.array_equal(reader.tensor("x"), values.reshape(4, 6))
+    del reader.manifest.tensors["x"].slices[1]
+    assert np.array_equal(reader.range("x", 0, 5), values[:5])
+    with pytest.raises(CheckpointError, match="x lacks its elements from 5 on"):
+        reader.range("x", 2, 9)

@@ -1,10 +1,14 @@
 """Real fleetrun on two processes: the same losses as one process, the same records, the same errors."""
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 
 from tests.conftest import pair, small_overrides, write_shard
-from tests.processes import fleetrun, metrics, vilg
+from tests.processes import fleetrun, fleetrun_command, metrics, running, started, vilg
 from vilg import checkpoint
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
@@ -32,7 +36,7 @@ def test_two_processes_train_as_one_and_resume_to_the_last_bit(small, tmp_path):
 
     # Replicas share the writing of a checkpoint, and any number of ranks reads it.
     manifest, tensors = checkpoint.load(tmp_path / "runs" / "two" / "checkpoints" / "step-00000020")
-    assert manifest.topology == {"ranks": 2} and len(manifest.files) == 2
+    assert manifest.topology == {"ranks": 2, "shards": 1} and len(manifest.files) == 2
     written_by_one = checkpoint.load(tmp_path / "runs" / "one" / "checkpoints" / "step-00000020")[1]
     assert tensors.keys() == written_by_one.keys()
 
@@ -86,3 +90,59 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards):
     assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
     assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
     assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
+
+
+def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(small, tmp_path):
+    """Every rank holds half of the model: drawing and measuring go through all of them too."""
+    sharded = ["distributed.stage=3", "distributed.segment_size=0", "distributed.recompute=block", "train.micro_batch=2"]
+    often = ["train.measure_every=10", "train.draw_every=10"]
+    one = vilg("pretrain", *overrides(tmp_path, "one", "train.measure_every=10"), cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    two = fleetrun(2, "pretrain", *overrides(tmp_path, "two", *sharded, *often), cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    alone, together = exact(tmp_path, "one"), exact(tmp_path, "two")
+    assert np.abs(alone - together)[:, :3].max() < 1e-5
+    measured = [metrics(tmp_path / "runs" / name)[9]["heldout_nll_t2i"] for name in ("one", "two")]
+    assert abs(measured[0] - measured[1]) < 1e-4
+
+    half = tmp_path / "runs" / "two" / "checkpoints" / "step-00000010"
+    manifest = checkpoint.read_manifest(half)
+    assert manifest.topology == {"ranks": 2, "shards": 2}
+    assert len(manifest.tensors["moment1/image_head.weight"].slices) == 2
+
+    again = fleetrun(2, "pretrain", *overrides(tmp_path, "again", *sharded, f"resume={half}"), cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (exact(tmp_path, "again") == together[10:]).all()  # to the last bit on the layout that wrote it
+    alone_on = vilg("pretrain", *overrides(tmp_path, "alone_on", f"resume={half}"), cwd=tmp_path)
+    assert alone_on.returncode == 0, alone_on.stderr
+    assert np.abs(exact(tmp_path, "alone_on") - alone[10:])[:, :3].max() < 1e-5
+    stage_2 = ["distributed.stage=2", "train.micro_batch=4"]
+    other = fleetrun(2, "pretrain", *overrides(tmp_path, "other", *stage_2, f"resume={half}"), cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert np.abs(exact(tmp_path, "other") - alone[10:])[:, :3].max() < 1e-5
+
+
+def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path):
+    whole = fleetrun(2, "pretrain", *overrides(tmp_path, "whole"), cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    # So slow between the steps that there is time: held-out pairs are measured after each.
+    slow = overrides(tmp_path, "ended", "train.measure_every=1", "checkpoint.every_steps=1000")
+    with started(fleetrun_command(2, "pretrain", *slow, cwd=tmp_path), tmp_path) as process:
+        file = tmp_path / "runs" / "ended" / "metrics.jsonl"
+        while not (file.exists() and len(file.read_text().splitlines()) >= 3):
+            time.sleep(0.05)
+            assert process.poll() is None, process.stderr.read()
+        fleetrun_itself = running("run.name=ended", "--log_dir")
+        ranks = [pid for pid in running("run.name=ended") if pid not in fleetrun_itself]
+        assert len(ranks) == 2
+        os.kill(ranks[1], signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    steps = len(metrics(tmp_path / "runs" / "ended"))
+    assert 3 <= steps < 20
+    assert [path.name for path in checkpoint.checkpoints_in(tmp_path / "runs" / "ended" / "checkpoints")] == [
+        checkpoint.directory_of(steps)]
+    assert f"SIGTERM: saved step {steps}" in (tmp_path / "log" / "workerlog.0").read_text()
+    going_on = fleetrun(2, "pretrain", *overrides(tmp_path, "ended", "resume=auto"), cwd=tmp_path)
+    assert going_on.returncode == 0, going_on.stderr
+    assert (exact(tmp_path, "ended") == exact(tmp_path, "whole")).all()
+    assert not running("run.name=ended")

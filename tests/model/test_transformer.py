@@ -94,7 +94,7 @@ def test_the_last_text_position_is_the_begin_of_image_whatever_stands_there():
 
 def test_padding_is_learned_for_each_position():
     model = build()
-    rows = model.embeddings.words.weight.numpy()[padding(WORDS, T)]
+    rows = model.embed_text.words.weight.numpy()[padding(WORDS, T)]
     assert len(np.unique(rows, axis=0)) == T
 
 

@@ -36,23 +36,46 @@ def test_matrices_decay_and_vectors_do_not():
     assert np.allclose(layer.bias.numpy(), bias, atol=1e-6)
 
 
+class Plain(paddle.optimizer.SGD):
+    """W - lr G, with which the clipped gradient can be read from the parameters."""
+
+    def __init__(self, layer):
+        super().__init__(1.0, layer.parameters())
+        self._master_weights = {}
+
+
+def flat(layer):
+    return np.concatenate([layer.weight.numpy().ravel(), layer.bias.numpy()])
+
+
 @pytest.mark.parametrize("clip, scale", [(1.0, True), (1e6, False), (0.0, False)])
 def test_the_global_norm_and_its_clipping(clip, scale):
     layer = nn.Linear(3, 2)
-    engine = Engine(World(), layer, adamw(SETTINGS, layer), clip)
-    (layer(paddle.to_tensor([[1.0, 2.0, 3.0]])) * 5).sum().backward()
-    gradients = np.concatenate([layer.weight.grad.numpy().ravel(), layer.bias.grad.numpy()])
-    norm = engine.gradient_norm()
-    assert np.isclose(norm, np.linalg.norm(gradients))
-    after = np.concatenate([layer.weight.grad.numpy().ravel(), layer.bias.grad.numpy()])
-    assert np.allclose(after, gradients / norm if scale else gradients, rtol=1e-5)
+    engine = Engine(World(), layer, Plain, clip)
+    engine.micro_step(lambda model: [("x", model(paddle.to_tensor([[1.0, 2.0, 3.0]])).sum())], {"x": 5.0})
+    gradient = 5 * np.array([1, 1, 2, 2, 3, 3, 1, 1], dtype="float32")
+    before, norm = flat(layer), engine.step(1.0)
+    assert np.isclose(norm, np.linalg.norm(gradient))
+    assert np.allclose(before - flat(layer), gradient / norm if scale else gradient, rtol=1e-5)
+
+
+def test_micro_steps_add_up_and_a_step_forgets():
+    layer = nn.Linear(3, 2)
+    engine = Engine(World(), layer, Plain, 0)
+    for _ in range(2):
+        before = flat(layer)
+        for factor in (1.0, 2.0):
+            values = engine.micro_step(lambda model: [("x", model(paddle.ones([1, 3])).sum())], {"x": factor})
+        engine.step(1.0)
+        assert np.allclose(before - flat(layer), 3.0)
+    assert set(values) == {"x"}
 
 
 def test_a_gradient_that_is_not_finite_is_a_norm_that_is_not_finite():
     layer = nn.Linear(3, 2)
-    engine = Engine(World(), layer, adamw(SETTINGS, layer), 1.0)
-    (layer(paddle.to_tensor([[1.0, float("nan"), 3.0]]))).sum().backward()
-    assert not math.isfinite(engine.gradient_norm())
+    engine = Engine(World(), layer, Plain, 1.0)
+    engine.micro_step(lambda model: [("x", model(paddle.to_tensor([[1.0, float("nan"), 3.0]])).sum())], {"x": 1.0})
+    assert not math.isfinite(engine.step(1.0)) and not engine.may_overflow
 
 
 def test_seeds_differ_by_run_step_and_rank():

@@ -1,5 +1,7 @@
 """`vilg bench train`: whole training steps of a model of any size, by every attention backend."""
 
+from functools import partial
+
 import numpy as np
 import paddle
 
@@ -31,17 +33,19 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
     grid = (settings.data.image_size // PIXELS,) * 2
     paddle.seed(0)
     model = Transformer(settings.model, WORDS, CODES, settings.text.length, grid)
-    engine = Engine(World(), model, adamw(settings.train, model), settings.train.clip)
+    engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip, settings.distributed)
     rng, batch = np.random.default_rng(0), settings.train.micro_batch
     text = paddle.to_tensor(rng.integers(0, WORDS, [batch, settings.text.length]))
     image = paddle.to_tensor(rng.integers(0, CODES, [batch, grid[0] * grid[1]]))
 
-    def step():
+    def losses(model):
         for direction in DIRECTIONS:
             ids, counted = targets(direction, text, image, WORDS)
-            engine.backward(summed_nll(model(direction, text, image), ids, counted) / float(counted.sum()))
-        engine.gradient_norm()
-        engine.update(1e-6)
+            yield direction, summed_nll(model(direction, text, image), ids, counted) / float(counted.sum())
+
+    def step():
+        engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0))
+        engine.step(1e-6)
 
     tokens, rate, work = len(DIRECTIONS) * (text.size + image.size), matmul_rate(), arithmetic(model, batch)
     rows = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from vilg.checkpoint.format import CheckpointError, Manifest, Tensor, checkpoints_in, hash_file, read_manifest
+from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, hash_file, read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -25,24 +25,46 @@ def verify(checkpoint: Path) -> Manifest:
     return manifest
 
 
+class Reader:
+    """The numbers of a checkpoint that `verify` or `choose` has found whole, range by range, on any number of ranks."""
+
+    def __init__(self, checkpoint: Path):
+        self.checkpoint, self.manifest = checkpoint, read_manifest(checkpoint)
+        self._opened = {name: safe_open(checkpoint / name, framework="numpy") for name in self.manifest.files}
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        return {name: tensor.shape for name, tensor in self.manifest.tensors.items()}
+
+    def range(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Elements [start, stop) of the flattened tensor; only they are read. CheckpointError if any is nowhere."""
+        tensor = self.manifest.tensors[name]
+        values, place = np.empty(stop - start, dtype=tensor.dtype), start
+        for part in tensor.slices:
+            first, last = max(place, part.start), min(stop, part.stop)
+            if first == place and first < last:
+                stored = self._opened[part.file].get_slice(name)
+                values[first - start : last - start] = stored[first - part.start : last - part.start]
+                place = last
+        if place < stop:
+            raise CheckpointError(f"{self.checkpoint}: {name} lacks its elements from {place} on")
+        return values
+
+    def tensor(self, name: str) -> np.ndarray:
+        shape = self.manifest.tensors[name].shape
+        return self.range(name, 0, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+
+
 def read(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """Everything in a checkpoint that `verify` or `choose` has found whole, on any number of ranks."""
-    manifest = read_manifest(checkpoint)
-    opened = {name: safe_open(checkpoint / name, framework="numpy") for name in manifest.files}
-    return manifest, {name: _assemble(name, tensor, opened) for name, tensor in manifest.tensors.items()}
+    """Everything in a checkpoint that `verify` or `choose` has found whole."""
+    reader = Reader(checkpoint)
+    return reader.manifest, {name: reader.tensor(name) for name in reader.shapes}
 
 
 def load(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
     """`verify`, then `read`. Raises CheckpointError and gives nothing in part."""
     verify(checkpoint)
     return read(checkpoint)
-
-
-def _assemble(name: str, tensor: Tensor, opened: dict) -> np.ndarray:
-    flat = np.empty(int(np.prod(tensor.shape, dtype=np.int64)), dtype=tensor.dtype)
-    for part in tensor.slices:
-        flat[part.start : part.stop] = opened[part.file].get_tensor(name)
-    return flat.reshape(tensor.shape)
 
 
 def newest_valid(folder: Path) -> Path | None:

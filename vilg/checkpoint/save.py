@@ -12,37 +12,36 @@ from safetensors.numpy import save_file
 
 from vilg.checkpoint.format import (MANIFEST, VERSION, CheckpointError, File, Manifest, Slice, Tensor, checkpoints_in,
                                     directory_of, hash_file, read_manifest)
+from vilg.distributed.states import Part
 from vilg.distributed.world import World
 
 log = logging.getLogger(__name__)
 
 
-def save(folder: Path, world: World, tensors: dict[str, np.ndarray], step: int, consumed_samples: int, settings: dict,
+def save(folder: Path, world: World, parts: list[Part], step: int, consumed_samples: int, settings: dict,
          tokenizers: dict[str, str], keep_last: int) -> Path:
-    """Write `folder/step-XXXXXXXX`, called on every rank with the same arguments; returns its path.
+    """Write `folder/step-XXXXXXXX`, called on every rank with what it holds; returns its path.
 
-    Replicas share the writing: each tensor is one whole slice in the file of one rank. A failure on any rank leaves
-    the older checkpoints as they were and raises CheckpointError on all. Afterwards only the newest `keep_last`
-    checkpoints up to this step remain.
+    Ranks that hold the same part share the writing. A failure on any rank leaves the older checkpoints as they were and
+    raises CheckpointError on all. Afterwards only the newest `keep_last` checkpoints up to this step remain.
     """
     target = folder / directory_of(step)
     hidden = folder / f".{target.name}.writing"
-    owners = share_out(tensors, world.ranks)
+    mine = share_of(parts, world.rank)
     name = _file_of(world.rank)
     with _writing(world, hidden):
         if world.first:
             _clear_leftovers(folder)
             hidden.mkdir(parents=True)
     with _writing(world, hidden):
-        _write_slices(hidden / name, {key: tensors[key] for key, owner in owners.items() if owner == world.rank})
-        written = name, File((hidden / name).stat().st_size, hash_file(hidden / name))
-    files = dict(world.gather(written))
+        _write_slices(hidden / name, {part.name: part.read() for part in mine})
+        file = File((hidden / name).stat().st_size, hash_file(hidden / name))
+    written = world.gather((file, [(part.name, part.shape, part.dtype, part.start, part.stop) for part in mine]))
     with _writing(world, hidden):
         if world.first:
-            entries = {key: Tensor(list(value.shape), str(value.dtype), [Slice(_file_of(owners[key]), 0, value.size)])
-                       for key, value in tensors.items()}
-            manifest = Manifest(VERSION, step, consumed_samples, {"ranks": world.ranks}, settings, tokenizers, entries,
-                                files)
+            topology = {"ranks": world.ranks, "shards": world.topology.shards}
+            manifest = Manifest(VERSION, step, consumed_samples, topology, settings, tokenizers, _tensors(written),
+                                {_file_of(rank): file for rank, (file, _) in enumerate(written)})
             _write_synced(hidden / MANIFEST, manifest.to_json().encode())
             _sync_directory(hidden)
             _publish(hidden, target)
@@ -67,14 +66,31 @@ def _writing(world: World, hidden: Path) -> Iterator[None]:
         raise
 
 
-def share_out(tensors: dict[str, np.ndarray], ranks: int) -> dict[str, int]:
-    """Which rank writes which tensor: the largest first, always to the rank with the least to write."""
-    load = [0] * ranks
-    owners = {}
-    for name in sorted(tensors, key=lambda name: (-tensors[name].nbytes, name)):
-        owners[name] = load.index(min(load))
-        load[owners[name]] += tensors[name].nbytes
-    return owners
+def share_of(parts: list[Part], rank: int) -> list[Part]:
+    """Which of the parts that `rank` holds it writes: of those that the same ranks hold, the largest first, always to
+    the one with the least to write."""
+    mine = []
+    for holders in sorted({part.holders for part in parts}):
+        load = dict.fromkeys(holders, 0)
+        alike = [part for part in parts if part.holders == holders]
+        for part in sorted(alike, key=lambda part: (part.start - part.stop, part.name)):
+            writer = min(load, key=load.get)
+            load[writer] += part.stop - part.start
+            if writer == rank:
+                mine.append(part)
+    return mine
+
+
+def _tensors(written: list[tuple[File, list]]) -> dict[str, Tensor]:
+    """What all ranks wrote, put together by tensor."""
+    tensors: dict[str, Tensor] = {}
+    for rank, (_, slices) in enumerate(written):
+        for name, shape, dtype, start, stop in slices:
+            tensor = tensors.setdefault(name, Tensor(shape, dtype, []))
+            tensor.slices.append(Slice(_file_of(rank), start, stop))
+    for tensor in tensors.values():
+        tensor.slices.sort(key=lambda part: part.start)
+    return tensors
 
 
 def _file_of(rank: int) -> str:

@@ -1,78 +1,102 @@
-"""Plain data parallelism through Fleet: every rank holds the model, gradients are averaged once a step."""
+"""Trains a model on all ranks under the settings' stage, precision and recompute."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
-from paddle.distributed.parallel import sync_params_buffers
 
+from vilg import config
+from vilg.distributed import precision, stages, states
+from vilg.distributed.clipping import NotFinite
+from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.world import World
 from vilg.errors import UserError
 
-_MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
+Losses = Callable[[nn.Layer], Iterator[tuple[str, paddle.Tensor]]]
 
 
 class Engine:
-    """Takes losses of micro-batches, gives optimizer updates.
+    """A step is any number of `micro_step`s and then `step`.
 
-    A step is any number of `backward` calls, then `gradient_norm` (which averages and clips), then `update`.
+    recipe(model) gives the optimizer; `clip` is the largest global norm of a gradient, 0 for any.
     """
 
-    def __init__(self, world: World, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, clip: float):
-        self.world, self.model, self.optimizer, self.clip = world, model, optimizer, clip
+    def __init__(self, world: World, model: nn.Layer, recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer],
+                 clip: float, settings: config.Distributed | None = None):
+        settings = settings or config.Distributed()
+        self.world = world
         self._parameters = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
-        if world.ranks > 1:
-            sync_params_buffers(model)
+        self._buffers = {name: value for name, value in model.state_dict().items() if name not in self._parameters}
+        self.precision = precision.choose(settings.precision, paddle.get_device())
+        if settings.recompute != "none":
+            apply_recompute(model.blocks, settings.recompute)
+        self._optimizer = recipe(model)
+        self.precision.convert(model, self._optimizer)
+        self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
 
-    def backward(self, loss: paddle.Tensor) -> None:
-        """Add the gradient of `loss`, which is this rank's share of a mean over all ranks."""
-        loss.backward()
+    def micro_step(self, losses: Losses, factors: dict[str, float]) -> dict[str, float]:
+        """Add the gradients of the sum of factor x loss, and return the losses.
 
-    @paddle.no_grad()
-    def gradient_norm(self) -> float:
-        """Average the gradients over all ranks, clip them, and return their global norm from before the clipping."""
-        parameters = list(self._parameters.values())
-        if self.world.ranks > 1:
-            fused_allreduce_gradients(parameters, None)
-        gradients = [value.grad for value in parameters if value.grad is not None]
-        # Not paddle's clip_grad_norm_: its norm of one tensor takes 20 times as long on a CPU.
-        norm = float(sum(gradient.square().sum() for gradient in gradients)) ** 0.5
-        if 0 < self.clip < norm:
-            for gradient in gradients:
-                gradient.scale_(self.clip / norm)
-        return norm
+        `losses(model)` computes one after the other, and each goes backward before the next is asked for. The engine
+        averages over ranks, so the factor of a mean over all of them holds their number.
+        """
+        values = {}
+        with self.precision.autocast():
+            for name, loss in losses(self.stage.model):
+                scaled = loss * factors[name]
+                (self.stage.scaler.scale(scaled) if self.stage.scaler else scaled).backward()
+                values[name] = float(loss)
+        return values
 
-    def update(self, lr: float) -> None:
-        """One optimizer step at learning rate `lr`; the gradients are gone afterwards."""
-        self.optimizer.set_lr(lr)
-        self.optimizer.step()
-        self.optimizer.clear_grad()
+    def step(self, lr: float) -> float:
+        """Average, clip, update at learning rate `lr`; returns the global norm of the gradient before the clipping.
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Parameters, buffers and Adam moments under structured names: `model/NAME`, `moment1/NAME`, .."""
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        accumulators = self.optimizer.state_dict()
-        for name, parameter in self._parameters.items():
-            for moment in _MOMENTS:
-                tensors[f"{moment}/{name}"] = accumulators[f"{parameter.name}_{moment}_0"]
-        return {name: value.numpy() for name, value in tensors.items()}
+        If it is not finite nothing was updated. With fp16 that happens now and then, and the next step has a smaller
+        loss scale; otherwise it is the end, and the engine is of no more use.
+        """
+        stage = self.stage
+        stage.optimizer.set_lr(lr)
+        stage.clip.norm = float("inf")  # for a step that the scaler skips
+        stage.reduce()
+        try:
+            if stage.scaler is None:
+                stage.optimizer.step()
+            else:
+                stage.scaler.step(stage.optimizer)
+                stage.scaler.update()
+        except NotFinite:
+            return stage.clip.norm
+        stage.clear()
+        return stage.clip.norm
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Take what `state` gave, in this or another process. Nothing changes if a name or a shape does not fit."""
-        own = self.model.state_dict()
-        expected = {f"model/{name}": list(value.shape) for name, value in own.items()}
-        for moment in _MOMENTS:
-            for name, parameter in self._parameters.items():
-                expected[f"{moment}/{name}"] = [1] if moment.endswith("pow_acc") else list(parameter.shape)
-        given = {name: list(value.shape) for name, value in state.items()}
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient that is not finite is nothing unusual."""
+        return self.stage.scaler is not None
+
+    def state(self) -> list[states.Part]:
+        """What this rank holds of parameters, buffers and moments: `model/NAME`, `moment1/NAME`, .."""
+        held = states.parts(self._held(), self._optimizer, self.world.rank)
+        return held + [states.whole(f"model/{name}", value.numpy(), self.world.ranks)
+                       for name, value in self._buffers.items()]
+
+    def load_state(self, given: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
+        """Take what the `state` of all ranks of a job, this or another one, gave.
+
+        given: {name: whole shape}; read(name, start, stop) gives elements of a flattened tensor. UserError, and nothing
+        has changed, if a name or a shape does not fit.
+        """
+        held = self._held()
+        expected = states.shapes(held) | {f"model/{name}": value.shape for name, value in self._buffers.items()}
         if expected != given:
             raise UserError(_difference(expected, given))
-        moments = {}
-        for name, parameter in self._parameters.items():
-            for moment in _MOMENTS:
-                moments[f"{parameter.name}_{moment}_0"] = paddle.to_tensor(state[f"{moment}/{name}"])
-        self.model.set_state_dict({name: state[f"model/{name}"] for name in own})
-        self.optimizer.set_state_dict(moments)
+        states.load(held, self._optimizer, self.world.rank, read)
+        for name, value in self._buffers.items():
+            value.set_value(read(f"model/{name}", 0, value.size).reshape(value.shape))
+
+    def _held(self) -> list[states.Held]:
+        return [self.stage.held(name, value) for name, value in self._parameters.items()]
 
 
 def _difference(expected: dict[str, list], given: dict[str, list]) -> str:

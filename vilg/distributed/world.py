@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,19 +11,42 @@ import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
 
+from vilg import config
+from vilg.distributed.topology import arrange
 from vilg.errors import UserError
 
 
 class World:
     """This process's place among all, and collectives that cost nothing where there is only one process."""
 
-    def __init__(self):
+    def __init__(self, settings: config.Distributed | None = None):
+        """Joins the others. Raises SettingsError if the states cannot be split between so many as the settings say."""
         # When one rank ends, fleetrun ends the others. Paddle's own handler would then print the report of a crash,
         # below which nobody finds the line that says what was wrong.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:  # set by fleetrun
-            fleet.init(is_collective=True, log_level="WARNING")
-        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        # Both set by fleetrun.
+        ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
+        self.topology = arrange(settings or config.Distributed(), ranks, on_this_node)
+        if ranks > 1:
+            self._join()
+        self.rank, self.ranks = dist.get_rank(), ranks
+        self.shard = self.rank % self.topology.shards
+
+    def _join(self) -> None:
+        if paddle.get_device() == "cpu":
+            from vilg.distributed import cpu
+
+            cpu.install()
+        strategy = fleet.DistributedStrategy()
+        strategy.hybrid_configs = {"dp_degree": self.topology.replicas, "sharding_degree": self.topology.shards}
+        fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
+        self.fleet_groups = fleet.get_hybrid_communicate_group()
+        self.sharding_group = self.fleet_groups.get_sharding_parallel_group()
+        self.replica_group = self.fleet_groups.get_data_parallel_group()
+
+    @property
+    def everybody(self) -> tuple[int, ...]:
+        return tuple(range(self.ranks))
 
     @property
     def first(self) -> bool:
@@ -70,6 +93,23 @@ class World:
             failure = error
         if self.sum({"failed": float(failure is not None)})["failed"]:
             raise next(error for error in self.gather(failure) if error is not None)
+
+    @contextmanager
+    def until_sigterm(self) -> Iterator[Callable[[], bool]]:
+        """SIGTERM, which a scheduler sends some time before it takes the machine away, ends no rank in this block.
+
+        Yields a call for all ranks together: whether any of them got one.
+        """
+        got = []
+        signal.signal(signal.SIGTERM, lambda *_: got.append(True))
+        try:
+            yield lambda: self.sum({"stop": float(bool(got))})["stop"] > 0
+        except Exception:
+            if got:  # fleetrun ends this rank because another one failed, and what fails here now follows from that
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def barrier(self) -> None:
         if self.ranks > 1:

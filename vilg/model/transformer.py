@@ -7,7 +7,7 @@ from vilg import config
 from vilg.attention import layout
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
 from vilg.model.block import Block
-from vilg.model.embeddings import Embeddings
+from vilg.model.embeddings import ImageEmbedding, TextEmbedding
 from vilg.model.fused import LayerNorm
 from vilg.model.initial import normal
 from vilg.model.linear import Linear
@@ -26,7 +26,8 @@ class Transformer(nn.Layer):
         super().__init__()
         self.settings, self.vocabulary, self.text_length, self.grid = settings, vocabulary, text_length, tuple(grid)
         backend = (attention or config.Attention()).backend
-        self.embeddings = Embeddings(vocabulary, codes, text_length, grid, settings.hidden)
+        self.embed_text = TextEmbedding(vocabulary, text_length, settings.hidden)
+        self.embed_image = ImageEmbedding(codes, grid, settings.hidden)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.LayerList([Block(settings, backend) for _ in range(settings.layers)])
         self.patterns = schedule(settings.layers)
@@ -50,9 +51,9 @@ class Transformer(nn.Layer):
         if direction == TEXT_TO_IMAGE:
             boi = paddle.full([text.shape[0], 1], begin_of_image(self.vocabulary), text.dtype)
             text = paddle.concat([text[:, :-1], boi], axis=1)
-            parts = [self.embeddings.text(text), self.embeddings.image(image)]
+            parts = [self.embed_text(text), self.embed_image(image)]
         else:
-            parts = [self.embeddings.image(image), self.embeddings.text(text)]
+            parts = [self.embed_image(image), self.embed_text(text)]
         x = self.dropout(paddle.concat(parts, axis=1))
         for block, pattern in zip(self.blocks, self.patterns):
             x = block(x, self._layout(direction, pattern))

@@ -57,8 +57,8 @@ class ImageTokenizerTraining:
     def units(self, inputs: Inputs) -> int:
         return len(inputs.names)
 
-    def losses(self, inputs: Inputs) -> Iterator[tuple[str, paddle.Tensor]]:
-        loss, self._parts, features, indices = self.model.losses(inputs.images)
+    def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
+        loss, self._parts, features, indices = model.losses(inputs.images)
         self._features = features.detach()
         chosen = paddle.bincount(indices.flatten(), minlength=self.model.vocabulary)
         self.usage.add(self.world.sum_tensor(chosen))

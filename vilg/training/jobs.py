@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 def pretrain(settings: config.Pretraining) -> None:
     """Pre-train the shared transformer; every rank calls this with the same settings."""
-    world = World()
+    world = World(settings.distributed)
     settings.train.accumulation(world.ranks)  # refuse a batch that does not divide before anything is read
     objective = Pretraining(settings, world)
     Loop(settings, objective, world).run()

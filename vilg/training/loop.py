@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import paddle
@@ -11,6 +12,7 @@ import paddle
 from vilg import checkpoint, config
 from vilg.data.loader import Batch
 from vilg.distributed.engine import Engine
+from vilg.distributed.states import whole
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.progress import Progress
@@ -31,29 +33,37 @@ class Loop:
         self.settings, self.objective, self.world = settings, objective, world
         self.folder = settings.run.folder
         self.accumulation = settings.train.accumulation(world.ranks)
-        self.engine = Engine(world, objective.model, adamw(settings.train, objective.model), settings.train.clip)
+        self.engine = Engine(world, objective.model, partial(adamw, settings.train), settings.train.clip,
+                             getattr(settings, "distributed", None))
         self.step = self.consumed = 0
         self.last_checkpoint: Path | None = None
 
     def run(self) -> None:
-        """Train up to `train.steps` (or `train.stop_at`). Every rank calls this."""
+        """Train up to `train.steps` (or `train.stop_at`). Every rank calls this.
+
+        After a SIGTERM to any rank the step is finished and saved, and the run ends as if it had come so far by itself.
+        """
         self._resume()
         train = self.settings.train
         last = min(train.steps, train.stop_at or train.steps)
         with self.world.together():
             records = self._open_records()
             batches = self.objective.batches(self.consumed)
-        with Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress:
+        with (Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress,
+              self.world.until_sigterm() as stop):
             while self.step < last:
+                if stop():
+                    self._save_on_sigterm()
+                    break
                 metrics = self._train_step(batches)
                 if self._due(self.settings.checkpoint.every_steps, last):
                     self._save()
                 if self._due(train.measure_every, last):
                     metrics.update(self.objective.measure())
+                pictures = self.objective.draw() if self._due(train.draw_every, last) else {}
                 if records:
                     records.metrics(metrics)
-                    if self._due(train.draw_every, last):
-                        records.pictures(self.step, self.objective.draw())
+                    records.pictures(self.step, pictures)
                 speed = f"{self.objective.unit}_per_second"
                 progress.advance(loss=metrics["loss"], **{self.objective.unit + "/s": metrics[speed]})
         if records:
@@ -72,12 +82,13 @@ class Loop:
             inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
         losses = self._losses(inputs)
         total = sum(self.objective.weight(name) * value for name, value in losses.items())
-        norm = self.engine.gradient_norm()
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            self._stop_on_non_finite(losses, norm, inputs)
+        if not math.isfinite(total):
+            self._stop_on_non_finite(inputs, **{f"loss_{name}": value for name, value in losses.items()})
+        lr = learning_rate(train, self.step + 1)
+        norm = self.engine.step(lr)
+        if not (math.isfinite(norm) or self.engine.may_overflow):
+            self._stop_on_non_finite(inputs, grad_norm=norm)
         self.step += 1
-        lr = learning_rate(train, self.step)
-        self.engine.update(lr)
         self.consumed += train.global_batch
         extra = self.objective.after_update(self.step)
         seconds = time.perf_counter() - began
@@ -94,11 +105,11 @@ class Loop:
                 counts[name] = counts.get(name, 0.0) + count
         counts = self.world.sum(counts)
         sums = dict.fromkeys(counts, 0.0)
+        # The engine averages over ranks, a mean over all of them is this rank's sum times their number.
+        factors = {name: self.objective.weight(name) * self.world.ranks / count for name, count in counts.items()}
         for one in inputs:
-            for name, summed in self.objective.losses(one):
-                # The engine averages over ranks, a mean over all of them is this rank's sum times their number.
-                self.engine.backward(summed * (self.objective.weight(name) * self.world.ranks / counts[name]))
-                sums[name] += float(summed)
+            for name, summed in self.engine.micro_step(partial(self.objective.losses, one), factors).items():
+                sums[name] += summed
         return {name: value / counts[name] for name, value in self.world.sum(sums).items()}
 
     def _due(self, every: int, last: int) -> bool:
@@ -112,10 +123,17 @@ class Loop:
         return records
 
     def _save(self) -> None:
-        tensors = {**self.engine.state(), **{f"extra/{k}": v for k, v in self.objective.state().items()}}
+        extra = [whole(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
         self.last_checkpoint = checkpoint.save(
-            self.folder / "checkpoints", self.world, tensors, self.step, self.consumed,
+            self.folder / "checkpoints", self.world, self.engine.state() + extra, self.step, self.consumed,
             config.as_tree(self.settings), self.objective.tokenizers(), self.settings.checkpoint.keep_last)
+
+    def _save_on_sigterm(self) -> None:
+        saved = self.last_checkpoint is not None and self.last_checkpoint.name == checkpoint.directory_of(self.step)
+        if self.step and not saved:
+            self._save()
+        if self.world.first:
+            log.info("SIGTERM: saved step %d, resume=auto goes on from there", self.step)
 
     def _resume(self) -> None:
         with self.world.together():
@@ -124,16 +142,17 @@ class Loop:
         if chosen is None:
             return
         with self.world.together():
-            manifest, tensors = checkpoint.read(chosen)
-            self._refuse_other_tokenizers(chosen, manifest)
-            extra = {name.removeprefix("extra/"): tensors.pop(name) for name in list(tensors)
-                     if name.startswith("extra/")}
+            reader = checkpoint.Reader(chosen)
+            self._refuse_other_tokenizers(chosen, reader.manifest)
+            extra = [name for name in reader.shapes if name.startswith("extra/")]
             try:
-                self.engine.load_state(tensors)
+                self.engine.load_state({name: shape for name, shape in reader.shapes.items() if name not in extra},
+                                       reader.range)
             except UserError as error:
                 raise UserError(f"{chosen}: {error}") from None
-        self.objective.load_state(extra)
-        self.step, self.consumed, self.last_checkpoint = manifest.step, manifest.consumed_samples, chosen
+        self.objective.load_state({name.removeprefix("extra/"): reader.tensor(name) for name in extra})
+        self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
+        self.last_checkpoint = chosen
         if self.world.first:
             log.info("resumed %s at step %d", chosen, self.step)
 
@@ -155,10 +174,10 @@ class Loop:
             if manifest.tokenizers.get(kind) != fingerprint:
                 raise UserError(f"{chosen}: trained with another {kind} tokenizer than these settings name")
 
-    def _stop_on_non_finite(self, losses: dict[str, float], norm: float, inputs: list) -> None:
+    def _stop_on_non_finite(self, inputs: list, **figures: float) -> None:
         file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
         dump_inputs(file, inputs)
-        values = ", ".join(f"loss_{name} {value:g}" for name, value in losses.items())
-        raise UserError(f"step {self.step + 1}: not finite ({values}, grad_norm {norm:g}); last good checkpoint: "
+        values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
+        raise UserError(f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
                         f"{self.last_checkpoint or 'none'}; what was fed: {file}")
 

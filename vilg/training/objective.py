@@ -29,9 +29,9 @@ class Objective(Protocol):
     def units(self, inputs: Any) -> int:
         """How many `unit`s this micro-batch is."""
 
-    def losses(self, inputs: Any) -> Iterator[tuple[str, paddle.Tensor]]:
-        """(name, summed loss), one after the other: the loop goes backward through each before it asks for the next,
-        so that the activations of only one live at a time."""
+    def losses(self, inputs: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
+        """(name, summed loss), one after the other: the engine goes backward through each before it asks for the next,
+        so that the activations of only one live at a time. `model` is what the engine has made of the objective's."""
 
     def weight(self, name: str) -> float:
         """The weight of a loss in the sum."""
@@ -43,7 +43,7 @@ class Objective(Protocol):
         """Metrics on the held-out data. Every rank calls it and gets the same."""
 
     def draw(self) -> dict[str, np.ndarray]:
-        """Pictures for VisualDL, uint8 [H, W, 3]. Only rank 0 calls it."""
+        """Pictures for VisualDL, uint8 [H, W, 3]. Every rank calls it, for each may hold a part of the model."""
 
     def tokenizers(self) -> dict[str, str]:
         """The fingerprints of the tokenizers that the model learns from; a checkpoint of others is refused."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import nn
 
 from vilg import config, image
 from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
@@ -84,9 +85,9 @@ class Pretraining:
     def units(self, inputs: Inputs) -> int:
         return len(DIRECTIONS) * (inputs.text.size + inputs.image.size)
 
-    def losses(self, inputs: Inputs) -> Iterator[tuple[str, paddle.Tensor]]:
+    def losses(self, inputs: Inputs, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
         for direction in DIRECTIONS:
-            logits = self.model(direction, *inputs.read(direction))
+            logits = model(direction, *inputs.read(direction))
             yield SHORT[direction], summed_nll(logits, *self._targets(direction, inputs))
 
     def weight(self, name: str) -> float:

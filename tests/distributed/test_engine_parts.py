@@ -1,0 +1,55 @@
+"""Precision, recompute and the CPU's patches, as far as one process on a CPU can show them."""
+
+import numpy as np
+import paddle
+import pytest
+
+from vilg import config
+from vilg.attention.patterns import DIRECTIONS
+from vilg.distributed import cpu, precision
+from vilg.distributed.recompute import apply_recompute
+from vilg.errors import SettingsError, UserError
+from vilg.model.loss import summed_nll
+from vilg.model.transformer import Transformer, targets
+
+
+def test_auto_is_16_bits_on_a_gpu_only():
+    assert precision.choose("auto", "cpu").name == "fp32" and precision.choose("auto", "gpu:3").name == "bf16"
+    assert not precision.choose("auto", "cpu").halved and precision.choose("fp16", "gpu:0").dtype == "float16"
+    assert precision.choose("fp32", "gpu:0").scaler() is None
+
+
+@pytest.mark.parametrize("setting", ["bf16", "fp16"])
+def test_16_bits_on_a_cpu_are_refused(setting):
+    with pytest.raises(SettingsError, match=f"distributed.precision={setting}: Paddle's CPU kernels compute in fp32"):
+        precision.choose(setting, "cpu")
+
+
+def gradients(setting):
+    paddle.seed(1)
+    model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3, dropout=0.2), 11, 7, 8, (4, 4))
+    calls = []
+    for number, block in enumerate(model.blocks):
+        block.mlp.register_forward_post_hook(lambda *_, number=number: calls.append(number))
+    apply_recompute(model.blocks, setting)
+    rng = np.random.default_rng(0)
+    text, image = paddle.to_tensor(rng.integers(0, 11, [2, 8])), paddle.to_tensor(rng.integers(0, 7, [2, 16]))
+    for direction in DIRECTIONS:
+        paddle.seed(2)
+        summed_nll(model(direction, text, image), *targets(direction, text, image, 11)).backward()
+    return [value.grad.numpy() for value in model.parameters()], [calls.count(number) for number in range(4)]
+
+
+@pytest.mark.parametrize("setting, runs", [("block", [4, 4, 4, 4]), ("2", [4, 2, 4, 2]), ("3", [4, 2, 2, 4])])
+def test_recomputed_gradients_are_the_same_to_the_last_bit(setting, runs):
+    """Dropout included. A block that is recomputed runs twice for each of the two directions."""
+    plain, once = gradients("none")
+    again, counted = gradients(setting)
+    assert once == [2, 2, 2, 2] and counted == runs
+    assert all(np.array_equal(one, two) for one, two in zip(plain, again, strict=True))
+
+
+def test_a_paddle_that_the_patches_were_not_tested_with_is_refused(monkeypatch):
+    monkeypatch.setattr(cpu, "TESTED", ("1.2.3",))
+    with pytest.raises(UserError, match=f"PaddlePaddle {paddle.__version__}: several processes on CPUs need 1.2.3"):
+        cpu.install()

@@ -1,0 +1,121 @@
+"""Which elements of which parameter and moment a rank holds, under structured names and in the order of the model.
+
+Whatever a stage does to a parameter, here it is a flat range of the tensor that the model's author named. A checkpoint
+is written from such parts, and loaded into them, by ranks that may hold other ranges than those that wrote it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
+_OF_ALL = ("beta1_pow_acc", "beta2_pow_acc")  # one number a parameter, equal on all ranks
+
+
+@dataclass(frozen=True)
+class Part:
+    """Elements [start, stop) of the flattened tensor `name`, whose whole shape is `shape`.
+
+    holders: the ranks that hold them alike. read() gives them, flat; dtype is that of what it gives.
+    """
+
+    name: str
+    shape: list[int]
+    dtype: str
+    start: int
+    stop: int
+    holders: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def whole(name: str, array: np.ndarray, ranks: int) -> Part:
+    """An array that every rank of the job has."""
+    return Part(name, list(array.shape), str(array.dtype), 0, array.size, tuple(range(ranks)), lambda: array.ravel())
+
+
+@dataclass(frozen=True)
+class Held:
+    """Where a rank keeps its part of one parameter.
+
+    key: the parameter's name in the optimizer. tensors: those that hold [start, stop) of its values, flat or not, with
+    or without padding behind; the first is the exact one. holders: the ranks that update these values, and so have
+    their moments; with stages 1 and 2 this one need not be among them.
+    """
+
+    name: str
+    key: str
+    shape: list[int]
+    tensors: list[paddle.Tensor]
+    start: int
+    stop: int
+    holders: tuple[int, ...]
+
+    @property
+    def room(self) -> int:
+        """Elements with the padding behind them."""
+        return self.tensors[0].size
+
+    def write(self, values: np.ndarray) -> None:
+        """Set the values in place: parameters may be windows of a larger buffer."""
+        padded = np.zeros(self.room, np.float32)
+        padded[: len(values)] = values
+        for tensor in self.tensors:
+            tensor.set_value(paddle.to_tensor(padded.reshape(tensor.shape)).astype(tensor.dtype))
+
+
+def parts(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int) -> list[Part]:
+    """The values and moments of all parameters as this rank holds them: `model/NAME`, `moment1/NAME`, .."""
+    states = optimizer.state_dict()
+    result = []
+    for one in held:
+        if rank not in one.holders:
+            continue
+        result.append(_part(f"model/{one.name}", one, one.tensors[0]))
+        for moment in MOMENTS:
+            tensor = states[f"{one.key}_{moment}_0"]
+            if moment in _OF_ALL:
+                if one.start == 0:
+                    result.append(Part(f"{moment}/{one.name}", [1], "float32", 0, 1, one.holders, tensor.numpy))
+            else:
+                result.append(_part(f"{moment}/{one.name}", one, tensor))
+    return result
+
+
+def _part(name: str, held: Held, tensor: paddle.Tensor) -> Part:
+    def read() -> np.ndarray:
+        return tensor.astype("float32").numpy().ravel()[: held.stop - held.start]
+
+    return Part(name, held.shape, "float32", held.start, held.stop, held.holders, read)
+
+
+def shapes(held: list[Held]) -> dict[str, list[int]]:
+    """The name and the whole shape of everything that `parts` gives on all ranks together."""
+    expected = {}
+    for one in held:
+        expected[f"model/{one.name}"] = one.shape
+        expected |= {f"{moment}/{one.name}": [1] if moment in _OF_ALL else one.shape for moment in MOMENTS}
+    return expected
+
+
+def load(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int,
+         read: Callable[[str, int, int], np.ndarray]) -> None:
+    """Set everything that this rank holds; read(name, start, stop) gives elements of a tensor, flat."""
+    moments = {}
+    for one in held:
+        values = read(f"model/{one.name}", one.start, one.stop)
+        one.write(values)
+        if rank not in one.holders:
+            continue
+        if one.tensors[0].dtype != paddle.float32:  # the optimizer would make its master of what was rounded
+            optimizer._master_weights[one.key] = paddle.to_tensor(values.reshape(one.shape))
+        for moment in MOMENTS:
+            if moment in _OF_ALL:
+                values = read(f"{moment}/{one.name}", 0, 1)
+            else:
+                values = np.zeros(one.room, np.float32)
+                values[: one.stop - one.start] = read(f"{moment}/{one.name}", one.start, one.stop)
+                values = values.reshape(one.tensors[0].shape)
+            moments[f"{one.key}_{moment}_0"] = paddle.to_tensor(values)
+    optimizer.set_state_dict(moments)
