@@ -145,7 +145,8 @@ def test_the_binding_compiles_links_and_registers_with_the_cpu_wheel(tmp_path):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(tmp_path), NVCC], capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {"vilg_block_sparse_attention", "vilg_packed_attention"}
+    assert set(done.stdout.split()) == {
+        "vilg_block_sparse_attention", "vilg_packed_attention", "vilg_layer_norm", "vilg_gelu"}
 
 
 @pytest.mark.parametrize("architecture", ["80", "90a"])
