@@ -12,8 +12,8 @@ from tests.conftest import png
 from vilg.cli import main
 from vilg.training.jobs import pretrain
 
-COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["generate"], ["caption"],
-            ["bench", "attention"], ["bench", "train"]]
+COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["launch"], ["generate"],
+            ["caption"], ["bench", "attention"], ["bench", "train"]]
 
 
 def run(capsys, *arguments):

@@ -6,6 +6,7 @@ Paddle takes a second to import, so the rooms are imported by the command that n
 import argparse
 import json
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -16,12 +17,12 @@ from vilg.errors import UserError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Bad input is one line on stderr, never a traceback."""
-    options = parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for chatter in ("No ccache found", "Current global rank"):  # Paddle's, at every start, of no use to anyone
         warnings.filterwarnings("ignore", message=chatter)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except UserError as error:
         print(f"vilg: {error}", file=sys.stderr)
         return error.exit_code
@@ -31,7 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vilg: interrupted", file=sys.stderr)
         return 130
-    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """argparse takes the overrides in one row only; here they may stand anywhere between the options."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    if unknown := [word for word in rest if word not in overrides or not hasattr(options, "overrides")]:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if overrides:
+        options.overrides = [*options.overrides, *overrides]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _training(commands, "train-image-tokenizer", "train a VQ-VAE: images <-> grids of codes", _train_image_tokenizer,
               "fleet_configs/emoji_vqvae.yaml")
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
+    _launch(commands)
     _generate(commands)
     _caption(commands)
     _bench(commands)
@@ -117,6 +130,45 @@ def _pretrain(options) -> None:
     from vilg.training.jobs import pretrain
 
     pretrain(settings)
+
+
+def _launch(commands) -> None:
+    command = _command(commands, "launch", "print or start the fleetrun line of every node of a pre-training job",
+                       "vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d\n"
+                       "  vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d --start\n"
+                       "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start", _run_launch)
+    command.add_argument("-c", "--config", type=Path, metavar="FILE", required=True, help="the settings of the run")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--hosts", metavar="A,B", help="the nodes, the first one the master (localhost)")
+    where.add_argument("--hosts-file", type=Path, metavar="FILE", help="a file that names a host a line")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--start", action="store_true",
+                      help="start it, follow its logs, and start it again when a rank dies")
+    what.add_argument("--slurm", action="store_true", help="print a batch script for Slurm; cluster.nodes nodes")
+    what.add_argument("--kubernetes", metavar="IMAGE", help="print a manifest for Kubernetes; cluster.nodes nodes")
+    command.add_argument("--ssh", default="ssh -o BatchMode=yes", metavar="COMMAND",
+                         help="how to reach a host (ssh -o BatchMode=yes)")
+
+
+def _run_launch(options) -> int:
+    from vilg.distributed.launch import lines, manifests
+    from vilg.distributed.launch.supervisor import Supervisor
+
+    settings = config.resolve(config.Pretraining, options.config, options.overrides)
+    job = lines.Job(str(options.config), options.overrides, settings)
+    if options.slurm or options.kubernetes:
+        hosts = [f"node-{number}" for number in range(settings.cluster.nodes or 1)]
+        lines.check(job, hosts)
+        print(manifests.slurm(job) if options.slurm else manifests.kubernetes(job, options.kubernetes), end="")
+        return 0
+    hosts = lines.read_hosts(options.hosts_file) if options.hosts_file else (options.hosts or "localhost").split(",")
+    lines.check(job, hosts)
+    if options.start:
+        return Supervisor(job, hosts, shlex.split(options.ssh)).run()
+    for number, host in enumerate(hosts):
+        print(f"# {host}\n{job.line(len(hosts), str(number), hosts[0])}")
+    return 0
 
 
 def _generate(commands) -> None:

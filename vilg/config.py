@@ -235,6 +235,27 @@ class Distributed:
 
 
 @dataclass
+class Cluster:
+    """The machines of a job, and what the launcher does when something goes wrong; see docs/launch.md."""
+
+    nodes: int = 0  # 0: as many as hosts are named
+    devices_per_node: int = 8
+    master_port: int = 36767  # on the first node
+    environment: dict[str, str] = field(default_factory=dict)  # of every process, such as NCCL's settings
+    restarts: int = 10  # after so many crashes the launcher gives up
+    backoff: float = 10.0  # seconds before the first restart; doubled with each, up to 16 times
+    stall_timeout: float = 1800.0  # seconds without a step after which a run counts as hanging
+
+    def __post_init__(self):
+        require(self.nodes >= 0, f"cluster.nodes={self.nodes}: must not be negative")
+        require(self.devices_per_node > 0, f"cluster.devices_per_node={self.devices_per_node}: must be positive")
+        require(0 < self.master_port < 65536, f"cluster.master_port={self.master_port}: must be a port")
+        require(self.restarts >= 0, f"cluster.restarts={self.restarts}: must not be negative")
+        require(self.backoff >= 0, f"cluster.backoff={self.backoff}: must not be negative")
+        require(self.stall_timeout > 0, f"cluster.stall_timeout={self.stall_timeout}: must be positive")
+
+
+@dataclass
 class Pretraining:
     """Everything that `vilg pretrain` is told."""
 
@@ -248,6 +269,7 @@ class Pretraining:
     loss: LossWeights = field(default_factory=LossWeights)
     train: Train = field(default_factory=Train)
     distributed: Distributed = field(default_factory=Distributed)
+    cluster: Cluster = field(default_factory=Cluster)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     resume: str = "none"  # none | auto | the path of a checkpoint
 

@@ -3,8 +3,8 @@
 Paddle's CPU wheel is several times slower than the machine without these; docs/performance.md has what each gave.
 A variable that the user has set wins. Nothing here changes a result by more than rounding.
 
-Child processes inherit what is set here, the number of threads too: a program that starts fleetrun must not import
-vilg before.
+Child processes would inherit what is set here, the number of threads too; a program that starts fleetrun gives it
+`environment_before()` instead.
 """
 
 import ctypes
@@ -12,22 +12,35 @@ import os
 from importlib import metadata
 from pathlib import Path
 
+_set_here: set[str] = set()
+
 _MALLOC_TRIM_THRESHOLD, _MALLOC_TOP_PAD, _MALLOC_MMAP_MAX = -1, -2, -4  # malloc.h, glibc
 
 
 def prepare() -> None:
     """Set what is not set yet. Safe to call twice; of no use once Paddle is imported."""
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Paddle's notes on sockets and flags are of no use to a user
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads_for_this_process()))
+    _set("GLOG_minloglevel", "1")  # Paddle's notes on sockets and flags are of no use to a user
+    _set("OMP_NUM_THREADS", str(threads_for_this_process()))
     mkl_path = mkl_path_for(_cpu_vendor_and_flags())
     if mkl_path is not None:
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", mkl_path)
+        _set("MKL_DEBUG_CPU_TYPE", mkl_path)
     if not any(name.startswith("MALLOC_") for name in os.environ):
         keep_freed_memory()
     if not _has_gpu_wheel():
         # Views of strides are copied element by element once a CPU kernel needs them: a transposition takes 40 times
         # as long as with the older kernel that moves the data at once.
-        os.environ.setdefault("FLAGS_use_stride_kernel", "0")
+        _set("FLAGS_use_stride_kernel", "0")
+
+
+def environment_before() -> dict[str, str]:
+    """The environment as the user gave it, for processes that shall choose for themselves."""
+    return {name: value for name, value in os.environ.items() if name not in _set_here}
+
+
+def _set(name: str, value: str) -> None:
+    if name not in os.environ:
+        os.environ[name] = value
+        _set_here.add(name)
 
 
 def threads_for_this_process() -> int:

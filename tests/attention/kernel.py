@@ -103,6 +103,15 @@ def error(ours: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> float:
     return max(np.abs(ours[name] - exact[name]).max() / np.abs(exact[name]).max() for name in GRADIENTS)
 
 
+def tolerance(visible: np.ndarray) -> float:
+    """What `error` may be in fp32.
+
+    The gradient of a row that sees only itself is a difference of equal numbers, nought but for their rounding; if most
+    rows are such (a window of one), those numbers are 20 to 60 times the largest gradient that is left.
+    """
+    return 1e-4 if (visible.sum(1) == 1).any() else 1e-5
+
+
 def visible_in(tiles: Tiles) -> np.ndarray:
     """bool [S, S] read back from the tiles by query: what the kernel is told."""
     seen = np.zeros([len(tiles.order)] * 2, bool)

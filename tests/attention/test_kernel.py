@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.attention.kernel import GRADIENTS, Inputs, compiled, error, formulas, library
+from tests.attention.kernel import GRADIENTS, Inputs, compiled, error, formulas, library, tolerance
 from vilg.attention.layout import build
 from vilg.attention.patterns import DIRECTIONS, PATTERNS
 
@@ -27,7 +27,8 @@ def of_layout(layout, size=32, heads=1, batch=1, seed=0):
 def test_any_shape(case, text, height, width, kernel, size, heads, batch, threads):
     layout = build(*case, text, (height, width), kernel)
     inputs, packed = of_layout(layout, size, heads, batch)
-    assert error(compiled(inputs, packed, threads), formulas(inputs, layout.visible())) < 1e-5
+    visible = layout.visible()
+    assert error(compiled(inputs, packed, threads), formulas(inputs, visible)) < tolerance(visible)
 
 
 @pytest.mark.parametrize("text", [63, 64, 65])

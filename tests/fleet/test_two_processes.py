@@ -94,7 +94,8 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards):
 
 def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(small, tmp_path):
     """Every rank holds half of the model: drawing and measuring go through all of them too."""
-    sharded = ["distributed.stage=3", "distributed.segment_size=0", "distributed.recompute=block", "train.micro_batch=2"]
+    sharded = ["distributed.stage=3", "distributed.segment_size=0", "distributed.recompute=block",
+               "train.micro_batch=2"]
     often = ["train.measure_every=10", "train.draw_every=10"]
     one = vilg("pretrain", *overrides(tmp_path, "one", "train.measure_every=10"), cwd=tmp_path)
     assert one.returncode == 0, one.stderr

@@ -1,5 +1,6 @@
 """The processes of this job, and the few things they say to each other besides gradients."""
 
+import faulthandler
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ class World:
         # When one rank ends, fleetrun ends the others. Paddle's own handler would then print the report of a crash,
         # below which nobody finds the line that says what was wrong.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGUSR1, file=2)  # the launcher asks a rank that hangs where it stands
         # Both set by fleetrun.
         ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
         self.topology = arrange(settings or config.Distributed(), ranks, on_this_node)

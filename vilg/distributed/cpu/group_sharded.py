@@ -39,8 +39,9 @@ def install() -> None:
 
     # group_sharded_storage.py, _add_param_as_view: `param.cpu()` is the same memory here, and the next line frees it.
     # The class's own way for parameters on the host, convert_gpu=False, does without.
-    if not hasattr(group_sharded_storage.ParamStorage.add_rank_params, "on_host"):
-        group_sharded_storage.ParamStorage.add_rank_params = _on_host(group_sharded_storage.ParamStorage.add_rank_params)
+    storage = group_sharded_storage.ParamStorage
+    if not hasattr(storage.add_rank_params, "on_host"):
+        storage.add_rank_params = _on_host(storage.add_rank_params)
 
     # group_sharded_stage3.py, _device2cpu: `.cpu()` is the same memory again, and is freed.
     group_sharded_stage3._device2cpu = _device_to_host

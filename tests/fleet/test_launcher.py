@@ -1,0 +1,134 @@
+"""`vilg launch --start` on real processes: follows, stops, starts again, and leaves nothing behind."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from tests.conftest import small_overrides
+from tests.processes import ROOT, metrics, running, started
+from vilg import checkpoint, config
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+
+
+@contextmanager
+def launched(folder, name, *more):
+    """The launcher over a run of 20 steps of two ranks, slowed down by measuring after each."""
+    settings = config.resolve(config.Pretraining, None, small_overrides(folder))
+    config.save(settings, folder / "small.yaml")
+    command = [sys.executable, "-m", "vilg.cli", "launch", "-c", str(folder / "small.yaml"), "--start",
+               f"run.name={name}", "cluster.devices_per_node=2", "cluster.backoff=0.1", "train.steps=20",
+               "train.measure_every=1", "checkpoint.every_steps=4", *more]
+    with started(command, ROOT) as launcher:
+        yield launcher
+    deadline = time.time() + 30
+    while running(f"run.name={name}") and time.time() < deadline:
+        time.sleep(0.1)
+    assert not running(f"run.name={name}"), "processes were left behind"
+
+
+def ranks(name):
+    """The processes that train, and nothing that started them."""
+    return [pid for pid in running(f"run.name={name}")
+            if not {pid} & {*running(f"run.name={name}", "--log_dir"), *running(f"run.name={name}", "launch")}]
+
+
+def wait_for(launcher, run, steps, name):
+    """Until the run has recorded so many steps; returns its ranks."""
+    while not ((run / "metrics.jsonl").exists() and len(metrics(run)) >= steps and len(ranks(name)) == 2):
+        time.sleep(0.05)
+        assert launcher.poll() is None, launcher.communicate()
+    return ranks(name)
+
+
+def losses(run):
+    lines = metrics(run)
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    return np.array([[line["loss"], line["loss_t2i"], line["loss_i2t"], line["grad_norm"]] for line in lines])
+
+
+@pytest.fixture
+def undisturbed(small, tmp_path):
+    with launched(tmp_path, "undisturbed") as launcher:
+        out, err = launcher.communicate(timeout=100)
+    assert launcher.returncode == 0, out + err
+    assert "[rank 0] " in out and "undisturbed: 20/20" in out
+    return losses(tmp_path / "runs" / "undisturbed")
+
+
+def test_a_killed_rank_is_named_and_the_run_ends_as_if_nothing_had_been(undisturbed, tmp_path):
+    run = tmp_path / "runs" / "killed"
+    with launched(tmp_path, "killed") as launcher:
+        os.kill(wait_for(launcher, run, 6, "killed")[1], signal.SIGKILL)
+        out, err = launcher.communicate(timeout=150)
+    assert launcher.returncode == 0, out + err
+    assert "was killed: it wrote nothing about an error" in err
+    assert "starting again" in err and "resumed" in out
+    assert (losses(run) == undisturbed).all()
+
+
+def test_a_job_that_always_dies_is_given_up(small, tmp_path):
+    """A file in the place of the checkpoints is bad input: it is not tried again at all. Kills are, up to a limit."""
+    with launched(tmp_path, "hopeless", "cluster.restarts=1") as launcher:
+        for _ in range(2):
+            pids = wait_for(launcher, tmp_path / "runs" / "hopeless", 1, "hopeless")
+            os.kill(pids[0], signal.SIGKILL)
+            while set(pids) & set(ranks("hopeless")):
+                time.sleep(0.05)
+        out, err = launcher.communicate(timeout=100)
+    assert launcher.returncode == 1 and "given up after 1 restarts" in err, out + err
+
+    with launched(tmp_path, "missing", "text.vocab=nowhere.txt") as launcher:
+        out, err = launcher.communicate(timeout=100)
+    assert launcher.returncode == 1 and "nowhere.txt" in err and "starting again" not in err, out + err
+
+
+def test_sigterm_to_the_launcher_saves_and_ends_well(small, tmp_path):
+    run = tmp_path / "runs" / "ended"
+    with launched(tmp_path, "ended", "checkpoint.every_steps=1000") as launcher:
+        wait_for(launcher, run, 3, "ended")
+        launcher.send_signal(signal.SIGTERM)
+        out, err = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, out + err
+    steps = len(metrics(run))
+    assert 3 <= steps < 20
+    assert [path.name for path in checkpoint.checkpoints_in(run / "checkpoints")] == [checkpoint.directory_of(steps)]
+
+
+def test_a_rank_that_hangs_is_shown_with_the_stacks_and_treated_as_dead(undisturbed, tmp_path):
+    run = tmp_path / "runs" / "hanging"
+    with launched(tmp_path, "hanging", "cluster.stall_timeout=8") as launcher:
+        os.kill(wait_for(launcher, run, 6, "hanging")[1], signal.SIGSTOP)
+        out, err = launcher.communicate(timeout=150)
+    assert launcher.returncode == 0, out + err
+    assert "no step for" in err and "most recent call first" in out  # faulthandler's words
+    assert (losses(run) == undisturbed).all()
+
+
+def test_when_the_launcher_is_killed_everything_ends(small, tmp_path):
+    with launched(tmp_path, "orphans") as launcher:
+        wait_for(launcher, tmp_path / "runs" / "orphans", 2, "orphans")
+        launcher.kill()
+
+
+def test_two_hosts_over_something_like_ssh(undisturbed, tmp_path):
+    """Both are this machine; the ranks of the second one are killed, and its name is in the log."""
+    shell = tmp_path / "ssh"
+    shell.write_text('#!/bin/bash\necho "$1" >> "$(dirname "$0")/reached"\nexec bash -c "$2"\n')
+    shell.chmod(0o755)
+    run = tmp_path / "runs" / "far"
+    with launched(tmp_path, "far", "--hosts", "127.0.0.1,127.0.0.2", "--ssh", str(shell),
+                  "cluster.devices_per_node=1") as launcher:
+        pids = wait_for(launcher, run, 6, "far")
+        second = [pid for pid in pids if b"PADDLE_TRAINER_ID=1" in open(f"/proc/{pid}/environ", "rb").read()]
+        os.kill(second[0], signal.SIGKILL)
+        out, err = launcher.communicate(timeout=150)
+    assert launcher.returncode == 0, out + err
+    assert (tmp_path / "reached").read_text().split() == ["127.0.0.1", "127.0.0.2"] * 2
+    assert "127.0.0.2 rank 1 was killed" in err and "[127.0.0.1 rank 0] " in out
+    assert np.abs(losses(run) - undisturbed)[:, :3].max() < 1e-5

@@ -1,0 +1,1 @@
+"""Starting a job on its nodes, and starting it again."""

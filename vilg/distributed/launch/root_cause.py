@@ -1,0 +1,48 @@
+"""Why a job died: the error of the rank that died first, not those of the ranks that lost it."""
+
+from dataclasses import dataclass
+
+# What a rank says when another one has gone: gloo, NCCL, and the store through which ranks meet.
+_SECONDARY = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe",
+              "Socket closed", "Timed out waiting", "NCCL error", "ncclSystemError", "ncclRemoteError",
+              "TCPStore", "gloo/transport")
+_BAD_INPUT = "vilg: "
+
+
+@dataclass(frozen=True)
+class Death:
+    """A rank that has ended, and the last lines that it wrote."""
+
+    where: str
+    lines: list[str]
+
+    @property
+    def error(self) -> list[str]:
+        """From the last traceback on, or vilg's one line; nothing if it was killed."""
+        for start in range(len(self.lines) - 1, -1, -1):
+            if self.lines[start].startswith(("Traceback (most recent call last)", _BAD_INPUT)):
+                return self.lines[start:]
+        return []
+
+    @property
+    def secondary(self) -> bool:
+        return any(word in line for line in self.error for word in _SECONDARY)
+
+    @property
+    def bad_input(self) -> bool:
+        """Whether trying again would end in the same way."""
+        return bool(self.error) and self.error[0].startswith(_BAD_INPUT)
+
+
+def first_cause(deaths: list[Death]) -> Death | None:
+    """Of the dead, in the order in which they died, the first whose error is its own."""
+    own = [death for death in deaths if not death.secondary]
+    return (own or deaths or [None])[0]
+
+
+def describe(death: Death | None) -> str:
+    if death is None:
+        return "a node was lost before any of its ranks said why"
+    if not death.error:
+        return f"{death.where} was killed: it wrote nothing about an error"
+    return f"{death.where}:\n" + "\n".join(f"    {line}" for line in death.error)

@@ -1,0 +1,194 @@
+"""Runs a job on all its nodes, and starts it again from its newest checkpoint when a rank has died.
+
+fleetrun does not restart a failed worker; and where a peer has died, the others of a job wait for it.
+"""
+
+import json
+import logging
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vilg import runtime
+from vilg.distributed.launch.lines import Job
+from vilg.distributed.launch.root_cause import Death, describe, first_cause
+
+log = logging.getLogger(__name__)
+
+_KEPT = 200  # lines of each rank
+_STACKS = 5.0  # seconds for the ranks to write where they stand
+_GRACE = 30.0  # seconds for a node to end
+
+
+class Remote:
+    """A node's process (node.py) on a host, on this machine or over ssh."""
+
+    def __init__(self, number: int, host: str, command: list[str], ssh: list[str], events: queue.Queue):
+        self.number, self.host, self.code = number, host, None
+        line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(command)}"
+        start = ["bash", "-c", line] if host == "localhost" else [*ssh, host, line]
+        self._process = subprocess.Popen(start, env=runtime.environment_before(), text=True, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+
+    def order(self, word: str) -> None:
+        try:
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it has ended, and its last event says so
+
+    def end(self) -> None:
+        """The end of its input tells the node to end everything."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _listen(self, events: queue.Queue) -> None:
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            # What is no event comes from ssh, or from a Python that could not start.
+            events.put((self, event if isinstance(event, dict) else {"log": None, "line": line.rstrip()}))
+        events.put((self, {"code": self._process.wait() or 1}))
+
+
+class Supervisor:
+    def __init__(self, job: Job, hosts: list[str], ssh: list[str]):
+        self.job, self.hosts, self.ssh = job, hosts, ssh
+        self._asked_to_stop = False
+
+    def run(self) -> int:
+        """The exit code: 0 once the run is done, or has been saved after a SIGTERM."""
+        cluster = self.job.settings.cluster
+        with self._until_sigterm():
+            for attempt in range(cluster.restarts + 1):
+                code, cause = self._attempt(attempt)
+                if code == 0:
+                    return 0
+                log.error("attempt %d: %s", attempt + 1, describe(cause))
+                if self._asked_to_stop:
+                    return 128 + signal.SIGTERM
+                if cause is not None and cause.bad_input:
+                    return 1  # it would only end in the same way again
+                if attempt < cluster.restarts:
+                    self._pause(min(2**attempt, 16) * cluster.backoff)
+        log.error("given up after %d restarts (cluster.restarts)", cluster.restarts)
+        return 1
+
+    def _attempt(self, number: int) -> tuple[int, Death | None]:
+        """One life of the job: its exit code, and what ended it."""
+        events: queue.Queue = queue.Queue()
+        nodes = [Remote(node, host, self._command(node, number), self.ssh, events)
+                 for node, host in enumerate(self.hosts)]
+        life = _Life(self.job.settings.cluster.devices_per_node, len(nodes) > 1)
+        told_to_stop, ends_at = False, None
+        try:
+            while True:
+                if self._asked_to_stop and not told_to_stop:
+                    log.info("SIGTERM: the ranks finish their step and save it")
+                    told_to_stop = True
+                    for node in nodes:
+                        node.order("stop")
+                if ends_at is not None and time.monotonic() > ends_at:
+                    return 1, life.stalled
+                try:
+                    node, event = events.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                if "stalled" in event and ends_at is None:
+                    ends_at = time.monotonic() + _STACKS
+                    life.stall(event["stalled"])
+                    for one in nodes:
+                        one.order("stacks")
+                elif "code" in event and node.code is None:
+                    node.code = event["code"]
+                    if node.code != 0:
+                        return node.code, life.cause(events, ends_at is not None)
+                    if all(one.code == 0 for one in nodes):
+                        return 0, None
+                else:
+                    life.note(node, event)
+        finally:
+            for node in nodes:
+                node.end()
+
+    def _command(self, node: int, attempt: int) -> list[str]:
+        fleetrun = self.job.fleetrun(len(self.hosts), str(node), self.hosts[0], attempt)
+        return ["env", *self.job.environment(), sys.executable, "-m", "vilg.distributed.launch.node",
+                f"{self.job.folder}/log/node-{node}", str(self.job.folder / "metrics.jsonl"),
+                str(self.job.settings.cluster.stall_timeout), sys.executable, "-m", "paddle.distributed.launch",
+                *fleetrun[1:]]
+
+    def _pause(self, seconds: float) -> None:
+        log.info("starting again in %.0f seconds, from the newest checkpoint that can be trusted", seconds)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._asked_to_stop:
+            time.sleep(0.05)
+
+    @contextmanager
+    def _until_sigterm(self) -> Iterator[None]:
+        def ask(*_):
+            self._asked_to_stop = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Life:
+    """What the ranks of one attempt have written, and which of them have died."""
+
+    def __init__(self, devices: int, many: bool):
+        self._devices, self._many = devices, many
+        self._lines: dict[str, deque[str]] = {}
+        self._dead: list[str] = []
+        self.stalled: Death | None = None
+
+    def note(self, node: Remote, event: dict) -> None:
+        if "died" in event:
+            self._dead.append(self._where(node, event["died"]))
+        elif "log" in event:
+            where = self._where(node, event["log"])
+            self._lines.setdefault(where, deque(maxlen=_KEPT)).append(event["line"])
+            print(f"[{where}] {event['line']}", flush=True)
+
+    def stall(self, seconds: float) -> None:
+        log.error("no step for %d seconds; this is where the ranks stand:", seconds)
+        self.stalled = Death("the job", ["Traceback (most recent call last)",
+                                         f"no step for {seconds} seconds; the stacks of all ranks are in the log"])
+
+    def cause(self, events: queue.Queue, stalled: bool) -> Death | None:
+        """Why it has died; what else the nodes have said by now counts too."""
+        if stalled:
+            return self.stalled
+        while not events.empty():
+            node, event = events.get()
+            self.note(node, event)
+        dead = [Death(where, list(self._lines.get(where, []))) for where in self._dead]
+        silent = [Death(where, list(lines)) for where, lines in self._lines.items() if where not in self._dead]
+        return first_cause(dead) or first_cause([one for one in silent if one.error])
+
+    def _where(self, node: Remote, rank: int | None) -> str:
+        if rank is None:
+            return node.host
+        number = node.number * self._devices + rank
+        return f"{node.host} rank {number}" if self._many else f"rank {number}"
