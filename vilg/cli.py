@@ -167,7 +167,7 @@ def _run_launch(options) -> int:
     if options.start:
         return Supervisor(job, hosts, shlex.split(options.ssh)).run()
     for number, host in enumerate(hosts):
-        print(f"# {host}\n{job.line(len(hosts), str(number), hosts[0])}")
+        print(f"# {host}\n{job.line(len(hosts), str(number), hosts[0], host)}")
     return 0
 
 

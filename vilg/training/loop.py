@@ -56,14 +56,16 @@ class Loop:
                     self._save_on_sigterm()
                     break
                 metrics = self._train_step(batches)
-                if self._due(self.settings.checkpoint.every_steps, last):
-                    self._save()
                 if self._due(train.measure_every, last):
                     metrics.update(self.objective.measure())
                 pictures = self.objective.draw() if self._due(train.draw_every, last) else {}
                 if records:
                     records.metrics(metrics)
                     records.pictures(self.step, pictures)
+                # Last: a run that is killed behind this goes on from here, and must not lack the step's records. Those
+                # of steps behind the checkpoint are dropped.
+                if self._due(self.settings.checkpoint.every_steps, last):
+                    self._save()
                 speed = f"{self.objective.unit}_per_second"
                 progress.advance(loss=metrics["loss"], **{self.objective.unit + "/s": metrics[speed]})
         if records:

@@ -33,7 +33,7 @@ def printed(capsys, *arguments):
 def test_a_line_a_node_with_its_number(capsys):
     lines = printed(capsys, "--hosts", "a,b", "run.name=x").splitlines()
     assert lines[0] == "# a" and lines[2] == "# b"
-    assert shlex.split(lines[3]) == ["fleetrun", "--nnodes", "2", "--master", "a:36767", "--rank", "1",
+    assert shlex.split(lines[3]) == ["fleetrun", "--nnodes", "2", "--master", "a:36767", "--rank", "1", "--host", "b",
                                      "--nproc_per_node", "8", "--log_dir", "runs/x/log/node-1", "tools/pretrain.py",
                                      "-c", BIG, "run.name=x"]
 

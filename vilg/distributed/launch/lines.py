@@ -24,14 +24,15 @@ class Job:
     def folder(self) -> Path:
         return self.settings.run.folder
 
-    def fleetrun(self, nodes: int, node: str, master: str, attempt: int = 0) -> list[str]:
+    def fleetrun(self, nodes: int, node: str, master: str, attempt: int = 0, host: str | None = None) -> list[str]:
         """The command of one node. `node` is its number and `master` the first node's address, both possibly variables
-        of a shell. From the second attempt on it resumes."""
+        of a shell; `host` is under what name the others find it. From the second attempt on it resumes."""
         cluster = self.settings.cluster
         command = ["fleetrun"]
         if nodes > 1:
             # A port of its own for each attempt: the last one's may still be taken.
             command += ["--nnodes", str(nodes), "--master", f"{master}:{cluster.master_port + attempt}", "--rank", node]
+            command += ["--host", host] if host else []
         command += ["--nproc_per_node", str(cluster.devices_per_node), "--log_dir", f"{self.folder}/log/node-{node}",
                     SCRIPT, "-c", self.file, *self.overrides]
         return command + (["resume=auto"] if attempt else [])
@@ -39,10 +40,10 @@ class Job:
     def environment(self) -> list[str]:
         return [f"{name}={value}" for name, value in self.settings.cluster.environment.items()]
 
-    def line(self, nodes: int, node: str, master: str) -> str:
+    def line(self, nodes: int, node: str, master: str, host: str | None = None) -> str:
         """What one types on a node; variables in `node` and `master` stay open to the shell."""
         from_user = {self.file, *self.overrides, *self.environment()}
-        words = [*self.environment(), *self.fleetrun(nodes, node, master)]
+        words = [*self.environment(), *self.fleetrun(nodes, node, master, host=host)]
         return " ".join(shlex.quote(word) if word in from_user or "$" not in word else word for word in words)
 
 

@@ -129,7 +129,7 @@ class Supervisor:
                 node.end()
 
     def _command(self, node: int, attempt: int) -> list[str]:
-        fleetrun = self.job.fleetrun(len(self.hosts), str(node), self.hosts[0], attempt)
+        fleetrun = self.job.fleetrun(len(self.hosts), str(node), self.hosts[0], attempt, self.hosts[node])
         return ["env", *self.job.environment(), sys.executable, "-m", "vilg.distributed.launch.node",
                 f"{self.job.folder}/log/node-{node}", str(self.job.folder / "metrics.jsonl"),
                 str(self.job.settings.cluster.stall_timeout), sys.executable, "-m", "paddle.distributed.launch",

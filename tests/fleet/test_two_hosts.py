@@ -1,0 +1,79 @@
+"""Two nodes that are two hosts: network namespaces joined by a cable (veth), shards inside and replicas across.
+
+Where namespaces are not permitted, the same two fleetruns share this host, and a warning says so.
+"""
+
+import subprocess
+import sys
+import uuid
+import warnings
+
+import numpy as np
+import pytest
+
+from tests.conftest import small_overrides
+from tests.processes import ROOT, metrics, running, started, vilg
+from vilg import checkpoint, config
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+
+ADDRESSES = ("10.213.77.1", "10.213.77.2")
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """(addresses, a command in the place of ssh, settings): two hosts that can be reached."""
+    shell = tmp_path / "ssh"
+    mark = uuid.uuid4().hex[:6]
+    names = [f"vilg-{mark}-{number}" for number in (0, 1)]
+    made = []
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            made.append(name)
+        ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for name, address in zip(names, ADDRESSES, strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        warnings.warn(f"two fleetruns on one host, for network namespaces are not permitted here: {error}",
+                      stacklevel=1)
+        shell.write_text('#!/bin/bash\nexec bash -c "$2"\n')
+        given = (("127.0.0.1", "127.0.0.2"), [])
+    else:
+        cases = "".join(f"{address}) name={name};; " for name, address in zip(names, ADDRESSES, strict=True))
+        shell.write_text(f'#!/bin/bash\ncase "$1" in {cases}esac\nexec ip netns exec "$name" bash -c "$2"\n')
+        given = (ADDRESSES, ["cluster.environment.GLOO_SOCKET_IFNAME=cable"])
+    shell.chmod(0o755)
+    try:
+        yield given[0], str(shell), given[1]
+    finally:
+        for name in made:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_shards_inside_and_replicas_across_train_as_one_process(small, tmp_path, hosts):
+    addresses, shell, environment = hosts
+    config.save(config.resolve(config.Pretraining, None, small_overrides(tmp_path)), tmp_path / "small.yaml")
+    common = ["train.steps=20", "checkpoint.every_steps=10"]
+    one = vilg("pretrain", "-c", str(tmp_path / "small.yaml"), "run.name=one", *common, cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    command = [sys.executable, "-m", "vilg.cli", "launch", "-c", str(tmp_path / "small.yaml"), "--start", "--hosts",
+               ",".join(addresses), "--ssh", shell, "run.name=four", "cluster.devices_per_node=2", "cluster.restarts=0",
+               "train.micro_batch=2", "distributed.stage=3", "distributed.segment_size=0", *environment, *common]
+    with started(command, ROOT) as launcher:
+        out, err = launcher.communicate(timeout=150)
+    assert launcher.returncode == 0, out[-6000:] + err[-3000:]
+    assert f"[{addresses[1]} rank 3] " in out
+    lines = [[[line[key] for key in ("loss_t2i", "loss_i2t")] for line in metrics(tmp_path / "runs" / name)]
+             for name in ("one", "four")]
+    assert len(lines[0]) == len(lines[1]) == 20
+    assert np.abs(np.subtract(*lines)).max() < 1e-5
+    manifest = checkpoint.read_manifest(tmp_path / "runs" / "four" / "checkpoints" / "step-00000020")
+    assert manifest.topology == {"ranks": 4, "shards": 2} and len(manifest.files) == 4
+    assert not running("run.name=four")
