@@ -100,9 +100,19 @@ def test_sigterm_to_the_launcher_saves_and_ends_well(small, tmp_path):
     assert [path.name for path in checkpoint.checkpoints_in(run / "checkpoints")] == [checkpoint.directory_of(steps)]
 
 
+def test_sigterm_before_anything_has_begun_ends_it_at_once(small, tmp_path):
+    with launched(tmp_path, "early") as launcher:
+        while not running("run.name=early", "--log_dir"):  # its nodes are being started
+            time.sleep(0.01)
+        launcher.send_signal(signal.SIGTERM)
+        out, err = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGTERM and "ended; resume=auto" in err, out + err
+    assert not (tmp_path / "runs" / "early" / "metrics.jsonl").exists()
+
+
 def test_a_rank_that_hangs_is_shown_with_the_stacks_and_treated_as_dead(undisturbed, tmp_path):
     run = tmp_path / "runs" / "hanging"
-    with launched(tmp_path, "hanging", "cluster.stall_timeout=8") as launcher:
+    with launched(tmp_path, "hanging", "cluster.stall_timeout=30") as launcher:
         os.kill(wait_for(launcher, run, 6, "hanging")[1], signal.SIGSTOP)
         out, err = launcher.communicate(timeout=150)
     assert launcher.returncode == 0, out + err

@@ -97,7 +97,11 @@ def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -
     try:
         while (code := node.fleetrun.poll()) is None and "end" not in orders:
             while orders and orders[0] != "end":
-                node.signal({"stop": signal.SIGTERM, "stacks": signal.SIGUSR1}[orders.pop(0)])
+                order = orders.pop(0)
+                if order == "stop" and not node.ranks():
+                    orders.append("end")  # nothing has begun that could be saved
+                else:
+                    node.signal({"stop": signal.SIGTERM, "stacks": signal.SIGUSR1}[order])
             _tell(node)
             if _size(progress) != size:
                 size, moved = _size(progress), time.monotonic()

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from vilg import runtime
@@ -78,26 +79,28 @@ class Supervisor:
         cluster = self.job.settings.cluster
         with self._until_sigterm():
             for attempt in range(cluster.restarts + 1):
-                code, cause = self._attempt(attempt)
-                if code == 0:
+                end = self._attempt(attempt)
+                if end.well:
                     return 0
-                log.error("attempt %d: %s", attempt + 1, describe(cause))
+                if not self._asked_to_stop:
+                    log.error("attempt %d: %s", attempt + 1, end.reason)
+                    if end.hopeless:
+                        return 1
+                    if attempt < cluster.restarts:
+                        self._pause(min(2**attempt, 16) * cluster.backoff)
                 if self._asked_to_stop:
+                    log.info("SIGTERM: ended; resume=auto goes on from the newest checkpoint")
                     return 128 + signal.SIGTERM
-                if cause is not None and cause.bad_input:
-                    return 1  # it would only end in the same way again
-                if attempt < cluster.restarts:
-                    self._pause(min(2**attempt, 16) * cluster.backoff)
         log.error("given up after %d restarts (cluster.restarts)", cluster.restarts)
         return 1
 
-    def _attempt(self, number: int) -> tuple[int, Death | None]:
-        """One life of the job: its exit code, and what ended it."""
+    def _attempt(self, number: int) -> "_End":
+        """One life of the job, and how it ended."""
         events: queue.Queue = queue.Queue()
         nodes = [Remote(node, host, self._command(node, number), self.ssh, events)
                  for node, host in enumerate(self.hosts)]
         life = _Life(self.job.settings.cluster.devices_per_node, len(nodes) > 1)
-        told_to_stop, ends_at = False, None
+        told_to_stop, hanging = False, None
         try:
             while True:
                 if self._asked_to_stop and not told_to_stop:
@@ -105,23 +108,24 @@ class Supervisor:
                     told_to_stop = True
                     for node in nodes:
                         node.order("stop")
-                if ends_at is not None and time.monotonic() > ends_at:
-                    return 1, life.stalled
+                if hanging and time.monotonic() > hanging[1]:
+                    return _End(f"no step for {hanging[0]} seconds; the log has the stacks of all ranks")
                 try:
                     node, event = events.get(timeout=0.1)
                 except queue.Empty:
                     continue
-                if "stalled" in event and ends_at is None:
-                    ends_at = time.monotonic() + _STACKS
-                    life.stall(event["stalled"])
+                if "stalled" in event and not hanging:
+                    log.error("no step for %d seconds; this is where the ranks stand:", event["stalled"])
+                    hanging = event["stalled"], time.monotonic() + _STACKS
                     for one in nodes:
                         one.order("stacks")
                 elif "code" in event and node.code is None:
                     node.code = event["code"]
                     if node.code != 0:
-                        return node.code, life.cause(events, ends_at is not None)
+                        cause = life.cause(events)
+                        return _End(describe(cause), hopeless=cause is not None and cause.bad_input)
                     if all(one.code == 0 for one in nodes):
-                        return 0, None
+                        return _End("all ranks are done", well=True)
                 else:
                     life.note(node, event)
         finally:
@@ -154,6 +158,15 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
+@dataclass(frozen=True)
+class _End:
+    """How a life ended: `well`, or `hopeless` if another one would end in the same way."""
+
+    reason: str
+    well: bool = False
+    hopeless: bool = False
+
+
 class _Life:
     """What the ranks of one attempt have written, and which of them have died."""
 
@@ -161,7 +174,6 @@ class _Life:
         self._devices, self._many = devices, many
         self._lines: dict[str, deque[str]] = {}
         self._dead: list[str] = []
-        self.stalled: Death | None = None
 
     def note(self, node: Remote, event: dict) -> None:
         if "died" in event:
@@ -171,15 +183,8 @@ class _Life:
             self._lines.setdefault(where, deque(maxlen=_KEPT)).append(event["line"])
             print(f"[{where}] {event['line']}", flush=True)
 
-    def stall(self, seconds: float) -> None:
-        log.error("no step for %d seconds; this is where the ranks stand:", seconds)
-        self.stalled = Death("the job", ["Traceback (most recent call last)",
-                                         f"no step for {seconds} seconds; the stacks of all ranks are in the log"])
-
-    def cause(self, events: queue.Queue, stalled: bool) -> Death | None:
+    def cause(self, events: queue.Queue) -> Death | None:
         """Why it has died; what else the nodes have said by now counts too."""
-        if stalled:
-            return self.stalled
         while not events.empty():
             node, event = events.get()
             self.note(node, event)
