@@ -45,6 +45,13 @@ def running(*words: str) -> list[int]:
     return sorted(found)
 
 
+def ranks_of(run_name: str) -> list[int]:
+    """The processes that train the run of this name, without those that started them."""
+    word = f"run.name={run_name}"
+    starters = {*running(word, "--log_dir"), *running(word, "launch")}
+    return [process for process in running(word) if process not in starters]
+
+
 def _end(process: subprocess.Popen) -> None:
     """fleetrun puts its workers into sessions of their own and ends them when it gets a SIGTERM itself."""
     if process.poll() is None:

@@ -1,9 +1,13 @@
 """The C interface of the CPU kernel by ctypes, with every buffer poisoned, and the formulas in float64 beside it."""
 
 import ctypes
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 import vilg  # noqa: F401  sets what must be set before the library brings OpenMP in
 from vilg.attention import build
@@ -25,6 +29,17 @@ def library() -> ctypes.CDLL:
         getattr(loaded, f"vilg_attention_{name}_workspace").restype = ctypes.c_int64
     loaded.vilg_attention_isa.restype = loaded.vilg_attention_error.restype = ctypes.c_char_p
     return loaded
+
+
+def run_on(isa: str, program: str) -> None:
+    """Run `program` with the kernels of one instruction set, in a process of its own, for it is chosen once; one that
+    this processor lacks is not here to be tested."""
+    program += "\nfrom tests.attention.kernel import library\nprint(library().vilg_attention_isa().decode())"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
+                          env=os.environ | {"VILG_ATTENTION_ISA": isa})
+    assert done.returncode == 0, done.stderr
+    if isa not in done.stdout.split():
+        pytest.skip(f"this processor has no {isa}")
 
 
 @dataclass

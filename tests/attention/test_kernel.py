@@ -1,15 +1,12 @@
 """The compiled kernel against the formulas in float64: forward and all gradients."""
 
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.attention.kernel import GRADIENTS, Inputs, compiled, error, formulas, library, tolerance
+from tests.attention.kernel import GRADIENTS, Inputs, compiled, error, formulas, library, run_on, tolerance
 from vilg.attention.layout import build
 from vilg.attention.patterns import DIRECTIONS, PATTERNS
 
@@ -109,19 +106,12 @@ def test_one_wrong_bit_is_seen():
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "plain"])
 def test_every_instruction_set(isa):
-    """In a process of its own, for it is chosen once; one that this processor lacks is not here to be tested."""
-    program = ("from tests.attention import test_kernel as t; from tests.attention.kernel import library\n"
-               "print(library().vilg_attention_isa().decode())\n"
-               "for case in t.CASES:\n"
-               "    for size in (32, 64, 80, 96, 128):\n"
-               "        layout = t.build(*case, 21, (9, 7), 5)\n"
-               "        inputs, packed = t.of_layout(layout, size)\n"
-               "        assert t.error(t.compiled(inputs, packed), t.formulas(inputs, layout.visible())) < 1e-5")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
-                          env=os.environ | {"VILG_ATTENTION_ISA": isa})
-    assert done.returncode == 0, done.stderr
-    if isa not in done.stdout.split():
-        pytest.skip(f"this processor has no {isa}")
+    run_on(isa, "from tests.attention import test_kernel as t\n"
+                "for case in t.CASES:\n"
+                "    for size in (32, 64, 80, 96, 128):\n"
+                "        layout = t.build(*case, 21, (9, 7), 5)\n"
+                "        inputs, packed = t.of_layout(layout, size)\n"
+                "        assert t.error(t.compiled(inputs, packed), t.formulas(inputs, layout.visible())) < 1e-5")
 
 
 @pytest.mark.parametrize("damage, message", [

@@ -1,16 +1,13 @@
 """The kernels between the matrix products, by their C interface, beside the formulas in float64."""
 
 import ctypes
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.attention.kernel import library
+from tests.attention.kernel import library, run_on
 
 EPSILON = 1e-5
 
@@ -127,10 +124,4 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("isa", ["avx2", "plain"])
 def test_narrower_instruction_sets(isa):
-    program = ("from tests.attention import test_rows as t\nt.check_layer_norm(77, 80, 0); t.check_gelu(8211, 0)\n"
-               "print(t.library().vilg_attention_isa().decode())")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
-                          env=os.environ | {"VILG_ATTENTION_ISA": isa})
-    assert done.returncode == 0, done.stderr
-    if isa not in done.stdout.split():
-        pytest.skip(f"this processor has no {isa}")
+    run_on(isa, "from tests.attention import test_rows as t\nt.check_layer_norm(77, 80, 0); t.check_gelu(8211, 0)")

@@ -93,8 +93,7 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
     checkpoint.save(out, world, engine.state(), STEPS, STEPS * BATCH, {}, {}, 1)
     out.joinpath(f"rank-{world.rank}.json").write_text(json.dumps({
-        "lines": lines, "total": total, "held": last, "while_computing": len(while_computing),
-        "unsplit": sum(p.size for p in model.parameters() if hasattr(p, "unslice"))}))
+        "lines": lines, "total": total, "held": last, "while_computing": len(while_computing)}))
 
 
 if __name__ == "__main__":

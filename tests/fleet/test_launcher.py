@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import small_overrides
-from tests.processes import ROOT, metrics, running, started
+from tests.processes import ROOT, metrics, ranks_of, running, started
 from vilg import checkpoint, config
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
@@ -32,18 +32,12 @@ def launched(folder, name, *more):
     assert not running(f"run.name={name}"), "processes were left behind"
 
 
-def ranks(name):
-    """The processes that train, and nothing that started them."""
-    return [pid for pid in running(f"run.name={name}")
-            if not {pid} & {*running(f"run.name={name}", "--log_dir"), *running(f"run.name={name}", "launch")}]
-
-
 def wait_for(launcher, run, steps, name):
     """Until the run has recorded so many steps; returns its ranks."""
-    while not ((run / "metrics.jsonl").exists() and len(metrics(run)) >= steps and len(ranks(name)) == 2):
+    while not ((run / "metrics.jsonl").exists() and len(metrics(run)) >= steps and len(ranks_of(name)) == 2):
         time.sleep(0.05)
         assert launcher.poll() is None, launcher.communicate()
-    return ranks(name)
+    return ranks_of(name)
 
 
 def losses(run):
@@ -78,7 +72,7 @@ def test_a_job_that_always_dies_is_given_up(small, tmp_path):
         for _ in range(2):
             pids = wait_for(launcher, tmp_path / "runs" / "hopeless", 1, "hopeless")
             os.kill(pids[0], signal.SIGKILL)
-            while set(pids) & set(ranks("hopeless")):
+            while set(pids) & set(ranks_of("hopeless")):
                 time.sleep(0.05)
         out, err = launcher.communicate(timeout=100)
     assert launcher.returncode == 1 and "given up after 1 restarts" in err, out + err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import pair, small_overrides, write_shard
-from tests.processes import fleetrun, fleetrun_command, metrics, running, started, vilg
+from tests.processes import fleetrun, fleetrun_command, metrics, ranks_of, running, started, vilg
 from vilg import checkpoint
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
@@ -133,8 +133,7 @@ def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path
         while not (file.exists() and len(file.read_text().splitlines()) >= 3):
             time.sleep(0.05)
             assert process.poll() is None, process.stderr.read()
-        fleetrun_itself = running("run.name=ended", "--log_dir")
-        ranks = [pid for pid in running("run.name=ended") if pid not in fleetrun_itself]
+        ranks = ranks_of("ended")
         assert len(ranks) == 2
         os.kill(ranks[1], signal.SIGTERM)
         assert process.wait(timeout=60) == 0
