@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _training(commands, "train-image-tokenizer", "train a VQ-VAE: images <-> grids of codes", _train_image_tokenizer,
               "fleet_configs/emoji_vqvae.yaml")
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
+    _plan(commands)
     _launch(commands)
     _generate(commands)
     _caption(commands)
@@ -130,6 +131,33 @@ def _pretrain(options) -> None:
     from vilg.training.jobs import pretrain
 
     pretrain(settings)
+
+
+def _plan(commands) -> None:
+    command = _command(commands, "plan", "memory, traffic and time of a pre-training job, before anything runs",
+                       "vilg plan -c fleet_configs/10b.yaml cluster.nodes=4\n"
+                       "  vilg plan -c fleet_configs/lite.yaml cluster.device_memory=40 --json", _run_plan)
+    command.add_argument("-c", "--config", type=Path, metavar="FILE", help="the settings of the run")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
+    command.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
+                         help="of cluster.device_tflops that the devices reach (0.4)")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _run_plan(options) -> int:
+    settings = config.resolve(config.Pretraining, options.config, options.overrides)
+    from vilg.plan import advice, estimate, reading, report
+
+    sizes = reading.of_files(settings)
+    plan = estimate.estimate(settings, sizes, options.utilisation)
+    better = None if plan.fits else advice.cheapest(settings, sizes, options.utilisation)
+    if options.json:
+        print(json.dumps(plan.as_tree() | {"instead": better and {"overrides": better[0], **better[1].as_tree()}}))
+    else:
+        print(report.report(plan))
+        if not plan.fits:
+            print("\n" + report.instead(better))
+    return 0 if plan.fits else 1
 
 
 def _launch(commands) -> None:

@@ -245,6 +245,9 @@ class Cluster:
     restarts: int = 10  # after so many crashes the launcher gives up
     backoff: float = 10.0  # seconds before the first restart; doubled with each, up to 16 times
     stall_timeout: float = 1800.0  # seconds without a step after which a run counts as hanging
+    device_memory: float = 80.0  # GB of 10^9 bytes, as `vilg plan` compares them
+    host_memory: float = 1000.0  # GB of a node
+    device_tflops: float = 312.0  # of a device in the numbers it computes with; an A100 has 312 in 16 bits, dense
 
     def __post_init__(self):
         require(self.nodes >= 0, f"cluster.nodes={self.nodes}: must not be negative")
@@ -252,7 +255,8 @@ class Cluster:
         require(0 < self.master_port < 65536, f"cluster.master_port={self.master_port}: must be a port")
         require(self.restarts >= 0, f"cluster.restarts={self.restarts}: must not be negative")
         require(self.backoff >= 0, f"cluster.backoff={self.backoff}: must not be negative")
-        require(self.stall_timeout > 0, f"cluster.stall_timeout={self.stall_timeout}: must be positive")
+        for name in ("stall_timeout", "device_memory", "host_memory", "device_tflops"):
+            require(getattr(self, name) > 0, f"cluster.{name}={getattr(self, name)}: must be positive")
 
 
 @dataclass

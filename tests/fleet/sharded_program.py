@@ -7,6 +7,7 @@ Writes OUT_FOLDER/rank-N.json, and the model as a checkpoint, which any number o
 
 import json
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 import vilg  # noqa: F401
 import paddle
 import paddle.distributed as dist
+from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_storage import GradStorage
 
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS
@@ -41,17 +44,25 @@ def losses(text, image, model):
         yield direction, summed_nll(model(direction, text, image), *targets(direction, text, image, WORDS))
 
 
-def counting(calls: list[str]) -> None:
-    """Note each collective that sends tensors."""
-    def counted(name, real):
-        def call(*arguments, **options):
-            calls.append(name)
-            return real(*arguments, **options)
+def counting(sent: Counter) -> None:
+    """Add up the elements of each collective that sends tensors: {(kind, members of the group): elements}."""
+    def counted(kind, real):
+        def call(tensor, *arguments, **options):
+            group = options.get("group")
+            sent[f"{kind} {group.nranks if group else dist.get_world_size()}"] += tensor.size
+            return real(tensor, *arguments, **options)
 
         return call
 
-    for name in ("all_reduce", "reduce", "broadcast"):
-        setattr(dist, name, counted(name, getattr(dist, name)))
+    for kind in ("all_reduce", "reduce", "broadcast"):
+        setattr(dist, kind, counted(kind, getattr(dist, kind)))
+    gather = group_sharded_stage3._all_gather
+
+    def counted_gather(tensor, buffer_size, group):
+        sent[f"all_gather {group.nranks}"] += buffer_size
+        return gather(tensor, buffer_size, group)
+
+    group_sharded_stage3._all_gather = counted_gather
 
 
 def elements(tensors) -> int:
@@ -59,41 +70,50 @@ def elements(tensors) -> int:
 
 
 def held(engine, model) -> dict[str, int]:
-    """Elements that this rank really has between the last backward pass and the update."""
-    parameters = list(model.parameters())
+    """Elements that this rank really has between the last backward pass and the update, padding included."""
+    parameters, stage = list(model.parameters()), engine.stage
+    buffers = [storage.buffer for of_type in getattr(stage.optimizer, "param_storages", {}).values()
+               for storage in of_type.values()]
+    whole = [storage.buffer for storage in getattr(stage.model, "_grad_storages", {}).values()
+             if isinstance(storage, GradStorage)]
+    with_own = [one for one in parameters if one._is_initialized() and not (whole and one.grad is not None)]
     return {
-        "parameters": elements([*parameters, *(getattr(one, "fw_storage", None) for one in parameters)]),
-        "gradients": elements([*(one.grad for one in parameters if one._is_initialized()),
+        "parameters": elements([*(buffers or parameters), *(getattr(one, "fw_storage", None) for one in parameters)]),
+        "masters": elements(getattr(one, "master_weight", None) for one in parameters),
+        "gradients": elements([*whole, *(one.grad for one in with_own),
                                *(getattr(one, "bw_storage", None) for one in parameters)]),
         "moments": elements(value for name, value in engine._optimizer.state_dict().items() if "_moment" in name),
     }
 
 
 def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
-    world, calls = World(settings), []
+    world, sent = World(settings), Counter()
     paddle.seed(3)
     model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3), WORDS, CODES, TEXT, GRID)
     total = elements(model.parameters())
     engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.clip, settings)
-    counting(calls)
+    counting(sent)
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
     factors = {name: world.ranks / count for name, count in counts.items()}
     share = BATCH // world.ranks // accumulation
     lines = []
     for text, image in batches():
-        sums, before = dict.fromkeys(DIRECTIONS, 0.0), len(calls)
+        sums = dict.fromkeys(DIRECTIONS, 0.0)
+        sent.clear()
         for micro in range(accumulation):
             rows = slice((micro * world.ranks + world.rank) * share, (micro * world.ranks + world.rank + 1) * share)
             mine = partial(losses, paddle.to_tensor(text[rows]), paddle.to_tensor(image[rows]))
             for name, value in engine.micro_step(mine, factors).items():
                 sums[name] += value / counts[name]
-        while_computing = calls[before:]
+        while_computing = sum(sent.values())
         last = held(engine, model)
         norm = engine.step(TRAIN.lr)
+        in_a_step = dict(sent)
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
     checkpoint.save(out, world, engine.state(), STEPS, STEPS * BATCH, {}, {}, 1)
     out.joinpath(f"rank-{world.rank}.json").write_text(json.dumps({
-        "lines": lines, "total": total, "held": last, "while_computing": len(while_computing)}))
+        "lines": lines, "total": total, "held": last, "while_computing": while_computing,
+        "sent": in_a_step, "shapes": {name: one.shape for name, one in model.named_parameters()}}))
 
 
 if __name__ == "__main__":

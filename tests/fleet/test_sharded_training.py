@@ -2,17 +2,22 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.processes import ROOT, run
-from vilg import checkpoint
+from vilg import checkpoint, config
+from vilg.distributed.topology import Topology, arrange
+from vilg.plan.states import states
+from vilg.plan.traffic import collectives
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(200)]
 
 PROGRAM = ROOT / "tests" / "fleet" / "sharded_program.py"
+FP32 = 4  # bytes
 SPLIT = {"segment_size": 0}  # at Paddle's 2^20 stage 3 would leave this model whole
 
 
@@ -53,9 +58,30 @@ def check(alone, out, ranks):
         assert difference.max() < 1e-4, name
 
 
-def share(ranks, what):
-    """The largest share of the model that any rank holds."""
-    return max(rank["held"][what] for rank in ranks) / ranks[0]["total"]
+def check_memory(ranks: list[dict], settings: config.Distributed, topology: Topology):
+    """Every rank holds what `vilg plan` says, to the last element."""
+    planned = states(list(ranks[0]["shapes"].values()), settings, topology.shards, FP32)
+    for number, rank in enumerate(ranks):
+        plan, held = planned[number % topology.shards], {name: FP32 * size for name, size in rank["held"].items()}
+        assert held["moments"] == plan.moments + plan.host_moments
+        if settings.offload:  # before the update, when the gradients of whole parameters are still on the device
+            assert held["masters"] == plan.host_masters
+            assert held["gradients"] == plan.gradients + plan.host_gradients - plan.parameters
+        else:
+            assert held["parameters"] == plan.parameters and held["gradients"] == plan.gradients
+
+
+def check_traffic(ranks: list[dict], settings: config.Distributed, topology: Topology, accumulation: int):
+    """A step sends what `vilg plan` says; a few numbers for the norm come on top."""
+    planned, sent = Counter(), Counter()
+    for one in collectives(ranks[0]["shapes"], settings, topology, accumulation, FP32):
+        members = topology.shards if one.over == "shards" else topology.replicas
+        if members > 1:
+            planned[f"{one.kind} {members}"] += one.elements
+    for rank in ranks:
+        sent.update(rank["sent"])
+    assert sent.keys() == planned.keys() | {f"all_reduce {topology.shards}"}
+    assert all(0 <= sent[kind] / len(ranks) - planned[kind] <= 2 for kind in sent), (sent, planned)
 
 
 CASES = {
@@ -78,10 +104,14 @@ def test_sharded_training_is_training(alone, tmp_path, case):
     processes, settings, accumulation = CASES[case]
     ranks = train(tmp_path / "out", processes, settings, accumulation)
     check(alone, tmp_path / "out", ranks)
+    distributed = config.Distributed(**settings)
+    topology = arrange(distributed, processes, processes)
+    check_memory(ranks, distributed, topology)
+    check_traffic(ranks, distributed, topology, accumulation)
+    largest = {what: max(rank["held"][what] for rank in ranks) / ranks[0]["total"] for what in ranks[0]["held"]}
     half, whole = pytest.approx(0.5, abs=0.02), pytest.approx(1, abs=0.02)
-    stage = settings["stage"]
-    assert share(ranks, "moments") == pytest.approx(1, abs=0.04)  # two of each parameter
-    assert share(ranks, "gradients") == (half if stage >= 2 else whole)
-    assert share(ranks, "parameters") == (half if stage == 3 else whole)
-    if stage == 1:
+    assert largest["moments"] == pytest.approx(1, abs=0.04)  # two of each parameter
+    assert largest["gradients"] == (half if distributed.stage >= 2 else whole)
+    assert largest["parameters"] == (half if distributed.stage == 3 else whole)
+    if distributed.stage == 1:
         assert [rank["while_computing"] for rank in ranks] == [0] * processes  # nothing before the last micro-batch

@@ -6,21 +6,21 @@ import numpy as np
 import paddle
 
 from vilg import config
-from vilg.attention import layout
 from vilg.attention.functional import choose
-from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.attention.patterns import DIRECTIONS
 from vilg.bench.clock import extra_bytes, matmul_rate, milliseconds
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
+from vilg.model import arithmetic
 from vilg.model.loss import summed_nll
-from vilg.model.transformer import Transformer, targets
+from vilg.plan.reading import PAPER
+from vilg.model.transformer import targets
 from vilg.training.optimizer import adamw
 
 # The model that is measured where nothing else is said.
 DEFAULTS = ["model.layers=8", "model.hidden=512", "model.heads=8", "text.length=64", "data.image_size=256",
             "train.micro_batch=2", "train.global_batch=2"]
 BACKENDS = ("operator", "blockwise", "dense")
-WORDS, CODES, PIXELS = 21128, 8192, 8  # BERT-Chinese; VQGAN f8: codes, and pixels a side of an image token
 
 
 def bench(settings: config.Pretraining, steps: int = 3) -> dict:
@@ -30,24 +30,23 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
     backward, the norm of the gradient, AdamW. `matmul_share` is the step's arithmetic (the tiles that the operator
     computes, for every backend alike) over the time that a large product needs for as much.
     """
-    grid = (settings.data.image_size // PIXELS,) * 2
     paddle.seed(0)
-    model = Transformer(settings.model, WORDS, CODES, settings.text.length, grid)
+    model = PAPER.model(settings)
     engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip, settings.distributed)
     rng, batch = np.random.default_rng(0), settings.train.micro_batch
-    text = paddle.to_tensor(rng.integers(0, WORDS, [batch, settings.text.length]))
-    image = paddle.to_tensor(rng.integers(0, CODES, [batch, grid[0] * grid[1]]))
+    text = paddle.to_tensor(rng.integers(0, model.vocabulary, [batch, model.text_length]))
+    image = paddle.to_tensor(rng.integers(0, model.codes, [batch, model.grid[0] * model.grid[1]]))
 
     def losses(model):
         for direction in DIRECTIONS:
-            ids, counted = targets(direction, text, image, WORDS)
+            ids, counted = targets(direction, text, image, model.vocabulary)
             yield direction, summed_nll(model(direction, text, image), ids, counted) / float(counted.sum())
 
     def step():
         engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0))
         engine.step(1e-6)
 
-    tokens, rate, work = len(DIRECTIONS) * (text.size + image.size), matmul_rate(), arithmetic(model, batch)
+    tokens, rate, work = len(DIRECTIONS) * (text.size + image.size), matmul_rate(), arithmetic.step(model, batch)
     rows = []
     for backend in BACKENDS:
         for block in model.blocks:
@@ -66,19 +65,3 @@ def table(result: dict) -> str:
              f"{'backend':9} {'s a step':>9} {'tokens/s':>9} {'of matmul':>9} {'peak MB':>8}"]
     return "\n".join(lines + [f"{row['backend']:9} {row['seconds']:9.2f} {row['tokens_per_second']:9.0f} "
                               f"{row['matmul_share']:9.2f} {row['peak_bytes'] / 1e6:8.0f}" for row in result["rows"]])
-
-
-def arithmetic(model: Transformer, batch: int) -> float:
-    """Floating-point operations of a step in matrix products: two a multiplication, backward twice forward.
-
-    Attention backward is 2.5 times forward, for the scores are computed again.
-    """
-    hidden, total = model.settings.hidden, 0.0
-    image = model.grid[0] * model.grid[1]
-    for direction in DIRECTIONS:
-        outputs = image * CODES if direction == TEXT_TO_IMAGE else (model.text_length - 1) * WORDS
-        total += 3 * 2 * hidden * outputs
-        for pattern in model.patterns:
-            made = layout.build(direction, pattern, model.text_length, model.grid, model.settings.conv_kernel)
-            total += 3 * 2 * 12 * hidden**2 * made.length + 7 * 2 * hidden * made.tiles().computed
-    return batch * total

@@ -6,10 +6,14 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 
+def recomputed(setting: str, blocks: int) -> range:
+    """The numbers of the blocks that keep only their input. `none`, `block`: all, or a number n: every n-th."""
+    if setting == "none":
+        return range(0)
+    return range(0, blocks, 1 if setting == "block" else int(setting))
+
+
 def apply_recompute(blocks: nn.LayerList, setting: str) -> None:
-    """`none`, `block`: every block keeps only its inputs, or a number n: every n-th does."""
-    every = {"none": 0, "block": 1}.get(setting) or int(setting if setting.isdigit() else 0)
-    for number, block in enumerate(blocks):
-        if every and number % every == 0:
-            # Non-reentrant: the other kind silently loses gradients when the input needs none.
-            block.forward = partial(recompute, block.forward, use_reentrant=False)
+    for number in recomputed(setting, len(blocks)):
+        # Non-reentrant: the other kind silently loses gradients when the input needs none.
+        blocks[number].forward = partial(recompute, blocks[number].forward, use_reentrant=False)

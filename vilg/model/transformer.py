@@ -24,7 +24,8 @@ class Transformer(nn.Layer):
     def __init__(self, settings: config.Model, vocabulary: int, codes: int, text_length: int, grid: tuple[int, int],
                  attention: config.Attention | None = None):
         super().__init__()
-        self.settings, self.vocabulary, self.text_length, self.grid = settings, vocabulary, text_length, tuple(grid)
+        self.settings, self.vocabulary, self.codes = settings, vocabulary, codes
+        self.text_length, self.grid = text_length, tuple(grid)
         backend = (attention or config.Attention()).backend
         self.embed_text = TextEmbedding(vocabulary, text_length, settings.hidden)
         self.embed_image = ImageEmbedding(codes, grid, settings.hidden)

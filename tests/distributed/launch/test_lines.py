@@ -67,7 +67,7 @@ def test_a_hosts_file(tmp_path, capsys):
     (["--hosts", "a,b", "cluster.nodes=3"], "cluster.nodes=3: 2 hosts are named"),
     (["--hosts", "a,a"], "a host is named twice"),
     (["--hosts", "a", "distributed.sharding_degree=16"], "does not divide the 8 processes of a node"),
-    (["--hosts", "a,b,c"], "train.global_batch=2048: not a multiple of train.micro_batch=4 x 24 ranks"),
+    (["--hosts", "a,b,c"], "train.global_batch=2048: not a multiple of train.micro_batch=16 x 24 ranks"),
     (["--hosts", "a", "cluster.master_port=0"], "cluster.master_port=0"),
 ])
 def test_what_cannot_work_is_one_line(arguments, message, capsys):

@@ -1,0 +1,96 @@
+"""The peak that `vilg plan` predicts is the one that Paddle's allocator reports."""
+
+from functools import partial
+
+import numpy as np
+import paddle
+import pytest
+
+from vilg import config
+from vilg.attention.patterns import DIRECTIONS
+from vilg.bench.clock import extra_bytes
+from vilg.distributed.engine import Engine
+from vilg.distributed.world import World
+from vilg.model.loss import summed_nll
+from vilg.model.transformer import Transformer, targets
+from vilg.plan import activations
+from vilg.plan.ledger import Ledger
+from vilg.plan.reading import PAPER
+from vilg.training.optimizer import adamw
+
+FP32 = 4
+
+
+def real_peak(model: Transformer, recompute: str, batch: int) -> int:
+    """Of a micro-batch whose gradients have their place already."""
+    engine = Engine(World(), model, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute))
+    rng = np.random.default_rng(0)
+    text = paddle.to_tensor(rng.integers(0, model.vocabulary, [batch, model.text_length]))
+    image = paddle.to_tensor(rng.integers(0, model.codes, [batch, model.grid[0] * model.grid[1]]))
+
+    def losses(model):
+        for direction in DIRECTIONS:
+            yield direction, summed_nll(model(direction, text, image), *targets(direction, text, image,
+                                                                                model.vocabulary))
+
+    return extra_bytes(lambda: engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0)))
+
+
+def model(settings: dict, words: int, codes: int, text: int, side: int, backend: str) -> Transformer:
+    return Transformer(config.Model(**settings), words, codes, text, (side, side), config.Attention(backend))
+
+
+DEEP = {"layers": 6, "hidden": 192, "heads": 6}
+WIDE = {"layers": 4, "hidden": 256, "heads": 4}
+ALL = WIDE | {"qk_norm": True, "sandwich_norm": True, "dropout": 0.1}
+CASES = {
+    "blocks": (WIDE, 1000, 512, 16, 16, 4, "none", "operator"),
+    "recompute": (WIDE, 1000, 512, 16, 16, 4, "block", "operator"),
+    "every second block": (WIDE, 1000, 512, 16, 16, 4, "2", "operator"),
+    "many codes": ({"layers": 8, "hidden": 128, "heads": 2}, 500, 8192, 64, 16, 4, "3", "operator"),
+    "many words": ({"layers": 1, "hidden": 128, "heads": 2}, 21128, 512, 128, 8, 4, "none", "operator"),
+    "short and many": (DEEP, 2000, 1024, 32, 8, 8, "block", "operator"),
+    "all switches": (ALL, 1000, 512, 16, 16, 4, "block", "operator"),
+    "block-wise": (WIDE, 1000, 512, 64, 32, 1, "none", "blockwise"),
+    "block-wise, recompute": (WIDE, 1000, 512, 16, 16, 4, "block", "blockwise"),
+    "dense": (ALL, 1000, 512, 64, 32, 1, "none", "dense"),
+    "dense, recompute": (WIDE, 1000, 512, 64, 32, 1, "block", "dense"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_peak_of_the_allocator(case):
+    settings, words, codes, text, side, batch, recompute, backend = CASES[case]
+    made = model(settings, words, codes, text, side, backend)
+    assert activations.peak(made, backend, recompute, batch, FP32) == pytest.approx(
+        real_peak(made, recompute, batch), rel=0.05)
+
+
+@pytest.mark.timeout(300)
+def test_the_full_width():
+    """Two layers of the 10-billion-parameter model and the paper's vocabularies, with recompute; a picture of 16 x 16
+    tokens, to spare time. docs/launch.md has the whole one, as `vilg bench train` measured it."""
+    made = PAPER.model(config.Pretraining(data=config.Data(image_size=128),
+                                          model=config.Model(layers=2, hidden=4096, heads=64)))
+    assert activations.peak(made, "operator", "block", 1, FP32) == pytest.approx(real_peak(made, "block", 1), rel=0.05)
+
+
+@pytest.mark.parametrize("recompute", ["none", "block", "2"])
+@pytest.mark.parametrize("backend", ["operator", "blockwise", "dense"])
+@pytest.mark.parametrize("width", [2, 4])
+def test_everything_taken_is_given_back(recompute, backend, width):
+    """What is left at the end is the gradient of the embedded tokens."""
+    made = model(ALL, 50, 40, 8, 4, backend)
+    for direction in DIRECTIONS:
+        replay = activations._Replay(made, direction, backend, recompute, 3, width)
+        replay.peak()
+        assert replay.ledger.live == replay.x
+
+
+def test_the_peak_is_of_what_lives_together():
+    ledger = Ledger()
+    ledger.take(3)
+    ledger.give(3)
+    ledger.take(2)
+    ledger.need(4)
+    assert (ledger.live, ledger.peak) == (2, 6)

@@ -1,0 +1,117 @@
+"""`vilg plan`: the 10-billion-parameter model, and what to change when a job does not fit."""
+
+import json
+
+import pytest
+
+from vilg import config
+from vilg.cli import main
+from vilg.errors import SettingsError
+from vilg.plan.advice import cheapest
+from vilg.plan.estimate import estimate
+from vilg.plan.reading import PAPER
+
+BIG = ["plan", "-c", "fleet_configs/10b.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def settings(*overrides: str, file: str = "fleet_configs/10b.yaml") -> config.Pretraining:
+    return config.resolve(config.Pretraining, file, list(overrides))
+
+
+def test_ten_billion_parameters_fit_eight_devices_of_80_gb():
+    plan = estimate(settings(), PAPER, 0.4)
+    assert plan.parameters == 9_907_257_992
+    assert plan.fits and plan.device_limit == 80 * 10**9
+    assert plan.states.device == pytest.approx(plan.parameters * (2 + 14 / 8), rel=0.02)  # stage 2, 8 uneven shards
+    # 6 operations a parameter and token, and a little attention; the embeddings are looked up.
+    tokens = 2048 * 2 * (64 + 1024)
+    assert plan.operations == pytest.approx(6 * plan.parameters * tokens, rel=0.05)
+    assert plan.seconds == pytest.approx(plan.operations * 4 / 3 / (8 * 312e12 * 0.4), rel=0.02)  # recompute: a third
+
+
+def test_more_nodes_divide_the_time_and_keep_the_memory():
+    one, four = (estimate(settings(f"cluster.nodes={nodes}"), PAPER, 0.4) for nodes in (1, 4))
+    assert one.device_bytes == four.device_bytes and one.seconds == pytest.approx(4 * four.seconds)
+    assert one.traffic.across == 0 < four.traffic.across
+
+
+@pytest.mark.parametrize("overrides", [
+    ["distributed.recompute=none", "train.micro_batch=32"],
+    ["distributed.stage=1", "cluster.device_memory=60"],
+    ["cluster.device_memory=48"],
+])
+def test_the_change_that_it_names_fits(overrides):
+    before = settings(*overrides)
+    assert not estimate(before, PAPER, 0.4).fits
+    changes, promised = cheapest(before, PAPER, 0.4)
+    after = estimate(settings(*overrides, *changes), PAPER, 0.4)
+    assert changes and after == promised and after.fits
+
+
+def test_what_costs_nothing_is_preferred():
+    """Half a micro-batch rather than recompute."""
+    small = settings("cluster.device_memory=20", file="fleet_configs/lite.yaml")
+    assert cheapest(small, PAPER, 0.4)[0] == ["train.micro_batch=8"]
+
+
+def test_the_model_is_whole_before_it_is_split():
+    """In fp32, on every device: where that does not fit, no setting helps."""
+    plan = estimate(settings("cluster.device_memory=40", "distributed.stage=3"), PAPER, 0.4)
+    assert plan.start == 4 * plan.parameters and not plan.fits
+    assert cheapest(settings("cluster.device_memory=40"), PAPER, 0.4) is None
+
+
+def test_host_memory_counts():
+    offload = ["distributed.stage=3", "distributed.offload=true"]
+    assert estimate(settings(*offload), PAPER, 0.4).fits
+    plan = estimate(settings(*offload, "cluster.host_memory=100"), PAPER, 0.4)
+    assert plan.host_bytes == pytest.approx(16 * plan.parameters, rel=0.01) and not plan.fits
+
+
+@pytest.mark.parametrize("overrides, said", [
+    (["distributed.sharding_degree=3"], "does not divide the 8 processes"),
+    (["train.global_batch=100"], "not a multiple"),
+    (["data.image_size=100"], "8 pixels a side"),
+])
+def test_what_pretrain_would_refuse_is_refused(overrides, said):
+    with pytest.raises(SettingsError, match=said):
+        estimate(settings(*overrides), PAPER, 0.4)
+
+
+def test_the_command(capsys):
+    assert main(BIG) == 0
+    said = capsys.readouterr().out
+    assert "9,907,257,992 parameters on 8 devices" in said and "of 80: fits" in said
+    assert main([*BIG, "cluster.nodes=4", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fits"] and plan["instead"] is None and plan["ranks"] == 32 and plan["states"]["moments"] > 0
+
+
+def test_the_command_for_what_does_not_fit(capsys):
+    small = ["plan", "-c", "fleet_configs/lite.yaml", "cluster.device_memory=20"]
+    assert main(small) == 1
+    said = capsys.readouterr().out
+    assert "DOES NOT FIT" in said and "The cheapest change that fits: train.micro_batch=8" in said
+    assert main([*small, "--json"]) == 1
+    plan = json.loads(capsys.readouterr().out)
+    assert not plan["fits"] and plan["instead"]["overrides"] == ["train.micro_batch=8"] and plan["instead"]["fits"]
+    assert main([*BIG, "cluster.device_memory=10"]) == 1
+    assert "smaller model or larger devices" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line(capsys):
+    for arguments, said in ((["--utilisation", "0"], "must be in (0, 1]"), (["cluster.device_memory=0"], "positive")):
+        assert main([*BIG, *arguments]) == 2
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error
+
+
+def test_an_emoji_run_reads_its_own_files(capsys, tmp_path):
+    assert main(["plan", "-c", "fleet_configs/emoji.yaml", f"image_tokenizer.path={tmp_path}",
+                 "cluster.devices_per_node=2"]) == 1
+    assert "config.json: no such file" in capsys.readouterr().err

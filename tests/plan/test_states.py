@@ -1,0 +1,47 @@
+"""States in bytes; what fp32 jobs really hold is in tests/fleet/test_sharded_training.py."""
+
+import pytest
+
+from vilg import config
+from vilg.plan.states import gathered, padding, shared_out, states
+
+SHAPES = [[100, 10], [10], [50, 4], [7]]
+ALL = 1000 + 10 + 200 + 7
+
+
+def planned(shards: int, width: int, **settings):
+    return states(SHAPES, config.Distributed(**settings), shards, width)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_one_shard_holds_everything(stage):
+    (alone,) = planned(1, 2, stage=stage)
+    assert (alone.parameters, alone.gradients, alone.masters, alone.moments) == (2 * ALL, 2 * ALL, 4 * ALL, 8 * ALL)
+    assert planned(1, 4, stage=stage)[0].masters == 0
+
+
+def test_whole_parameters_go_to_whom_has_least():
+    assert shared_out([5, 3, 3, 1], 2) == [6, 6]
+    assert [one.moments for one in planned(2, 2, stage=1)] == [8 * 1000, 8 * 217]  # the largest first
+    assert [one.moments for one in planned(2, 2, stage=2)] == [8 * 1000, 8 * 217]  # here in the model's order
+    assert [one.gradients for one in planned(2, 2, stage=2)] == [2 * 1000, 2 * 217]
+    assert [one.gradients for one in planned(2, 2, stage=1)] == [2 * ALL, 2 * ALL]
+
+
+def test_stage_2_pads_parameters_to_256_bytes():
+    assert [padding(size, 2) for size in (128, 1000, 10)] == [0, 24, 118]
+    assert planned(2, 2, stage=2)[0].parameters == 2 * (1024 + 128 + 256 + 128)
+
+
+def test_stage_3_slices_what_is_larger_than_a_segment():
+    assert gathered(1000, 3, 2) == 1026 and gathered(1000, 2, 4) == 1024
+    one, other = planned(2, 2, stage=3, segment_size=100)
+    assert one == other
+    assert one.parameters == 2 * (512 + 128 + 17) and one.moments == 8 * (512 + 128 + 17)
+    assert one.gradients == 2 * (512 + 128 + 17 + 118 + 121)  # those of whole parameters lie in one padded array
+
+
+def test_offload_leaves_the_device_what_is_whole():
+    one = planned(2, 2, stage=3, segment_size=100, offload=True)[0]
+    assert one.device == 2 * 17 + 2 * (17 + 118 + 121)
+    assert one.host == (4 + 4 + 8) * (512 + 128 + 17)

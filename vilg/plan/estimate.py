@@ -1,0 +1,117 @@
+"""What a device, a node and a step of a job will need."""
+
+from dataclasses import asdict, dataclass
+from math import prod
+
+import paddle
+
+from vilg import config
+from vilg.attention.operator import HEAD_SIZES_ON_GPU
+from vilg.config import require
+from vilg.distributed.recompute import recomputed
+from vilg.distributed.topology import Topology, arrange
+from vilg.model import arithmetic
+from vilg.model.transformer import Transformer
+from vilg.plan import activations
+from vilg.plan.reading import Reading
+from vilg.plan.states import States, gathered, states
+from vilg.plan.traffic import Traffic, traffic
+
+# An assumption, for what no plan counts: the driver's context, NCCL's channels, gaps between the allocator's blocks,
+# and the image tokenizer with the pictures of a micro-batch.
+RESERVE = 6 * 10**9
+_BUCKET = 128 * 2**20  # Paddle's fused_allreduce_gradients copies that many bytes of gradients together
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of the fullest device and node, bytes and operations of a step; see docs/launch.md.
+
+    start: the whole model in fp32, which every device has before it is split. activations: of one direction of a
+    micro-batch. buffers: of communication while computing. update: what step() takes beside the states, when the
+    activations are gone. operations: of all devices, without recompute; recomputed: what that adds. seconds: of a step,
+    if the devices reach `utilisation` of their peak and wait for nothing.
+    """
+
+    ranks: int
+    replicas: int
+    shards: int
+    accumulation: int
+    parameters: int
+    states: States
+    start: int
+    activations: int
+    buffers: int
+    update: int
+    device_bytes: int
+    device_limit: int
+    host_bytes: int
+    host_limit: int
+    traffic: Traffic
+    operations: float
+    recomputed: float
+    seconds: float
+
+    @property
+    def fits(self) -> bool:
+        return self.device_bytes <= self.device_limit and self.host_bytes <= self.host_limit
+
+    def as_tree(self) -> dict:
+        return asdict(self) | {"fits": self.fits}
+
+
+def estimate(settings: config.Pretraining, reading: Reading, utilisation: float) -> Estimate:
+    """Nothing is computed and no weight is made. SettingsError for settings that `vilg pretrain` would refuse."""
+    cluster, distributed = settings.cluster, settings.distributed
+    require(0 < utilisation <= 1, f"--utilisation {utilisation}: must be in (0, 1]")
+    nodes = cluster.nodes or 1
+    topology = arrange(distributed, nodes * cluster.devices_per_node, cluster.devices_per_node)
+    accumulation = settings.train.accumulation(topology.ranks)
+    width = 4 if distributed.precision == "fp32" else 2
+    with paddle.LazyGuard():
+        model = reading.model(settings)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda one: one.device)
+    worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
+    buffers = _buffers(shapes, distributed, topology, width)
+    update = _update(shapes, distributed, topology, width)
+    parameters, pairs = sum(map(prod, shapes.values())), settings.train.global_batch
+    training = fullest.device + max(worked + buffers, update)
+    operations, again = arithmetic.step(model, pairs), _recomputed(model, distributed, pairs)
+    return Estimate(
+        topology.ranks, topology.replicas, topology.shards, accumulation, parameters, fullest, 4 * parameters,
+        worked, buffers, update, max(4 * parameters, training) + RESERVE, round(cluster.device_memory * 1e9),
+        fullest.host * cluster.devices_per_node, round(cluster.host_memory * 1e9),
+        traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width), operations, again,
+        (operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation))
+
+
+def _backend(settings: config.Pretraining) -> str:
+    """The backend on a GPU: whether the operator is built there cannot be seen from here."""
+    if settings.attention.backend != "auto":
+        return settings.attention.backend
+    return "operator" if settings.model.hidden // settings.model.heads in HEAD_SIZES_ON_GPU else "blockwise"
+
+
+def _recomputed(model: Transformer, settings: config.Distributed, pairs: int) -> float:
+    counts, layers = arithmetic.forward(model, pairs), model.settings.layers
+    return (counts["linear"] + counts["attention"]) * len(recomputed(settings.recompute, layers)) / layers
+
+
+def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
+    """Stage 3 puts the layer at work together, and gives its gradient a place of the same size."""
+    if topology.shards == 1 or settings.stage < 3:
+        return 0
+    sliced = [size for size in map(prod, shapes.values()) if size > settings.segment_size]
+    return max((2 * gathered(size, topology.shards, width) * width for size in sliced), default=0)
+
+
+def _update(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
+    """The norm of the gradient is taken in fp32, parameter by parameter; replicas exchange gradients in buckets."""
+    largest = max(map(prod, shapes.values()))
+    bucket = max(_BUCKET, largest * width) if topology.ranks > 1 and settings.stage < 2 else 0
+    if topology.shards > 1 and settings.stage == 3:
+        if settings.offload:
+            return 0
+        largest = gathered(largest, topology.shards, width) // topology.shards
+    return max(2 * 4 * largest, bucket)

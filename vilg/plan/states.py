@@ -1,0 +1,90 @@
+"""What a rank holds between two steps, in bytes, by the rules of Paddle's sharding.
+
+Each rule names its source in Paddle 3.3.1. tests/fleet/test_sharded_training.py compares the result with what the ranks
+of real jobs hold.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from vilg import config
+
+_ALIGNMENT = 256  # bytes; group_sharded_stage3.py, `alignment`
+MASTER, MOMENTS = 4, 8  # bytes of a parameter's fp32 master and of Adam's two moments
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes of one rank: on its device, and with offload in the host's memory.
+
+    Adam's two powers of beta, eight bytes a tensor, are left out.
+    """
+
+    parameters: int
+    gradients: int
+    masters: int
+    moments: int
+    host_parameters: int = 0
+    host_gradients: int = 0
+    host_masters: int = 0
+    host_moments: int = 0
+
+    @property
+    def device(self) -> int:
+        return self.parameters + self.gradients + self.masters + self.moments
+
+    @property
+    def host(self) -> int:
+        return self.host_parameters + self.host_gradients + self.host_masters + self.host_moments
+
+
+def states(shapes: list[list[int]], settings: config.Distributed, shards: int, width: int) -> list[States]:
+    """The states of each rank of a sharding group, for trained parameters of these shapes in the model's order.
+
+    width: bytes of a number that is computed with, 4 or 2; with 2 there are fp32 masters.
+    """
+    sizes = [prod(shape) for shape in shapes]
+    if shards == 1:
+        return [_states(width, sum(sizes), sum(sizes), sum(sizes))]
+    if settings.stage == 1:
+        return [_states(width, sum(sizes), sum(sizes), owned)
+                for owned in shared_out(sorted(sizes, reverse=True), shards)]
+    if settings.stage == 2:
+        padded = sum(size + padding(size, width) for size in sizes)
+        return [_states(width, padded, owned, owned) for owned in shared_out(sizes, shards)]
+    sliced = sum(gathered(size, shards, width) // shards for size in sizes if size > settings.segment_size)
+    whole = [size for size in sizes if size <= settings.segment_size]
+    return [_stage_3(width, sliced, sum(whole), sum(map(lambda size: padding(size, width), whole)),
+                     settings.offload)] * shards
+
+
+def _states(width: int, parameters: int, gradients: int, updated: int) -> States:
+    return States(parameters * width, gradients * width, updated * MASTER if width < 4 else 0, updated * MOMENTS)
+
+
+def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> States:
+    """Parameters up to segment_size stay whole, with their gradients in one padded array."""
+    if not offload:
+        return _states(width, sliced + whole, sliced + whole + pads, sliced + whole)
+    # The device keeps what is whole; the slices live on the host as their fp32 masters, and so do their gradients.
+    return States(whole * width, (whole + pads) * width, 0, 0, host_gradients=(sliced + whole) * 4,
+                  host_masters=(sliced + whole) * MASTER, host_moments=(sliced + whole) * MOMENTS)
+
+
+def shared_out(sizes: list[int], shards: int) -> list[int]:
+    """Each parameter goes to the rank that has least (DygraphShardingOptimizer._partition_parameters, after sorting,
+    and GroupShardedOptimizerStage2._segment_params, in the model's order): the elements of each rank."""
+    owned = [0] * shards
+    for size in sizes:
+        owned[owned.index(min(owned))] += size
+    return owned
+
+
+def padding(size: int, width: int) -> int:
+    """Elements behind a parameter of `size` in an array of several (GroupShardedStage3._param2align)."""
+    return -size * width % _ALIGNMENT // width
+
+
+def gathered(size: int, shards: int, width: int) -> int:
+    """Elements of the array that a sliced parameter is put together in (GroupShardedStage3._flatten_layer_params)."""
+    return -(-(size + padding(size, width)) // shards) * shards
