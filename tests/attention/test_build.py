@@ -58,6 +58,17 @@ def test_another_paddle_builds_anew(copy, monkeypatch):
     assert calls(copy) == 2 * once
 
 
+def test_kernels_for_gpus_stay_where_nvcc_is_gone(copy, monkeypatch):
+    """A container's image is built with nvcc and runs without it."""
+    assert not build.has_gpu_kernels()
+    once = calls(copy)
+    monkeypatch.setattr(build, "nvcc", lambda: os.environ["CXX"])
+    monkeypatch.setattr(build, "cuda_root", lambda cuda: copy)
+    assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2  # anew: two sources more are for GPUs
+    monkeypatch.setattr(build, "nvcc", lambda: None)
+    assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2
+
+
 def test_a_package_that_is_read_only_is_built_in_the_users_cache(copy, monkeypatch):
     monkeypatch.setattr(build, "_writable", lambda folder: False)
     assert build.built() == copy / "cache/vilg" / build.build_key() / build.LIBRARY

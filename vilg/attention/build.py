@@ -45,6 +45,7 @@ _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPAD
 _CUDA_SOURCE = "cuda/attention.cu"
 _NVCC = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-gencode", "arch=compute_80,code=sm_80", "-gencode",
          "arch=compute_90a,code=sm_90a"]
+_WITH_CUDA = " cuda"  # behind the key of a library that has kernels for GPUs
 _ONLY_X86 = ("cpu/kernels_avx512.cc", "cpu/kernels_avx2.cc")
 
 
@@ -63,6 +64,11 @@ def built() -> Path:
         if not _is_current(folder, key):
             build(folder, nvcc())
     return folder / LIBRARY
+
+
+def has_gpu_kernels() -> bool:
+    """Whether `built` holds kernels for GPUs. They stay, and run, where nvcc is gone: an image is built with it only."""
+    return (built().parent / "key").read_text().endswith(_WITH_CUDA)
 
 
 def nvcc() -> str | None:
@@ -93,7 +99,7 @@ def build(folder: Path, cuda: str | None = None) -> None:
         if done.returncode:
             raise BuildError(f"the linker failed: {_first_error(done.stderr)}")
         os.replace(linked, folder / LIBRARY)
-    (folder / "key").write_text(build_key())
+    (folder / "key").write_text(build_key() + (_WITH_CUDA if cuda else ""))
 
 
 def _commands(compiler: str, cuda: str | None) -> dict[str, list[str]]:
@@ -126,8 +132,8 @@ def _cuda_runtime(cuda: str) -> list[str]:
 
 
 def build_key() -> str:
-    """A hash of all that the library depends on."""
-    flags = [_COMMON, _FLAGS, nvcc(), _CUDA_FLAGS, _NVCC, platform.machine(), sys.platform]
+    """A hash of all that the library depends on, but whether there was an nvcc."""
+    flags = [_COMMON, _FLAGS, _CUDA_FLAGS, _NVCC, platform.machine(), sys.platform]
     digest = hashlib.sha256(repr(flags).encode())
     for file in sorted(SOURCES.rglob("*")):
         if file.is_file():
@@ -167,7 +173,8 @@ def _compiler() -> str:
 
 def _is_current(folder: Path, key: str) -> bool:
     try:
-        return (folder / LIBRARY).exists() and (folder / "key").read_text() == key
+        there = (folder / "key").read_text()
+        return (folder / LIBRARY).exists() and (there == key + _WITH_CUDA or there == key and nvcc() is None)
     except OSError:
         return False
 

@@ -74,6 +74,7 @@ def _why_no_operator(head_size: int, device: str) -> str | None:
     sizes = operator.HEAD_SIZES_ON_GPU if gpu else operator.HEAD_SIZES
     if head_size not in sizes:
         return f"a head has {head_size} numbers, the operator takes {', '.join(map(str, sizes))}"
-    if gpu and build.nvcc() is None:
+    missing = operator.load()
+    if missing is None and gpu and not build.has_gpu_kernels():
         return "its kernels for GPUs need nvcc to be built"
-    return operator.load()
+    return missing

@@ -41,6 +41,7 @@ def kubernetes(job: Job, image: str) -> str:
     }
     pod = {
         "subdomain": name, "restartPolicy": "Never", "terminationGracePeriodSeconds": _NOTICE,
+        "securityContext": {"fsGroup": 1000},  # the user of docker/*.Dockerfile, who writes to the claim
         "containers": [container],
         "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": f"{name}-runs"}},
                     {"name": "shared-memory", "emptyDir": {"medium": "Memory"}}],

@@ -1,0 +1,33 @@
+"""Whether a container is of use: exit code 0, or 1 and why not.
+
+VILG_RUN    the folder of the run; it must have taken a step in the last VILG_STALL seconds (1800), counted from the
+            container's start at the earliest. Unset: vilg's operator must load.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def age_of_last_step(run: Path) -> float:
+    """Seconds since the last step, or since the container started."""
+    seen = [Path("/proc/1").stat().st_mtime]
+    metrics = run / "metrics.jsonl"
+    if metrics.exists():
+        seen.append(metrics.stat().st_mtime)
+    return time.time() - max(seen)
+
+
+def main() -> str | None:
+    """What is wrong; None if nothing is."""
+    if run := os.environ.get("VILG_RUN"):
+        age, limit = age_of_last_step(Path(run)), float(os.environ.get("VILG_STALL", 1800))
+        return f"{run}: no step for {age:.0f} seconds" if age > limit else None
+    from vilg.attention import operator
+
+    return operator.load()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
