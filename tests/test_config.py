@@ -49,7 +49,7 @@ def test_a_wrong_type_names_the_key(override, key):
 @pytest.mark.parametrize("override", [
     "model.heads=7", "model.conv_kernel=10", "model.dropout=1", "text.length=300", "text.length=3", "train.steps=0",
     "train.micro_batch=-1", "train.lr=0", "data.image_size=0", "data.crop_jitter=1", "data.max_faults=-1",
-    "checkpoint.every_steps=0", "checkpoint.keep_last=0", "model.layers=0", "data.threads=0",
+    "checkpoint.every_steps=-1", "checkpoint.keep_last=0", "checkpoint.on_failure=x", "cluster.device_memory=0", "model.layers=0", "data.threads=0",
     "model.conv_kernel=-1", "model.hidden=0", "run.seed=-1", "train.warmup=-5", "train.measure_every=-3", "train.beta1=2",
     "loss.text_to_image=nan", "loss.image_to_text=-1", "train.lr=nan", "run.name=${x}",
 ])

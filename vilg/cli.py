@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
     _plan(commands)
     _launch(commands)
+    _checkpoint(commands)
     _generate(commands)
     _caption(commands)
     _bench(commands)
@@ -199,6 +200,49 @@ def _run_launch(options) -> int:
     return 0
 
 
+def _checkpoint(commands) -> None:
+    checkpoint = commands.add_parser("checkpoint", help="list, verify or consolidate checkpoints",
+                                     description="List, verify or consolidate checkpoints.",
+                                     epilog="example:\n  vilg checkpoint list runs/emoji",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = checkpoint.add_subparsers(metavar="KIND", required=True)
+    run = "a run's folder, or one step-* folder in it"
+    listed = _command(kinds, "list", "step, time, size, world, and whether all of each checkpoint is there",
+                      "vilg checkpoint list runs/emoji", _list_checkpoints)
+    listed.add_argument("run_folder", metavar="RUN", help=run)
+    verified = _command(kinds, "verify", "hash every file of every checkpoint; exit code 1 if any is damaged",
+                        "vilg checkpoint verify runs/emoji", _verify_checkpoints)
+    verified.add_argument("run_folder", metavar="RUN", help=run)
+    whole = _command(kinds, "consolidate", "write the weights of a checkpoint as one safetensors file",
+                     "vilg checkpoint consolidate runs/emoji --out emoji.safetensors", _consolidate_checkpoint)
+    whole.add_argument("run_folder", metavar="RUN", help=f"{run}; of a run the newest valid checkpoint")
+    whole.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+
+
+def _list_checkpoints(options) -> None:
+    from vilg.checkpoint import desk
+
+    for line in desk.table(options.run_folder):
+        print(line)
+
+
+def _verify_checkpoints(options) -> int:
+    from vilg.checkpoint import desk
+
+    well = True
+    for line, good in desk.verified(options.run_folder):
+        print(line, flush=True)
+        well = well and good
+    return 0 if well else 1
+
+
+def _consolidate_checkpoint(options) -> None:
+    from vilg.checkpoint import desk
+
+    chosen, tensors = desk.consolidate(options.run_folder, options.out)
+    print(f"{options.out}: {tensors} tensors of {chosen}")
+
+
 def _generate(commands) -> None:
     command = _command(commands, "generate", "draw pictures of a text",
                        "vilg generate --checkpoint runs/emoji --text 红苹果 -n 4 --out x.png", _run_generate)
@@ -267,6 +311,13 @@ def _bench(commands) -> None:
     train.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
+    checkpoint = _command(kinds, "checkpoint", "saving and loading beside plain writing, and how long training waits",
+                          "vilg bench checkpoint --megabytes 500 --json", _bench_checkpoint)
+    checkpoint.add_argument("--folder", type=Path, default=Path("."), metavar="DIR", help="where to write (here)")
+    checkpoint.add_argument("--megabytes", type=_positive, default=500, metavar="N", help="how much to write (500)")
+    checkpoint.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+
+
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number}: must be positive")
@@ -289,6 +340,13 @@ def _bench_train(options) -> None:
     result = train.bench(config.resolve(config.Pretraining, options.config, [*defaults, *options.overrides]),
                          options.steps)
     print(json.dumps(result) if options.json else train.table(result))
+
+
+def _bench_checkpoint(options) -> None:
+    from vilg.bench import checkpoint
+
+    result = checkpoint.bench(options.folder, options.megabytes)
+    print(json.dumps(result) if options.json else checkpoint.table(result))
 
 
 if __name__ == "__main__":

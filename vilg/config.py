@@ -47,6 +47,7 @@ class Data:
     crop_jitter: float = 0.0  # largest share of the shorter side that a random crop leaves out; 0: the centre crop
     max_faults: int = 100  # broken samples that a process skips before it stops
     threads: int = 2  # readers per process
+    may_change: bool = False  # go on from a checkpoint that was trained on other shards, in another order of samples
 
     def __post_init__(self):
         require(self.image_size > 0, f"data.image_size={self.image_size}: must be positive")
@@ -199,12 +200,26 @@ class Train:
 
 @dataclass
 class Checkpoint:
-    every_steps: int = 1000
+    """When the run is saved, what is kept, and what a failure means. The last step is always saved."""
+
+    folder: str = ""  # a path, or a URL that fsspec knows, in which RUN has a folder of its own; "": RUN/checkpoints
+    every_steps: int = 1000  # 0: not by steps
+    every_minutes: float = 0.0  # 0: not by the clock
     keep_last: int = 3
+    keep_every: int = 0  # steps; a checkpoint of a multiple stays for good; 0: none
+    asynchronous: bool = True  # the training goes on while a copy of the states is written
+    on_failure: str = "stop"  # stop | continue; either way the older checkpoints stay as they are
 
     def __post_init__(self):
-        require(self.every_steps > 0, f"checkpoint.every_steps={self.every_steps}: must be positive")
+        for name in ("every_steps", "every_minutes", "keep_every"):
+            require(getattr(self, name) >= 0, f"checkpoint.{name}={getattr(self, name)}: must not be negative")
         require(self.keep_last > 0, f"checkpoint.keep_last={self.keep_last}: must be positive")
+        require(self.on_failure in ("stop", "continue"),
+                f"checkpoint.on_failure={self.on_failure}: none of stop, continue")
+
+    def place(self, run: Run) -> str:
+        """Where the checkpoints of a run lie."""
+        return f"{self.folder.rstrip('/')}/{run.name}" if self.folder else str(run.folder / "checkpoints")
 
 
 @dataclass

@@ -1,22 +1,28 @@
 """A checkpoint is whole or it is not there; whatever is wrong with it is named."""
 
+import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import contextmanager
 
 import numpy as np
+import paddle
 import pytest
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from vilg import checkpoint
-from vilg.checkpoint import CheckpointError
+from vilg import checkpoint, config
+from vilg.checkpoint import About, CheckpointError, Saver, slices
 from vilg.checkpoint.format import Slice, Tensor
+from vilg.checkpoint.publish import Written, content_of, file_of, publish
 from vilg.checkpoint.save import share_of
-from vilg.distributed.states import Part, whole
+from vilg.checkpoint.storage import Local
+from vilg.distributed.states import Part, on_host, whole
 from vilg.distributed.world import World
 
 
@@ -26,9 +32,12 @@ def tensors(seed=0):
             "moment1/a": generator.normal(size=[3, 4]).astype("float32"), "model/none": np.zeros([0, 2], "float32")}
 
 
-def save(folder, step, keep_last=3, **changes):
-    parts = [whole(name, value, ranks=1) for name, value in (tensors(step) | changes).items()]
-    return checkpoint.save(folder, World(), parts, step, step * 8, {"run": {"name": "x"}}, {"text": "abc"}, keep_last)
+def save(folder, step, changes=None, storage=None, **settings):
+    parts = [whole(name, value, ranks=1) for name, value in (tensors(step) | (changes or {})).items()]
+    saver = Saver(folder, World(), config.Checkpoint(**settings), storage)
+    saver.save(parts, About(step, step * 8, {"run": {"name": "x"}}, {"text": "abc"}, {"shards": 1}, {"scale": 2.0}))
+    saver.finish()
+    return saver.newest
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -37,6 +46,7 @@ def test_what_was_saved_is_loaded(tmp_path):
     manifest, loaded = checkpoint.load(path)
     assert (manifest.step, manifest.consumed_samples, manifest.topology) == (12, 96, {"ranks": 1, "shards": 1})
     assert manifest.settings == {"run": {"name": "x"}} and manifest.tokenizers == {"text": "abc"}
+    assert manifest.data == {"shards": 1} and manifest.loss_scale == {"scale": 2.0}
     assert set(loaded) == set(tensors())
     for name, value in tensors(12).items():
         assert loaded[name].dtype == value.dtype and np.array_equal(loaded[name], value)
@@ -63,7 +73,7 @@ def test_pruning_never_touches_what_was_just_written_nor_counts_what_cannot_be_r
 
 def test_saving_a_step_again_replaces_it(tmp_path):
     save(tmp_path, 3)
-    path = save(tmp_path, 3, **{"model/b": np.array(8)})
+    path = save(tmp_path, 3, {"model/b": np.array(8)})
     assert checkpoint.load(path)[1]["model/b"] == 8
 
 
@@ -125,7 +135,7 @@ def test_auto_takes_the_newest_valid_one_and_says_what_it_passed_over(tmp_path, 
 
 def test_auto_does_not_start_anew_where_everything_is_broken(tmp_path):
     (save(tmp_path, 1) / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="none of its 1 checkpoints can be read"):
+    with pytest.raises(CheckpointError, match="the newest of 1 checkpoints, none of which can be read"):
         checkpoint.choose("auto", tmp_path)
 
 
@@ -137,7 +147,8 @@ def test_a_manifest_of_another_shape_is_damaged(tmp_path, text):
         checkpoint.load(path)
 
 
-def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(tmp_path, asynchronous):
     """A file-size limit stands in for the disk; it must be set in a process of its own."""
     save(tmp_path, 1)
     program = textwrap.dedent(f"""
@@ -147,10 +158,10 @@ def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(tmp_path):
         from tests.checkpoint.test_checkpoint import save
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        save(Path({str(tmp_path)!r}), 2, big=np.zeros(10**6, "float32"))
+        save(Path({str(tmp_path)!r}), 2, {{"big": np.zeros(10**6, "float32")}}, asynchronous={asynchronous})
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert "CheckpointError" in done.stderr and "could not write the checkpoint" in done.stderr
+    assert "CheckpointError" in done.stderr and "could not write its share" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     checkpoint.load(tmp_path / "step-00000001")
 
@@ -179,7 +190,7 @@ def test_ranks_share_the_writing_evenly():
 
 
 def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
-    """Files of three ranks with uneven slices, made of one by hand."""
+    """Files of three ranks with uneven slices, made of one by hand, by the library whose format it is."""
     values = np.arange(24, dtype="float32")
     cuts = [(0, 5), (5, 6), (6, 24)]
     path = save(tmp_path, 1)
@@ -187,7 +198,6 @@ def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
     reader.manifest.tensors["x"] = Tensor([4, 6], "float32", [Slice(f"{n}", *cut) for n, cut in enumerate(cuts)])
     for number, (start, stop) in enumerate(cuts):
         save_file({"x": values[start:stop]}, path / f"{number}")
-        reader._opened[f"{number}"] = safe_open(path / f"{number}", framework="numpy")
     for start in range(24):
         for stop in range(start, 25):
             assert np.array_equal(reader.range("x", start, stop), values[start:stop])
@@ -196,3 +206,186 @@ def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
     assert np.array_equal(reader.range("x", 0, 5), values[:5])
     with pytest.raises(CheckpointError, match="x lacks its elements from 5 on"):
         reader.range("x", 2, 9)
+
+
+def test_in_the_background_and_not_are_the_same_bytes(tmp_path):
+    one, other = save(tmp_path / "one", 5, asynchronous=True), save(tmp_path / "other", 5, asynchronous=False)
+    assert [file.name for file in sorted(one.iterdir())] == [file.name for file in sorted(other.iterdir())]
+    assert all(file.read_bytes() == (other / file.name).read_bytes() for file in one.iterdir())
+
+
+def test_what_changes_while_it_is_written_is_not_written(tmp_path):
+    """The save in the background has a copy of its own, and the next one may reuse it."""
+    values = paddle.ones([1000])
+    part = Part("model/x", [1000], "float32", 0, 1000, (0,), lambda: on_host(values))
+    saver = Saver(tmp_path, World(), config.Checkpoint())
+    for step in (1, 2):
+        saver.save([part], About(step, 0, {}))
+        values.set_value(values + 1)
+        saver.finish()
+    assert [checkpoint.load(tmp_path / checkpoint.directory_of(step))[1]["model/x"][7] for step in (1, 2)] == [1, 2]
+
+
+def test_a_slow_disk_holds_nobody_up_but_the_next_save(tmp_path):
+    class Slow(Local):
+        @contextmanager
+        def create(self, file):
+            time.sleep(0.5)
+            with super().create(file) as opened:
+                yield opened
+
+    part = Part("model/x", [10], "float32", 0, 10, (0,), lambda: np.ones(10, "float32"))
+    saver = Saver(tmp_path, World(), config.Checkpoint(), Slow(tmp_path))
+    began = time.perf_counter()
+    saver.save([part], About(1, 0, {}))
+    assert time.perf_counter() - began < 0.4 and not saver.ready
+    while not saver.ready:
+        time.sleep(0.01)
+    saver.advance()  # the manifest takes as long again
+    assert not saver.ready and saver.newest is None
+    saver.save([part], About(2, 0, {}))
+    assert saver.newest == tmp_path / "step-00000001" and time.perf_counter() - began > 1
+    saver.finish()
+    assert checkpoint.choose("auto", tmp_path) == saver.newest == tmp_path / "step-00000002"
+
+
+def test_a_failure_may_be_survived(tmp_path, caplog):
+    """checkpoint.on_failure=continue: an error in the log, the older checkpoint stays, and the next save works."""
+    good = save(tmp_path, 1)
+    settings = config.Checkpoint(on_failure="continue")
+    saver = Saver(tmp_path, World(), settings, Failing(tmp_path, "create"))
+    saver.save([], About(2, 0, {}))
+    saver.finish()
+    assert "no space left" in caplog.text and "the training goes on" in caplog.text
+    assert checkpoint.choose("auto", tmp_path) == good and len(list(tmp_path.iterdir())) == 1
+    saver._storage = Local(tmp_path)
+    saver.save([], About(3, 0, {}))
+    saver.finish()
+    assert checkpoint.choose("auto", tmp_path) == saver.newest == tmp_path / "step-00000003"
+
+
+@pytest.mark.parametrize("operation", ["begin", "create", "write", "publish"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_whatever_fails_the_older_checkpoint_stays_and_nothing_else(tmp_path, operation, asynchronous):
+    good = save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="no space left on device; older checkpoints are as they were"):
+        save(tmp_path, 2, storage=Failing(tmp_path, operation), asynchronous=asynchronous)
+    assert list(tmp_path.iterdir()) == [good] and checkpoint.choose("auto", tmp_path) == good
+
+
+def test_one_of_every_so_many_steps_stays_for_good(tmp_path):
+    for step in range(10, 90, 10):
+        save(tmp_path, step, keep_last=2, keep_every=30)
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)] == [30, 60, 70, 80]
+
+
+class Failing(Local):
+    """A disk that is full when it comes to `operation`."""
+
+    def __init__(self, root, operation):
+        super().__init__(root)
+        self._operation = operation
+
+    def _fail(self, operation):
+        if operation == self._operation:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    def begin(self, name):
+        self._fail("begin")
+        return super().begin(name)
+
+    @contextmanager
+    def create(self, file):
+        self._fail("create")
+        with super().create(file) as opened:
+            yield opened if self._operation != "write" else self
+
+    def write(self, data):
+        self._fail("write")
+
+    def publish(self, begun, name):
+        self._fail("publish")
+        super().publish(begun, name)
+
+
+def test_an_edited_manifest_is_found(tmp_path):
+    """Well-formed, and with a value that could be."""
+    path = save(tmp_path, 1)
+    body = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(body | {"consumed_samples": 16}))
+    with pytest.raises(CheckpointError, match="manifest.json: damaged, its contents do not have the hash it names"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("held", [[(0, 4), (5, 10)], [(0, 6), (5, 10)], [(0, 9)], [(1, 10)]])
+def test_ranks_that_do_not_hold_all_of_a_tensor_make_no_checkpoint(tmp_path, held):
+    parts = [Part("x", [10], "float32", start, stop, (0,), lambda start=start, stop=stop: np.ones(stop - start, "f4"))
+             for start, stop in held]
+    storage, written = Local(tmp_path), []
+    begun = storage.begin("step-00000001")
+    for rank, part in enumerate(parts):
+        file = slices.write(storage, f"{begun}/{file_of(rank)}", [content_of(part, part.read)])
+        written.append(Written.of(file, [part]))
+    with pytest.raises(CheckpointError, match="x: the ranks do not hold all of it, or some of it twice"):
+        publish(storage, begun, About(1, 0, {}), {"ranks": len(held), "shards": 1}, written)
+    assert checkpoint.checkpoints_in(tmp_path) == []
+
+
+def test_what_is_incomplete_does_not_count_among_those_that_are_kept(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (tmp_path / "step-00000003" / "rank-00000.safetensors").unlink()
+    save(tmp_path, 4, keep_last=2)
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)] == [2, 4]
+
+
+def run_in_small_file_system(tmp_path, program):
+    """`program` with SMALL, a file system of 2 MB, mounted where only it sees it."""
+    small = tmp_path / "small"
+    small.mkdir()
+    lines = f"mount -t tmpfs -o size=2m none {small} && exec {sys.executable} -c {shlex.quote(program)}"
+    done = subprocess.run(["unshare", "--mount", "bash", "-c", lines], capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"SMALL": str(small), "PYTHONPATH": os.getcwd()})
+    if "mount" in done.stderr and done.returncode in (1, 32) or "unshare" in done.stderr:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip().splitlines()[-1]}")
+    return done
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_disk_that_is_really_full(tmp_path, asynchronous):
+    done = run_in_small_file_system(tmp_path, textwrap.dedent(f"""
+        import os, numpy as np
+        from pathlib import Path
+        from tests.checkpoint.test_checkpoint import save
+        from vilg import checkpoint
+        folder = Path(os.environ["SMALL"])
+        good = save(folder, 1)
+        try:
+            save(folder, 2, {{"big": np.zeros(10**6, "float32")}}, asynchronous={asynchronous})
+        except checkpoint.CheckpointError as error:
+            print(error)
+        assert list(folder.iterdir()) == [good] and checkpoint.choose("auto", folder) == good
+        print("newest", save(folder, 3).name)
+    """))
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device; older checkpoints are as they were" in done.stdout
+    assert "newest step-00000003" in done.stdout
+
+
+def test_a_disk_that_is_really_read_only(tmp_path):
+    done = run_in_small_file_system(tmp_path, textwrap.dedent("""
+        import os, subprocess
+        from pathlib import Path
+        from tests.checkpoint.test_checkpoint import save
+        from vilg import checkpoint
+        folder = Path(os.environ["SMALL"])
+        good = save(folder, 1)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        try:
+            save(folder, 2)
+        except checkpoint.CheckpointError as error:
+            print(error)
+        assert checkpoint.choose("auto", folder) == good
+    """))
+    assert done.returncode == 0, done.stderr
+    assert "Read-only file system" in done.stdout and "older checkpoints are as they were" in done.stdout

@@ -134,7 +134,7 @@ def health(run: Path, stall: float) -> subprocess.CompletedProcess:
 
 
 def test_health_is_a_step_in_time(tmp_path):
-    began = time.time() - Path("/proc/1").stat().st_mtime
+    began = float(subprocess.run(["ps", "-o", "etimes=", "-p", "1"], capture_output=True, text=True).stdout)
     assert health(tmp_path, began + 60).returncode == 0  # nothing yet, but the container is young
     if began > 2:
         sick = health(tmp_path, began / 2)

@@ -110,7 +110,7 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         norm = engine.step(TRAIN.lr)
         in_a_step = dict(sent)
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
-    checkpoint.save(out, world, engine.state(), STEPS, STEPS * BATCH, {}, {}, 1)
+    checkpoint.Saver(out, world, config.Checkpoint(asynchronous=False)).save(engine.state(), checkpoint.About(STEPS, 0, {}))
     out.joinpath(f"rank-{world.rank}.json").write_text(json.dumps({
         "lines": lines, "total": total, "held": last, "while_computing": while_computing,
         "sent": in_a_step, "shapes": {name: one.shape for name, one in model.named_parameters()}}))

@@ -70,7 +70,10 @@ def test_host_memory_counts():
     offload = ["distributed.stage=3", "distributed.offload=true"]
     assert estimate(settings(*offload), PAPER, 0.4).fits
     plan = estimate(settings(*offload, "cluster.host_memory=100"), PAPER, 0.4)
-    assert plan.host_bytes == pytest.approx(16 * plan.parameters, rel=0.01) and not plan.fits
+    assert plan.saving == pytest.approx(12 * plan.parameters)
+    assert plan.host_bytes == pytest.approx((16 + 12) * plan.parameters, rel=0.01) and not plan.fits
+    in_place = estimate(settings(*offload, "checkpoint.asynchronous=false"), PAPER, 0.4)
+    assert in_place.saving == 0 and in_place.host_bytes == plan.host_bytes - plan.saving
 
 
 @pytest.mark.parametrize("overrides, said", [

@@ -1,6 +1,8 @@
 """The whole way of a small run in one process: records, checkpoints, exact resume, and how it stops."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -10,8 +12,10 @@ from tests.conftest import pair, write_shard
 from tests.processes import metrics
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS
+from vilg.cli import main
 from vilg.distributed.world import World
 from vilg.errors import UserError
+from vilg.generation.trained import load_trained
 from vilg.image.vqvae import VQVAE
 from vilg.model.transformer import targets
 from vilg.training.jobs import pretrain
@@ -69,9 +73,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("lost", ["moment1", "moment2", "beta1_pow_acc", "consumed"])
+@pytest.mark.parametrize("lost", ["model", "moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc", "consumed", "step",
+                                  "random state"])
 def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
     """The negative control of the test above."""
+    small = changed(small, model={"dropout": 0.1})
     pretrain(changed(small, run={"name": "whole"}))
     parts = changed(small, run={"name": "parts"})
     pretrain(changed(parts, train={"stop_at": 3}))
@@ -80,16 +86,96 @@ def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
         def __init__(self, path):
             super().__init__(path)
             if lost == "consumed":
-                self.manifest = type(self.manifest)(**{**vars(self.manifest), "consumed_samples": 0})
+                self.manifest = replace(self.manifest, consumed_samples=0)
+            if lost == "step":
+                self.manifest = replace(self.manifest, step=2)
 
         def range(self, name, start, stop):
             values = super().range(name, start, stop)
             return np.zeros_like(values) if name.startswith(lost + "/") else values
 
     monkeypatch.setattr("vilg.training.loop.checkpoint.Reader", Forgetful)
+    if lost == "random state":
+        monkeypatch.setattr("vilg.training.loop.step_seed", lambda seed, step, rank: seed)
     pretrain(changed(parts, resume="auto"))
     whole, resumed = (exact(small.run.folder.parent / name) for name in ("whole", "parts"))
-    assert [line[0] for line in whole] != [line[0] for line in resumed]
+    assert [line[0] for line in whole][-3:] != [line[0] for line in resumed][-3:]
+
+
+def test_other_data_than_those_of_the_checkpoint_are_refused(small, tmp_path):
+    """Their order would be another; wherever they lie, they are the same."""
+    pretrain(changed(small, train={"stop_at": 3}))
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for shard in tmp_path.glob("part-*.tar"):
+        shutil.copy(shard, moved)
+    pretrain(changed(small, data={"shards": [f"{moved}/part-*.tar"]}, train={"stop_at": 4}, resume="auto"))
+    write_shard(moved / "part-2.tar", pair(40))
+    more = changed(small, data={"shards": [f"{moved}/part-*.tar"]}, resume="auto")
+    with pytest.raises(UserError, match="shards 2 there and 3 here; sha256 .*data.may_change=true"):
+        pretrain(more)
+    pretrain(changed(more, data={"may_change": True}))
+    assert [line["step"] for line in metrics(small.run.folder)] == list(range(1, 7))
+
+
+@pytest.mark.parametrize("other, said", [
+    ({"run": {"seed": 9}}, "seed 1 there and 9 here"),
+    ({"model": {"conv_kernel": 5}}, "a checkpoint of another model: model.conv_kernel is 3 there and 5 here"),
+    ({"model": {"heads": 4}}, "a checkpoint of another model: model.heads is 2 there and 4 here"),
+])
+def test_what_no_shape_shows_is_refused(small, other, said):
+    pretrain(changed(small, train={"stop_at": 3}))
+    with pytest.raises(UserError, match=said):
+        pretrain(changed(small, **other, resume="auto"))
+
+
+def test_a_checkpoint_from_elsewhere_becomes_one_of_the_run(small):
+    """So that a start after a crash, with resume=auto, does not begin anew."""
+    pretrain(changed(small, train={"stop_at": 3}))
+    foreign = small.run.folder / "checkpoints" / "step-00000003"
+    mine = changed(small, run={"name": "mine"}, train={"stop_at": 4}, resume=str(foreign))
+    pretrain(mine)
+    found = checkpoint.checkpoints_in(mine.run.folder / "checkpoints")
+    assert [checkpoint.step_of(path) for path in found] == [3, 4]
+    one, two = checkpoint.load(foreign)[1], checkpoint.load(found[0])[1]
+    assert all(np.array_equal(one[name], value) for name, value in two.items())
+    copied = foreign.rename(foreign.with_name("best"))
+    pretrain(changed(small, run={"name": "from best"}, resume=str(copied)))
+    assert checkpoint.step_of(copied) is None
+
+
+def test_the_last_step_must_be_saved_whatever_the_settings_say(small, monkeypatch):
+    """checkpoint.on_failure=continue is for what comes before it."""
+    def full(*_):
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr("vilg.checkpoint.save.slices.write", full)
+    with pytest.raises(UserError, match="step 6 could not be saved; newest checkpoint: none"):
+        pretrain(changed(small, checkpoint={"on_failure": "continue"}))
+    assert len(metrics(small.run.folder)) == 6
+
+
+def test_saving_by_the_clock(small, monkeypatch, caplog):
+    by_clock = changed(small, checkpoint={"every_steps": 0, "every_minutes": 1e-9, "keep_last": 9})
+    pretrain(by_clock)
+    found = checkpoint.checkpoints_in(small.run.folder / "checkpoints")
+    assert [checkpoint.step_of(path) for path in found] == [1, 2, 3, 4, 5, 6]
+    never = changed(small, run={"name": "never"}, checkpoint={"every_steps": 0, "keep_last": 9})
+    pretrain(never)
+    assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(never.run.folder / "checkpoints")] == [6]
+
+
+def test_checkpoints_in_another_place(small, capsys):
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'vilg[storage]'")
+    away = changed(small, checkpoint={"folder": f"memory://{small.run.folder.parent.parent.name}/checkpoints"})
+    pretrain(changed(away, train={"stop_at": 3}))
+    pretrain(changed(away, resume="auto"))
+    whole = changed(small, run={"name": "whole"})
+    pretrain(whole)
+    assert exact(small.run.folder) == exact(whole.run.folder) and not (small.run.folder / "checkpoints").exists()
+    assert main(["checkpoint", "list", str(small.run.folder)]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["step", "3", "6"]
+    assert load_trained(small.run.folder).model.settings == small.model
 
 
 def test_resuming_drops_the_records_of_steps_that_are_done_again(small):

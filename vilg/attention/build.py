@@ -67,7 +67,7 @@ def built() -> Path:
 
 
 def has_gpu_kernels() -> bool:
-    """Whether `built` holds kernels for GPUs. They stay, and run, where nvcc is gone: an image is built with it only."""
+    """Whether `built` holds kernels for GPUs. They stay, and run, where nvcc is gone, as in an image."""
     return (built().parent / "key").read_text().endswith(_WITH_CUDA)
 
 

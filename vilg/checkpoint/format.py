@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from vilg.checkpoint.storage import Where, joined, split, storage_at
 from vilg.errors import UserError
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
+BLOCK = 16 * 2**20  # bytes of a file between two of the digests in the manifest
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -45,16 +46,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class File:
+    """`prefixes`: the beginnings of the SHA-256 of the file's first block, of its first two, .., BLOCK bytes each."""
+
     size: int
     sha256: str
+    prefixes: list[str]
 
 
 @dataclass(frozen=True)
 class Manifest:
     """Everything about a checkpoint but the numbers.
 
-    `topology` holds the number of ranks that wrote it, `tokenizers` the hashes of those that the model was trained
-    with: {"text": .., "image": ..}, empty for an image tokenizer.
+    topology: {"ranks", "shards"} of the job that wrote it. tokenizers: the hashes of those that the model was trained
+    with, {"text": .., "image": ..}; none for an image tokenizer. data: {"shards", "sha256"} of what it was trained on.
+    loss_scale: the state of fp16's loss scaler; empty in other precisions.
     """
 
     version: int
@@ -63,6 +68,8 @@ class Manifest:
     topology: dict[str, int]
     settings: dict
     tokenizers: dict[str, str]
+    data: dict
+    loss_scale: dict
     tensors: dict[str, Tensor]
     files: dict[str, File]
 
@@ -72,16 +79,18 @@ class Manifest:
         return json.dumps({**body, "sha256": _hash(body)}, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def read_manifest(checkpoint: Path) -> Manifest:
+def read_manifest(checkpoint: Where) -> Manifest:
     """The manifest of a checkpoint directory. CheckpointError if it is missing, damaged or of another version."""
-    file = checkpoint / MANIFEST
+    storage, name = split(checkpoint)
+    file = joined(checkpoint, MANIFEST)
     try:
-        body = json.loads(file.read_text("utf-8"))
+        inside = f"{name}/{MANIFEST}"
+        body = json.loads(bytes(storage.read(inside, 0, storage.size(inside))).decode("utf-8"))
         claimed = body.pop("sha256")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{checkpoint}: not a checkpoint, it has no {MANIFEST}") from None
     except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror.lower()}") from None
+        raise CheckpointError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{file}: damaged, not the JSON that was written") from None
     if body.get("version") != VERSION:
@@ -100,18 +109,29 @@ def directory_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Where) -> list[Where]:
     """The checkpoint directories in `folder`, oldest first, valid or not."""
-    found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    names = [name for name in storage_at(folder).folders() if _STEP.fullmatch(name)]
+    return [joined(folder, name) for name in sorted(names, key=step_of)]
 
 
-def hash_file(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def step_of(checkpoint: Where) -> int | None:
+    """The step that the name of a checkpoint directory says; None if it was given another name."""
+    found = _STEP.fullmatch(split(checkpoint)[1])
+    return int(found[1]) if found else None
+
+
+def incomplete(checkpoint: Where, manifest: Manifest) -> str | None:
+    """What a look at the sizes of the files finds wrong."""
+    storage, name = split(checkpoint)
+    for file, expected in manifest.files.items():
+        try:
+            size = storage.size(f"{name}/{file}")
+        except OSError:
+            return f"{joined(checkpoint, file)}: missing"
+        if size != expected.size:
+            return f"{joined(checkpoint, file)}: {size} bytes, {expected.size} were written"
+    return None
 
 
 def _hash(body: dict) -> str:

@@ -1,36 +1,66 @@
 """Reading a checkpoint: all of it or nothing."""
 
 import logging
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from safetensors import safe_open
 
-from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, hash_file, read_manifest
+from vilg.checkpoint import slices
+from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest
+from vilg.checkpoint.slices import SliceFile
+from vilg.checkpoint.storage import Where, joined, split, where
+from vilg.distributed.world import World
 
 log = logging.getLogger(__name__)
 
+_THREADS = 2
 
-def verify(checkpoint: Path) -> Manifest:
-    """The manifest, once every file has the size and the hash that it names. Raises CheckpointError."""
-    manifest = read_manifest(checkpoint)
-    for name, expected in manifest.files.items():
-        file = checkpoint / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != expected.size:
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes, {expected.size} were written")
-        if hash_file(file) != expected.sha256:
-            raise CheckpointError(f"{file}: damaged, its hash is not the one that was written")
+
+def verify(checkpoint: Where, world: World | None = None) -> Manifest:
+    """The manifest, once every file has the size and the hash that it names. Raises CheckpointError.
+
+    With a `world` every rank calls this; each hashes some of the files, and all raise what any has found.
+    """
+    rank, ranks = (world.rank, world.ranks) if world else (0, 1)
+    manifest, found = None, []
+    try:
+        manifest = read_manifest(checkpoint)
+        found = problems(checkpoint, manifest, sorted(manifest.files)[rank::ranks])
+    except Exception as error:  # whatever it is, the other ranks wait to hear of it
+        found = [str(error)]
+    if world:
+        found = sorted({problem for of_rank in world.gather(found) for problem in of_rank})
+    if found:
+        raise CheckpointError(found[0])
     return manifest
+
+
+def problems(checkpoint: Where, manifest: Manifest, files: list[str]) -> list[str]:
+    """What is wrong with each of these files of a checkpoint, if anything is."""
+    storage, name = split(checkpoint)
+
+    def problem(file: str) -> str | None:
+        try:
+            slices.check(storage, f"{name}/{file}", manifest.files[file])
+        except FileNotFoundError:
+            return f"{joined(checkpoint, file)}: missing"
+        except OSError as error:
+            return f"{joined(checkpoint, file)}: {(error.strerror or str(error)).lower()}"
+        except CheckpointError as error:
+            return str(error).replace(f"{name}/{file}", str(joined(checkpoint, file)), 1)
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return [one for one in threads.map(problem, files) if one]
 
 
 class Reader:
     """The numbers of a checkpoint that `verify` or `choose` has found whole, range by range, on any number of ranks."""
 
-    def __init__(self, checkpoint: Path):
+    def __init__(self, checkpoint: Where):
         self.checkpoint, self.manifest = checkpoint, read_manifest(checkpoint)
-        self._opened = {name: safe_open(checkpoint / name, framework="numpy") for name in self.manifest.files}
+        self._storage, self._name = split(checkpoint)
+        self._opened: dict[str, SliceFile] = {}
 
     @property
     def shapes(self) -> dict[str, list[int]]:
@@ -43,8 +73,8 @@ class Reader:
         for part in tensor.slices:
             first, last = max(place, part.start), min(stop, part.stop)
             if first == place and first < last:
-                stored = self._opened[part.file].get_slice(name)
-                values[first - start : last - start] = stored[first - part.start : last - part.start]
+                values[first - start : last - start] = self._file(part.file).elements(name, first - part.start,
+                                                                                      last - part.start)
                 place = last
         if place < stop:
             raise CheckpointError(f"{self.checkpoint}: {name} lacks its elements from {place} on")
@@ -54,41 +84,58 @@ class Reader:
         shape = self.manifest.tensors[name].shape
         return self.range(name, 0, int(np.prod(shape, dtype=np.int64))).reshape(shape)
 
+    def _file(self, file: str) -> SliceFile:
+        if file not in self._opened:
+            self._opened[file] = SliceFile(self._storage, f"{self._name}/{file}")
+        return self._opened[file]
 
-def read(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """Everything in a checkpoint that `verify` or `choose` has found whole."""
+
+def load(checkpoint: Where) -> tuple[Manifest, dict[str, np.ndarray]]:
+    """Everything in a checkpoint, once it is found whole. Raises CheckpointError and gives nothing in part."""
+    verify(checkpoint)
     reader = Reader(checkpoint)
     return reader.manifest, {name: reader.tensor(name) for name in reader.shapes}
 
 
-def load(checkpoint: Path) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """`verify`, then `read`. Raises CheckpointError and gives nothing in part."""
-    verify(checkpoint)
-    return read(checkpoint)
-
-
-def newest_valid(folder: Path) -> Path | None:
-    """The newest checkpoint that can be trusted, None if there is none at all.
+def newest_valid(folder: Where, world: World | None = None) -> Where | None:
+    """The newest checkpoint that can be trusted, None if there is none at all; with a `world` every rank calls this.
 
     Newer ones that cannot be trusted are named in the log; if none can, that is a CheckpointError.
     """
-    found = checkpoints_in(folder)
+    if world is None:
+        found = checkpoints_in(folder)
+    else:
+        with world.together():
+            found = _listed(folder) if world.first else None
+        found = world.gather(found)[0]
+    return newest_of(found, world) if found else None
+
+
+def newest_of(found: list[Where], world: World | None = None) -> Where:
+    """The last of these checkpoints that can be trusted; CheckpointError if none can."""
     for checkpoint in reversed(found):
         try:
-            verify(checkpoint)
+            verify(checkpoint, world)
             return checkpoint
         except CheckpointError as error:
-            log.warning("passed over %s", error)
-    if found:
-        raise CheckpointError(f"{folder}: none of its {len(found)} checkpoints can be read")
-    return None
+            if world is None or world.first:
+                log.warning("passed over %s", error)
+    raise CheckpointError(f"{found[-1]}: the newest of {len(found)} checkpoints, none of which can be read")
 
 
-def choose(resume: str, folder: Path) -> Path | None:
+def _listed(folder: Where) -> list[Where]:
+    try:
+        return checkpoints_in(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+
+
+def choose(resume: str, folder: Where, world: World | None = None) -> Where | None:
     """The verified checkpoint that the setting `resume` asks for: none | auto | PATH. A PATH never falls back."""
     if resume == "none":
         return None
     if resume == "auto":
-        return newest_valid(folder)
-    verify(Path(resume))
-    return Path(resume)
+        return newest_valid(folder, world)
+    chosen = where(resume)
+    verify(chosen, world)
+    return chosen

@@ -1,69 +1,186 @@
-"""Writing a checkpoint so that it either exists whole or not at all."""
+"""Saving while the training goes on, so that each checkpoint either exists whole or not at all."""
 
 import logging
-import os
-import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from safetensors.numpy import save_file
 
-from vilg.checkpoint.format import (MANIFEST, VERSION, CheckpointError, File, Manifest, Slice, Tensor, checkpoints_in,
-                                    directory_of, hash_file, read_manifest)
+from vilg import config
+from vilg.checkpoint import slices
+from vilg.checkpoint.format import CheckpointError, directory_of
+from vilg.checkpoint.publish import About, Written, content_of, file_of, prune, publish
+from vilg.checkpoint.storage import Storage, Where, joined, storage_at
 from vilg.distributed.states import Part
 from vilg.distributed.world import World
 
 log = logging.getLogger(__name__)
 
 
-def save(folder: Path, world: World, parts: list[Part], step: int, consumed_samples: int, settings: dict,
-         tokenizers: dict[str, str], keep_last: int) -> Path:
-    """Write `folder/step-XXXXXXXX`, called on every rank with what it holds; returns its path.
+class Saver:
+    """Writes the checkpoints of a run. Every rank calls `save`, `advance` and `finish`, at the same steps.
 
-    Ranks that hold the same part share the writing. A failure on any rank leaves the older checkpoints as they were and
-    raises CheckpointError on all. Afterwards only the newest `keep_last` checkpoints up to this step remain.
+    Asynchronously: `save` copies what this rank holds into buffers of the host and returns; a thread writes and
+    hashes them. Once every rank is `ready`, `advance` gathers the results, and a thread of rank 0 writes the manifest
+    and gives the checkpoint its name; once that is done, `advance` concludes. In place: `save` does all of it.
+
+    A failure on any rank leaves the older checkpoints as they were. It raises CheckpointError on all ranks, or, with
+    `on_failure: continue`, is an error in the log.
     """
-    target = folder / directory_of(step)
-    hidden = folder / f".{target.name}.writing"
-    mine = share_of(parts, world.rank)
-    name = _file_of(world.rank)
-    with _writing(world, hidden):
-        if world.first:
-            _clear_leftovers(folder)
-            hidden.mkdir(parents=True)
-    with _writing(world, hidden):
-        _write_slices(hidden / name, {part.name: part.read() for part in mine})
-        file = File((hidden / name).stat().st_size, hash_file(hidden / name))
-    written = world.gather((file, [(part.name, part.shape, part.dtype, part.start, part.stop) for part in mine]))
-    with _writing(world, hidden):
-        if world.first:
-            topology = {"ranks": world.ranks, "shards": world.topology.shards}
-            manifest = Manifest(VERSION, step, consumed_samples, topology, settings, tokenizers, _tensors(written),
-                                {_file_of(rank): file for rank, (file, _) in enumerate(written)})
-            _write_synced(hidden / MANIFEST, manifest.to_json().encode())
-            _sync_directory(hidden)
-            _publish(hidden, target)
-    if world.first:
-        _prune(folder, target, keep_last)
-    return target
 
+    def __init__(self, folder: Where, world: World, settings: config.Checkpoint, storage: Storage | None = None):
+        self.folder, self.world, self.settings = folder, world, settings
+        self.newest: Where | None = None  # the last checkpoint of this run
+        self.newest_step = 0  # its step; of none 0
+        self.stalled = 0.0  # seconds that the training has stood still for the last save
+        self._storage = storage or storage_at(folder)
+        self._buffers: dict[str, np.ndarray] = {}
+        self._save: _Save | None = None
 
-@contextmanager
-def _writing(world: World, hidden: Path) -> Iterator[None]:
-    """Work on a checkpoint that fails on every rank if it fails on one, and then leaves nothing behind."""
-    try:
-        with world.together():
+    @property
+    def ready(self) -> bool:
+        """Whether this rank waits for `advance`."""
+        return self._save is not None and self._save.task.done
+
+    def save(self, parts: list[Part], about: About) -> None:
+        """Save what all ranks hold. Ranks that hold the same part share the writing. A save that is still under way is
+        waited for."""
+        self.finish()
+        began = time.perf_counter()
+        with self._failing_together(about.step):
+            with self._on_all("make its folder"):
+                begun = self._storage.begin(directory_of(about.step)) if self.world.first else None
+            self._save = save = _Save(self.world.gather(begun)[0], share_of(parts, self.world.rank), about)
+            with self._on_all("copy its share"):
+                if self.settings.asynchronous:
+                    self._copy(save.parts)
+                    contents = [content_of(part, partial(self._buffers.get, part.name)) for part in save.parts]
+                else:
+                    contents = [content_of(part, part.read) for part in save.parts]
+                save.task = _Task(slices.write, self._storage, f"{save.begun}/{file_of(self.world.rank)}", contents)
+        self.stalled = time.perf_counter() - began
+        if not self.settings.asynchronous:
+            self.finish()
+
+    def advance(self) -> None:
+        """Take the save under way, whose every rank is ready, one stage on."""
+        began, save = time.perf_counter(), self._save
+        with self._failing_together(save.about.step):
+            with self._on_all("write the manifest" if save.written else "write its share"):
+                result = save.task.result()
+            if save.written is None:
+                save.seconds, save.written = save.task.seconds, self.world.gather(Written.of(result, save.parts))
+                save.task = _Task(self._publish, save) if self.world.first else _Task(lambda: None)
+            else:
+                self._save, self.newest_step = None, save.about.step
+                self.newest = joined(self.folder, directory_of(save.about.step))
+                self.stalled += time.perf_counter() - began
+                if self.world.first:
+                    log.info("saved %s: %.1f MB; training stood still for %.3f s, written in %.2f s", self.newest,
+                             sum(one.file.size for one in save.written) / 1e6, self.stalled, save.seconds)
+                return
+        self.stalled += time.perf_counter() - began
+
+    def finish(self) -> None:
+        """Wait until the save under way, if there is one, is a checkpoint."""
+        while self._save is not None:
+            began = time.perf_counter()
+            self._save.task.wait()
+            self.stalled += time.perf_counter() - began
+            self.advance()
+
+    def _publish(self, save: "_Save") -> None:
+        topology = {"ranks": self.world.ranks, "shards": self.world.topology.shards}
+        publish(self._storage, save.begun, save.about, topology, save.written)
+        save.published = True
+        prune(self.folder, self._storage, save.about.step, self.settings)
+
+    def _copy(self, parts: list[Part]) -> None:
+        """Into buffers that are made once: fresh memory takes longer than the copy."""
+        for part in parts:
+            values = part.read()
+            buffer = self._buffers.get(part.name)
+            if buffer is None or buffer.shape != values.shape or buffer.dtype != values.dtype:
+                self._buffers[part.name] = buffer = np.empty_like(values)
+            np.copyto(buffer, values)
+
+    @contextmanager
+    def _on_all(self, what: str) -> Iterator[None]:
+        """What fails on one rank fails on every rank."""
+        with self.world.together():
             try:
                 yield
-            except Exception as error:  # safetensors has its own type; whatever it is, every rank must hear of it
-                raise CheckpointError(f"{hidden.parent}: rank {world.rank} could not write the checkpoint: {error}; "
-                                      "older checkpoints are as they were") from error
-    except CheckpointError:
-        if world.first:
-            shutil.rmtree(hidden, ignore_errors=True)
-        raise
+            except Exception as error:  # whatever it is, every rank must hear of it
+                raise CheckpointError(f"{self.folder}: rank {self.world.rank} could not {what}: {error}; older "
+                                      "checkpoints are as they were") from error
+
+    @contextmanager
+    def _failing_together(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError as error:
+            save, self._save = self._save, None
+            if self.world.first and save is not None and not save.published:
+                self._remove_half_written(save.begun)
+            if self.settings.on_failure == "stop":
+                raise
+            if self.world.first:
+                log.error("checkpoint of step %d: %s; the training goes on (checkpoint.on_failure=continue)", step,
+                          error)
+
+    def _remove_half_written(self, begun: str) -> None:
+        try:
+            self._storage.remove(begun)
+        except OSError as error:
+            log.warning("%s: cannot be removed (%s)", joined(self.folder, begun), error.strerror or error)
+
+
+class _Task:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable, *arguments):
+        self.seconds = 0.0
+        self._outcome: Future = Future()
+        threading.Thread(target=self._run, args=(call, arguments), daemon=True).start()
+
+    def _run(self, call: Callable, arguments: tuple) -> None:
+        began = time.perf_counter()
+        try:
+            result = call(*arguments)
+        except BaseException as error:
+            self._outcome.set_exception(error)
+            return
+        self.seconds = time.perf_counter() - began
+        self._outcome.set_result(result)
+
+    @property
+    def done(self) -> bool:
+        return self._outcome.done()
+
+    def wait(self) -> None:
+        wait([self._outcome])
+
+    def result(self):
+        """What the call returned, or its exception."""
+        return self._outcome.result()
+
+
+@dataclass
+class _Save:
+    """A save under way: this rank's parts and what it does now; `written` once all ranks have written theirs."""
+
+    begun: str
+    parts: list[Part]
+    about: About
+    task: _Task | None = None
+    written: list[Written] | None = None
+    seconds: float = 0.0
+    published: bool = False
 
 
 def share_of(parts: list[Part], rank: int) -> list[Part]:
@@ -79,77 +196,3 @@ def share_of(parts: list[Part], rank: int) -> list[Part]:
             if writer == rank:
                 mine.append(part)
     return mine
-
-
-def _tensors(written: list[tuple[File, list]]) -> dict[str, Tensor]:
-    """What all ranks wrote, put together by tensor."""
-    tensors: dict[str, Tensor] = {}
-    for rank, (_, slices) in enumerate(written):
-        for name, shape, dtype, start, stop in slices:
-            tensor = tensors.setdefault(name, Tensor(shape, dtype, []))
-            tensor.slices.append(Slice(_file_of(rank), start, stop))
-    for tensor in tensors.values():
-        tensor.slices.sort(key=lambda part: part.start)
-    return tensors
-
-
-def _file_of(rank: int) -> str:
-    return f"rank-{rank:05d}.safetensors"
-
-
-def _write_slices(file: Path, tensors: dict[str, np.ndarray]) -> None:
-    save_file({name: np.ascontiguousarray(value).reshape(-1) for name, value in tensors.items()}, file)
-    with open(file, "rb") as opened:
-        os.fsync(opened.fileno())
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what a save that was killed left behind."""
-    for leftover in folder.glob(".step-*"):
-        shutil.rmtree(leftover)
-
-
-def _publish(hidden: Path, target: Path) -> None:
-    """Give the directory its name. One of that name, left by a run that was resumed further back, steps aside."""
-    replaced = target.with_name(f".{target.name}.replaced")
-    if target.exists():
-        os.rename(target, replaced)
-    os.rename(hidden, target)
-    _sync_directory(target.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _prune(folder: Path, newest: Path, keep_last: int) -> None:
-    """Remove what is older than the newest `keep_last` checkpoints; what cannot be read counts for none."""
-    older = [path for path in checkpoints_in(folder) if path.name < newest.name]
-    whole = [path for path in older if _has_manifest(path)]
-    kept = whole[len(whole) - (keep_last - 1) :] if keep_last <= len(whole) else whole
-    for path in older:
-        if path not in kept:
-            try:
-                shutil.rmtree(path)
-            except OSError as error:
-                log.warning("%s: cannot be removed (%s)", path, error.strerror)
-
-
-def _has_manifest(path: Path) -> bool:
-    try:
-        read_manifest(path)
-        return True
-    except CheckpointError:
-        return False
-
-
-def _write_synced(file: Path, data: bytes) -> None:
-    with open(file, "wb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

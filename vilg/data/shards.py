@@ -1,6 +1,7 @@
 """Random access to the samples of any number of webdataset tars."""
 
 import glob
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,17 @@ class Shards:
 
     def __del__(self):
         self.close()
+
+
+def fingerprint(patterns: list[str]) -> dict:
+    """{"shards": how many, "sha256": a hash of the names of the shards and of where which sample lies in them}, in
+    their order, wherever the shards themselves lie."""
+    paths, digest = expand(patterns), hashlib.sha256()
+    for path in paths:
+        index = open_index(path)
+        digest.update("\n".join([path.name, *index.keys]).encode())
+        digest.update(np.ascontiguousarray(index.images).tobytes() + np.ascontiguousarray(index.captions).tobytes())
+    return {"shards": len(paths), "sha256": digest.hexdigest()}
 
 
 def expand(patterns: list[str]) -> list[Path]:

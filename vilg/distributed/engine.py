@@ -95,6 +95,17 @@ class Engine:
         for name, value in self._buffers.items():
             value.set_value(read(f"model/{name}", 0, value.size).reshape(value.shape))
 
+    @property
+    def loss_scale(self) -> dict:
+        """The state of fp16's loss scaler as JSON takes it, for checkpoints; empty without one."""
+        state = self.stage.scaler.state_dict() if self.stage.scaler else {}
+        return {name: np.asarray(value).tolist() for name, value in state.items()}
+
+    @loss_scale.setter
+    def loss_scale(self, state: dict) -> None:
+        if self.stage.scaler and state:
+            self.stage.scaler.load_state_dict(state)
+
     def _held(self) -> list[states.Held]:
         return [self.stage.held(name, value) for name, value in self._parameters.items()]
 

@@ -18,7 +18,8 @@ _OF_ALL = ("beta1_pow_acc", "beta2_pow_acc")  # one number a parameter, equal on
 class Part:
     """Elements [start, stop) of the flattened tensor `name`, whose whole shape is `shape`.
 
-    holders: the ranks that hold them alike. read() gives them, flat; dtype is that of what it gives.
+    holders: the ranks that hold them alike. read() gives them, flat, perhaps as a window on what the next step changes;
+    dtype is that of what it gives.
     """
 
     name: str
@@ -28,6 +29,11 @@ class Part:
     stop: int
     holders: tuple[int, ...]
     read: Callable[[], np.ndarray]
+
+
+def on_host(tensor: paddle.Tensor) -> np.ndarray:
+    """The numbers of a tensor in the host's memory: of one that lies there a window on it, and no copy."""
+    return np.from_dlpack(tensor.detach()) if tensor.place.is_cpu_place() else tensor.numpy()
 
 
 def whole(name: str, array: np.ndarray, ranks: int) -> Part:
@@ -74,7 +80,7 @@ def parts(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int) ->
             continue
         result.append(_part(f"model/{one.name}", one, one.tensors[0]))
         for moment in MOMENTS:
-            tensor = states[f"{one.key}_{moment}_0"]
+            tensor = states[_moment_name(one, optimizer, moment)]
             if moment in _OF_ALL:
                 if one.start == 0:
                     result.append(Part(f"{moment}/{one.name}", [1], "float32", 0, 1, one.holders, tensor.numpy))
@@ -85,9 +91,15 @@ def parts(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int) ->
 
 def _part(name: str, held: Held, tensor: paddle.Tensor) -> Part:
     def read() -> np.ndarray:
-        return tensor.astype("float32").numpy().ravel()[: held.stop - held.start]
+        return on_host(tensor.astype("float32")).ravel()[: held.stop - held.start]
 
     return Part(name, held.shape, "float32", held.start, held.stop, held.holders, read)
+
+
+def _moment_name(one: Held, optimizer: paddle.optimizer.Optimizer, moment: str) -> str:
+    """AdamW calls moments after the master, where there is one; a stage may have named that after the parameter."""
+    master = optimizer._master_weights.get(one.key)
+    return f"{one.key if master is None else master.name}_{moment}_0"
 
 
 def shapes(held: list[Held]) -> dict[str, list[int]]:
@@ -109,7 +121,7 @@ def load(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int,
         if rank not in one.holders:
             continue
         if one.tensors[0].dtype != paddle.float32:  # the optimizer would make its master of what was rounded
-            optimizer._master_weights[one.key] = paddle.to_tensor(values.reshape(one.shape))
+            optimizer._create_master_weight(one.tensors[0]).set_value(values.reshape(one.shape))
         for moment in MOMENTS:
             if moment in _OF_ALL:
                 values = read(f"{moment}/{one.name}", 0, 1)
@@ -117,5 +129,5 @@ def load(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int,
                 values = np.zeros(one.room, np.float32)
                 values[: one.stop - one.start] = read(f"{moment}/{one.name}", one.start, one.stop)
                 values = values.reshape(one.tensors[0].shape)
-            moments[f"{one.key}_{moment}_0"] = paddle.to_tensor(values)
+            moments[_moment_name(one, optimizer, moment)] = paddle.to_tensor(values)
     optimizer.set_state_dict(moments)

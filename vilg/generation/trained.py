@@ -21,12 +21,13 @@ class Trained:
 
 def load_trained(folder: Path) -> Trained:
     """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory."""
-    if (folder / "checkpoints").is_dir():
-        found = newest_in_run(folder)
-        manifest, tensors = checkpoint.read(found)  # verified while it was looked for
+    if (folder / "settings.yaml").is_file():
+        found = newest_in_run(folder)  # verified while it was looked for
     else:
         found = folder
-        manifest, tensors = checkpoint.load(found)
+        checkpoint.verify(found)
+    reader = checkpoint.Reader(found)
+    manifest = reader.manifest
     settings = config.from_tree(config.Pretraining, manifest.settings, f"{found}: not of a pre-training run")
     text_tokenizer = load_tokenizer(settings.text)
     image_tokenizer = image.load(settings.image_tokenizer.path)
@@ -35,14 +36,14 @@ def load_trained(folder: Path) -> Trained:
                         "trained with; were they replaced?")
     model = Transformer(settings.model, text_tokenizer.size, image_tokenizer.vocabulary, settings.text.length,
                         image_tokenizer.grid(settings.data.image_size))
-    weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
     model.set_state_dict(weights)
     model.eval()
     return Trained(settings, model, text_tokenizer, image_tokenizer)
 
 
 def newest_in_run(run: Path) -> Path:
-    found = checkpoint.newest_valid(run / "checkpoints")
+    found = checkpoint.newest_valid(checkpoint.folder_of(run))
     if found is None:
         raise UserError(f"{run}: no valid checkpoint in this run")
     return found

@@ -14,7 +14,7 @@ from vilg.model import arithmetic
 from vilg.model.transformer import Transformer
 from vilg.plan import activations
 from vilg.plan.reading import Reading
-from vilg.plan.states import States, gathered, states
+from vilg.plan.states import MASTER, MOMENTS, States, gathered, states
 from vilg.plan.traffic import Traffic, traffic
 
 # An assumption, for what no plan counts: the driver's context, NCCL's channels, gaps between the allocator's blocks,
@@ -30,10 +30,12 @@ class Estimate:
     start: the whole model in fp32, which every device has before it is split. activations: of one direction of a
     micro-batch. buffers: of communication while computing. update: what step() takes beside the states, when the
     activations are gone. operations: of all devices, without recompute; recomputed: what that adds. seconds: of a step,
-    if the devices reach `utilisation` of their peak and wait for nothing.
+    if the devices reach `utilisation` of their peak and wait for nothing. saving: host memory of a node for the copy
+    that is written while the training goes on.
     """
 
     ranks: int
+    devices_per_node: int
     replicas: int
     shards: int
     accumulation: int
@@ -45,6 +47,7 @@ class Estimate:
     update: int
     device_bytes: int
     device_limit: int
+    saving: int
     host_bytes: int
     host_limit: int
     traffic: Traffic
@@ -77,13 +80,19 @@ def estimate(settings: config.Pretraining, reading: Reading, utilisation: float)
     update = _update(shapes, distributed, topology, width)
     parameters, pairs = sum(map(prod, shapes.values())), settings.train.global_batch
     training = fullest.device + max(worked + buffers, update)
+    copied = (MASTER + MOMENTS) * parameters // topology.ranks * cluster.devices_per_node
+    saving = copied if settings.checkpoint.asynchronous else 0
     operations, again = arithmetic.step(model, pairs), _recomputed(model, distributed, pairs)
     return Estimate(
-        topology.ranks, topology.replicas, topology.shards, accumulation, parameters, fullest, 4 * parameters,
-        worked, buffers, update, max(4 * parameters, training) + RESERVE, round(cluster.device_memory * 1e9),
-        fullest.host * cluster.devices_per_node, round(cluster.host_memory * 1e9),
-        traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width), operations, again,
-        (operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation))
+        ranks=topology.ranks, devices_per_node=cluster.devices_per_node, replicas=topology.replicas,
+        shards=topology.shards, accumulation=accumulation, parameters=parameters, states=fullest, start=4 * parameters,
+        activations=worked, buffers=buffers, update=update,
+        device_bytes=max(4 * parameters, training) + RESERVE, device_limit=round(cluster.device_memory * 1e9),
+        saving=saving, host_bytes=fullest.host * cluster.devices_per_node + saving,
+        host_limit=round(cluster.host_memory * 1e9),
+        traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width),
+        operations=operations, recomputed=again,
+        seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation))
 
 
 def _backend(settings: config.Pretraining) -> str:
@@ -109,7 +118,8 @@ def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topolog
 def _update(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
     """The norm of the gradient is taken in fp32, parameter by parameter; replicas exchange gradients in buckets."""
     largest = max(map(prod, shapes.values()))
-    bucket = max(_BUCKET, largest * width) if topology.ranks > 1 and settings.stage < 2 else 0
+    in_buckets = topology.replicas > 1 and (topology.shards == 1 or settings.stage < 2)
+    bucket = max(_BUCKET, largest * width) if in_buckets else 0
     if topology.shards > 1 and settings.stage == 3:
         if settings.offload:
             return 0

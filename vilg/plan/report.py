@@ -17,11 +17,11 @@ def report(plan: Estimate) -> str:
         device["more at the start, whole in fp32"] = plan.device_bytes - training
     lines += _column("a device", device, plan.device_bytes, plan.device_limit)
     if plan.host_bytes:
-        per_node = plan.host_bytes // states.host
-        host = {"gradients": states.host_gradients, "master weights": states.host_masters,
+        held = {"gradients": states.host_gradients, "master weights": states.host_masters,
                 "moments": states.host_moments}
-        lines += ["", *_column("host memory of a node", {name: size * per_node for name, size in host.items()},
-                               plan.host_bytes, plan.host_limit)]
+        host = {name: size * plan.devices_per_node for name, size in held.items() if size}
+        host["copy that is being saved"] = plan.saving
+        lines += ["", *_column("host memory of a node", host, plan.host_bytes, plan.host_limit)]
     again = f" and {plan.recomputed:.3g} once more" if plan.recomputed else ""
     lines += ["", "a step",
               f"  {'sent by a device inside its node':34}{_gb(plan.traffic.inside)}",

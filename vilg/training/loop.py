@@ -5,12 +5,13 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import paddle
 
 from vilg import checkpoint, config
+from vilg.checkpoint import About, Saver
 from vilg.data.loader import Batch
+from vilg.data.shards import fingerprint
 from vilg.distributed.engine import Engine
 from vilg.distributed.states import whole
 from vilg.distributed.world import World
@@ -36,7 +37,10 @@ class Loop:
         self.engine = Engine(world, objective.model, partial(adamw, settings.train), settings.train.clip,
                              getattr(settings, "distributed", None))
         self.step = self.consumed = 0
-        self.last_checkpoint: Path | None = None
+        self.saver = Saver(checkpoint.where(settings.checkpoint.place(settings.run)), world, settings.checkpoint)
+        self._data = fingerprint(settings.data.shards) | {"seed": settings.run.seed,
+                                                          "image_size": settings.data.image_size}
+        self._saved_at = time.monotonic()
 
     def run(self) -> None:
         """Train up to `train.steps` (or `train.stop_at`). Every rank calls this.
@@ -50,12 +54,19 @@ class Loop:
             records = self._open_records()
             batches = self.objective.batches(self.consumed)
         with (Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress,
-              self.world.until_sigterm() as stop):
+              self.world.until_sigterm() as sigterm):
             while self.step < last:
-                if stop():
+                heard = self._hear(stop=sigterm(), ready=self.saver.ready, late=self._late())
+                if heard["ready"] == self.world.ranks:
+                    self.saver.advance()
+                if heard["stop"]:
                     self._save_on_sigterm()
                     break
-                metrics = self._train_step(batches)
+                try:
+                    metrics = self._train_step(batches)
+                except UserError:  # on every rank alike
+                    self._finish_saving()
+                    raise
                 if self._due(train.measure_every, last):
                     metrics.update(self.objective.measure())
                 pictures = self.objective.draw() if self._due(train.draw_every, last) else {}
@@ -64,10 +75,12 @@ class Loop:
                     records.pictures(self.step, pictures)
                 # Last: a run that is killed behind this goes on from here, and must not lack the step's records. Those
                 # of steps behind the checkpoint are dropped.
-                if self._due(self.settings.checkpoint.every_steps, last):
+                if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or heard["late"]:
                     self._save()
                 speed = f"{self.objective.unit}_per_second"
                 progress.advance(loss=metrics["loss"], **{self.objective.unit + "/s": metrics[speed]})
+            self.saver.finish()
+            self._demand_saved()
         if records:
             records.close()
             if self.step >= train.steps:
@@ -124,62 +137,103 @@ class Loop:
         config.save(self.settings, self.folder / "settings.yaml")
         return records
 
+    def _hear(self, **said: bool) -> dict[str, float]:
+        """On how many ranks each of these is so."""
+        return self.world.sum({name: float(value) for name, value in said.items()})
+
+    def _late(self) -> bool:
+        """Whether the clock asks for a checkpoint; rank 0's, so that all agree."""
+        minutes = self.settings.checkpoint.every_minutes
+        return self.world.first and minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
+
     def _save(self) -> None:
         extra = [whole(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
-        self.last_checkpoint = checkpoint.save(
-            self.folder / "checkpoints", self.world, self.engine.state() + extra, self.step, self.consumed,
-            config.as_tree(self.settings), self.objective.tokenizers(), self.settings.checkpoint.keep_last)
+        self.saver.save(self.engine.state() + extra, About(
+            self.step, self.consumed, config.as_tree(self.settings), self.objective.tokenizers(), self._data,
+            self.engine.loss_scale))
+        self._saved_at = time.monotonic()
 
     def _save_on_sigterm(self) -> None:
-        saved = self.last_checkpoint is not None and self.last_checkpoint.name == checkpoint.directory_of(self.step)
-        if self.step and not saved:
+        self.saver.finish()
+        if self.saver.newest_step != self.step:
             self._save()
+            self.saver.finish()
+        self._demand_saved()
         if self.world.first:
-            log.info("SIGTERM: saved step %d, resume=auto goes on from there", self.step)
+            log.info("SIGTERM: step %d is saved, resume=auto goes on from there", self.step)
+
+    def _demand_saved(self) -> None:
+        """What goes on where the training goes on is not enough where it ends."""
+        if self.saver.newest_step != self.step:
+            raise UserError(f"step {self.step} could not be saved; newest checkpoint: {self.saver.newest or 'none'}")
+
+    def _finish_saving(self) -> None:
+        """Before the end with another error, which a failure of this must not hide."""
+        try:
+            self.saver.finish()
+        except UserError as error:
+            log.error("%s", error)
 
     def _resume(self) -> None:
-        with self.world.together():
-            chosen = self._chosen_checkpoint() if self.world.first else None
-        chosen = self.world.gather(chosen)[0]
+        chosen = self._chosen_checkpoint()
         if chosen is None:
             return
         with self.world.together():
             reader = checkpoint.Reader(chosen)
-            self._refuse_other_tokenizers(chosen, reader.manifest)
+            self._refuse_another_run(chosen, reader.manifest)
             extra = [name for name in reader.shapes if name.startswith("extra/")]
             try:
                 self.engine.load_state({name: shape for name, shape in reader.shapes.items() if name not in extra},
                                        reader.range)
             except UserError as error:
                 raise UserError(f"{chosen}: {error}") from None
-        self.objective.load_state({name.removeprefix("extra/"): reader.tensor(name) for name in extra})
+            self.engine.loss_scale = reader.manifest.loss_scale
+            self.objective.load_state({name.removeprefix("extra/"): reader.tensor(name) for name in extra})
         self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
-        self.last_checkpoint = chosen
         if self.world.first:
             log.info("resumed %s at step %d", chosen, self.step)
+        if chosen == checkpoint.joined(self.saver.folder, checkpoint.directory_of(self.step)):
+            self.saver.newest, self.saver.newest_step = chosen, self.step
+        else:  # so that resume=auto, by which the launcher starts a run again, finds it among the run's own
+            self._save()
+            self.saver.finish()
 
-    def _chosen_checkpoint(self) -> Path | None:
+    def _chosen_checkpoint(self) -> checkpoint.Where | None:
         """What `resume` asks for, unless going on from there would leave checkpoints of another future beside it."""
-        resume, folder = self.settings.resume, self.folder / "checkpoints"
-        chosen = checkpoint.choose(resume, folder)
+        resume, folder = self.settings.resume, self.saver.folder
+        chosen = checkpoint.choose(resume, folder, self.world)
         if resume == "auto":
             return chosen
-        start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
-        newer = [path for path in checkpoint.checkpoints_in(folder) if path.name > checkpoint.directory_of(start)]
-        if newer:
-            raise UserError(f"{newer[-1]}: this run has gone beyond step {start} already; resume=auto goes on from "
-                            "there, another run.name starts anew")
+        with self.world.together():
+            start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
+            newer = [path for path in checkpoint.checkpoints_in(folder) if checkpoint.step_of(path) > start]
+            if newer:
+                raise UserError(f"{newer[-1]}: this run has gone beyond step {start} already; resume=auto goes on from "
+                                "there, another run.name starts anew")
         return chosen
 
-    def _refuse_other_tokenizers(self, chosen: Path, manifest: checkpoint.Manifest) -> None:
-        for kind, fingerprint in self.objective.tokenizers().items():
-            if manifest.tokenizers.get(kind) != fingerprint:
+    def _refuse_another_run(self, chosen: checkpoint.Where, manifest: checkpoint.Manifest) -> None:
+        """A checkpoint of other tokenizers, or of a model that differs where no shape shows it, is of another model; on
+        other data the samples would come in another order."""
+        for kind, tokenizer in self.objective.tokenizers().items():
+            if manifest.tokenizers.get(kind) != tokenizer:
                 raise UserError(f"{chosen}: trained with another {kind} tokenizer than these settings name")
+        for name in ("heads", "conv_kernel") if "model" in manifest.settings else ():
+            there, here = manifest.settings["model"][name], getattr(self.settings.model, name)
+            if there != here:
+                raise UserError(f"{chosen}: a checkpoint of another model: model.{name} is {there} there and {here} "
+                                "here")
+        other = [f"{name} {manifest.data.get(name)!s:.12} there and {value!s:.12} here" for name, value in
+                 self._data.items() if manifest.data.get(name) != value]
+        if other and not self.settings.data.may_change:
+            raise UserError(f"{chosen}: trained on other data, or on these in another order ({'; '.join(other)}); "
+                            "data.may_change=true goes on with what there is")
 
     def _stop_on_non_finite(self, inputs: list, **figures: float) -> None:
         file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
         dump_inputs(file, inputs)
+        self._finish_saving()
         values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         raise UserError(f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
-                        f"{self.last_checkpoint or 'none'}; what was fed: {file}")
+                        f"{self.saver.newest or 'none'}; what was fed: {file}")
 

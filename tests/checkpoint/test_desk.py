@@ -1,0 +1,74 @@
+"""`vilg checkpoint list`, `verify`, `consolidate`."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.checkpoint.test_checkpoint import save, tensors
+from vilg.cli import main
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with two good checkpoints, one that lacks a file and one that was never finished."""
+    folder = tmp_path / "runs" / "x" / "checkpoints"
+    for step in (10, 20, 30, 40):
+        save(folder, step, keep_last=9)
+    (folder / "step-00000030" / "rank-00000.safetensors").unlink()
+    (folder / "step-00000040" / "manifest.json").unlink()
+    return folder.parent
+
+
+def flip(file, place=-1):
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
+def test_list_says_what_is_there_and_what_is_not(run, capsys):
+    assert main(["checkpoint", "list", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["step", "10", "20", "30", "40"]
+    assert "1 x 1" in lines[1] and lines[1].endswith("complete") and "20" in lines[1]
+    assert "not valid" in lines[3] and lines[3].endswith("rank-00000.safetensors: missing")
+    assert "not a checkpoint" in lines[4]
+    assert main(["checkpoint", "list", str(run / "checkpoints" / "step-00000010")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_verify_hashes_everything(run, capsys):
+    good = run / "checkpoints" / "step-00000010"
+    assert main(["checkpoint", "verify", str(good)]) == 0
+    assert "step-00000010: valid, 1 files" in capsys.readouterr().out
+    flip(good / "rank-00000.safetensors")
+    assert main(["checkpoint", "verify", str(run)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "step-00000010/rank-00000.safetensors: damaged between bytes 0 and" in lines[0]
+    assert "step-00000020: valid" in lines[1] and "missing" in lines[2] and "not a checkpoint" in lines[3]
+
+
+def test_consolidate_takes_the_newest_that_is_whole(run, tmp_path, capsys):
+    out = tmp_path / "weights.safetensors"
+    assert main(["checkpoint", "consolidate", str(run), "--out", str(out)]) == 0
+    assert "3 tensors of" in capsys.readouterr().out
+    weights = load_file(out)
+    expected = {name.removeprefix("model/"): value for name, value in tensors(20).items() if name.startswith("model/")}
+    assert weights.keys() == expected.keys()
+    assert all(np.array_equal(weights[name], value) and weights[name].shape == value.shape
+               for name, value in expected.items())
+
+
+def test_consolidate_takes_no_other_than_what_is_named(run, tmp_path, capsys):
+    named = run / "checkpoints" / "step-00000010"
+    flip(named / "rank-00000.safetensors")
+    out = tmp_path / "weights.safetensors"
+    out.write_bytes(b"before")
+    assert main(["checkpoint", "consolidate", str(named), "--out", str(out)]) == 1
+    assert "damaged" in capsys.readouterr().err
+    assert out.read_bytes() == b"before" and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["list", "verify"])
+def test_nothing_there_is_one_line(kind, tmp_path, capsys):
+    assert main(["checkpoint", kind, str(tmp_path)]) == 1
+    assert capsys.readouterr().err.strip() == f"vilg: {tmp_path}: no checkpoint in it"

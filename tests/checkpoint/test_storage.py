@@ -1,0 +1,129 @@
+"""Every storage keeps checkpoints alike; what differs is how a half-written one stays hidden."""
+
+import numpy as np
+import pytest
+
+from tests.checkpoint.test_checkpoint import save, tensors
+from vilg import checkpoint
+from vilg.checkpoint import CheckpointError, desk
+from vilg.checkpoint.storage import Local, Remote, joined, split, storage_at
+
+
+@pytest.fixture(params=["path", "file", "fsspec's files", "fsspec's memory"])
+def folder(request, tmp_path):
+    if request.param == "path":
+        return tmp_path
+    if request.param == "file":
+        return f"file://{tmp_path}"
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'vilg[storage]'")
+    if request.param == "fsspec's files":
+        return f"local://{tmp_path}"
+    return f"memory://{tmp_path.name}/run"
+
+
+def test_checkpoints_come_and_go(folder):
+    for step in (1, 2, 3):
+        save(folder, step, keep_last=2)
+    found = checkpoint.checkpoints_in(folder)
+    assert [checkpoint.step_of(path) for path in found] == [2, 3]
+    assert checkpoint.choose("auto", folder) == found[1]
+    manifest, loaded = checkpoint.load(found[1])
+    assert manifest.step == 3 and loaded.keys() == tensors().keys()
+    assert all(np.array_equal(loaded[name], value) for name, value in tensors(3).items())
+
+
+def test_without_a_manifest_there_is_no_checkpoint(folder):
+    save(folder, 1)
+    storage = storage_at(folder)
+    begun = storage.begin("step-00000002")
+    with storage.create(f"{begun}/rank-00000.safetensors") as file:
+        file.write(b"half")
+    assert checkpoint.choose("auto", folder) == joined(folder, "step-00000001")
+    save(folder, 2)
+    assert checkpoint.choose("auto", folder) == joined(folder, "step-00000002")
+
+
+def test_a_flipped_byte_is_found(folder):
+    path = save(folder, 1)
+    storage, name = split(path)
+    file = f"{name}/rank-00000.safetensors"
+    data = bytearray(storage.read(file, 0, storage.size(file)))
+    data[-1] ^= 1
+    with storage.create(file) as opened:
+        opened.write(bytes(data))
+    with pytest.raises(CheckpointError, match="damaged between bytes 0 and"):
+        checkpoint.verify(path)
+    assert [good for _, good in desk.verified(str(folder))] == [False]
+
+
+def test_what_is_not_there(folder):
+    assert checkpoint.choose("auto", joined(folder, "none")) is None
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        checkpoint.verify(joined(folder, "step-00000009"))
+
+
+@pytest.mark.parametrize("failing", ["create", "remove", "ls"])
+def test_a_store_with_errors_of_its_own(failing, tmp_path, monkeypatch, caplog):
+    """Whatever it raises is told in one line; what was published stays, whatever pruning meets."""
+    fsspec = pytest.importorskip("fsspec")
+    folder = f"memory://{tmp_path.name}/run"
+    for step in (1, 2):
+        save(folder, step)
+
+    class Broken(type(fsspec.filesystem("memory"))):
+        def rm(self, path, *arguments, **options):
+            raise RuntimeError("access denied")
+
+        def _open(self, path, mode="rb", *arguments, **options):
+            if failing == "create" and mode == "wb":
+                raise RuntimeError("access denied")
+            return super()._open(path, mode, *arguments, **options)
+
+        def ls(self, path, *arguments, **options):
+            if failing == "ls" and path.endswith("run") and self.exists(f"{path}/step-00000003/manifest.json"):
+                raise RuntimeError("access denied")
+            return super().ls(path, *arguments, **options)
+
+    storage = storage_at(folder)
+    storage._files = Broken()
+    if failing == "create":
+        with pytest.raises(CheckpointError, match="RuntimeError: access denied"):
+            save(folder, 3, storage=storage, keep_last=1)
+        assert checkpoint.step_of(checkpoint.choose("auto", folder)) == 2
+    else:
+        monkeypatch.setattr("vilg.checkpoint.format.storage_at", lambda folder: storage)
+        save(folder, 3, storage=storage, keep_last=1)
+        monkeypatch.undo()
+        assert "old checkpoints cannot be removed" in caplog.text and "access denied" in caplog.text
+        assert checkpoint.step_of(checkpoint.choose("auto", folder)) == 3
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path):
+    """A step is saved again; the one of that name has stepped aside, and the new one has not come."""
+    save(tmp_path, 1)
+    (tmp_path / "step-00000001").rename(tmp_path / ".step-00000001.replaced")
+    save(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    checkpoint.verify(tmp_path / "step-00000001")
+
+
+def test_urls_and_paths():
+    assert isinstance(storage_at("runs/x"), Local) and isinstance(storage_at("file:///x"), Local)
+    pytest.importorskip("fsspec")
+    storage, name = split("memory://bucket/run/step-00000001/")
+    assert isinstance(storage, Remote) and name == "step-00000001"
+
+
+def test_a_write_of_the_system_may_be_short(tmp_path):
+    from vilg.checkpoint.storage import _Whole
+
+    class Slow:
+        got = b""
+
+        def write(self, data):
+            self.got += bytes(data[:3])
+            return min(3, len(data))
+
+    slow = Slow()
+    _Whole(slow).write(b"0123456789")
+    assert slow.got == b"0123456789"

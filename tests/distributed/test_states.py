@@ -1,0 +1,73 @@
+"""The states of parameters in 16 bits, as far as a CPU shows them: their names and masters. Nothing computes in 16 bits."""
+
+import json
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from vilg import config
+from vilg.distributed import states
+from vilg.distributed.engine import Engine
+from vilg.distributed.stages import Replicated
+from vilg.distributed.world import World
+from vilg.training.optimizer import adamw
+
+
+def halved(seed):
+    """(model in bf16, its AdamW, what a rank holds); parameters have the same names whatever was made before."""
+    paddle.seed(seed)
+    with paddle.utils.unique_name.guard():
+        model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5))
+    for parameter in model.parameters():
+        parameter.set_value(paddle.randn(parameter.shape))
+    model.to(dtype="bfloat16")
+    optimizer = adamw(config.Train(), model)
+    optimizer._multi_precision = True
+    stage = Replicated(World(), model, optimizer, 0.0, None)
+    return model, optimizer, lambda: [stage.held(name, value) for name, value in model.named_parameters()]
+
+
+def begin(model, optimizer):
+    """What the first step does before it computes."""
+    optimizer._create_accumulators(paddle.static.default_main_program().global_block(), list(model.parameters()))
+
+
+def test_masters_and_moments_are_saved_and_loaded_under_the_models_names():
+    model, optimizer, held = halved(1)
+    begin(model, optimizer)
+    for of_kind in optimizer._accumulators.values():
+        for value in of_kind.values():
+            value.set_value(paddle.randn(value.shape).astype(value.dtype))
+    for master in optimizer._master_weights.values():
+        master.set_value(master + 1e-4)  # less than bf16 sees
+    saved = {part.name: np.array(part.read()) for part in states.parts(held(), optimizer, 0)}
+    assert set(saved) == {f"{kind}/{name}" for kind in ("model", *states.MOMENTS)
+                          for name, _ in model.named_parameters()}
+    masters = {name: optimizer._master_weights[value.name].numpy() for name, value in model.named_parameters()}
+    assert all(np.array_equal(saved[f"model/{name}"], value.ravel()) for name, value in masters.items())
+
+    again, other, held = halved(2)
+    states.load(held(), other, 0, lambda name, start, stop: saved[name][start:stop])
+    begin(again, other)
+    loaded = {part.name: np.array(part.read()) for part in states.parts(held(), other, 0)}
+    assert all(np.array_equal(loaded[name], value) for name, value in saved.items())
+    for (_, one), (_, two) in zip(model.named_parameters(), again.named_parameters()):
+        rounded = optimizer._master_weights[one.name].astype("bfloat16")
+        assert two.dtype == paddle.bfloat16 and bool((two == rounded).all())
+
+
+def test_a_loss_scale_is_saved_as_json():
+    """GradScaler switches itself off on a CPU, so its state is put together by hand, as AmpScaler.state_dict does."""
+    state = {"scale": np.array([1024.0], np.float32), "incr_ratio": 2.0, "incr_count": 7,
+             "use_dynamic_loss_scaling": True}
+    taken = []
+    engine = Engine(World(), nn.Linear(2, 2), partial(adamw, config.Train()), 0.0)
+    engine.stage.scaler = SimpleNamespace(state_dict=lambda: state, load_state_dict=taken.append)
+    saved = json.loads(json.dumps(engine.loss_scale))
+    assert saved == {**state, "scale": [1024.0]}
+    engine.loss_scale = saved
+    assert taken == [saved] and taken[0]["scale"][0] == pytest.approx(1024)

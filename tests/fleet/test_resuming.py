@@ -1,0 +1,88 @@
+"""A resumed run is the run that was never interrupted: to the last bit on the layout that wrote the checkpoint, to
+rounding on any other."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import small_overrides
+from tests.processes import ROOT, fleetrun, metrics, run, vilg
+from vilg import checkpoint
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+
+EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
+SPLIT = ["distributed.segment_size=0"]
+STAGES = {
+    "stage 0": [],
+    "stage 1": ["distributed.stage=1"],
+    "stage 2, accumulation": ["distributed.stage=2", "train.micro_batch=2"],
+    "stage 3, accumulation": ["distributed.stage=3", *SPLIT, "train.micro_batch=2"],
+    "stage 3, offload, recompute": ["distributed.stage=3", "distributed.offload=true", "distributed.recompute=block",
+                                    *SPLIT],
+}
+
+
+def train(folder, processes, name, *more):
+    """A run of 20 steps of 8 pairs, saved every 10."""
+    given = [*small_overrides(folder), f"run.name={name}", "train.steps=20", "checkpoint.every_steps=10",
+             f"train.micro_batch={8 // processes}", *more]
+    if processes == 1:
+        done = vilg("pretrain", *given, cwd=folder)
+    else:
+        done = fleetrun(processes, "pretrain", *given, cwd=folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def exact(folder, name):
+    return np.array([[line[key] for key in EXACT] for line in metrics(folder / "runs" / name)])
+
+
+def saved(folder, name, step):
+    return folder / "runs" / name / "checkpoints" / checkpoint.directory_of(step)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resumed_in_fresh_processes_to_the_last_bit(small, tmp_path, stage):
+    """Losses, gradient norms, learning rates, consumed samples; and every byte of every rank's file."""
+    train(tmp_path, 2, "whole", *STAGES[stage])
+    half = saved(tmp_path, "whole", 10)
+    train(tmp_path, 2, "again", *STAGES[stage], f"resume={half}")
+    assert (exact(tmp_path, "again") == exact(tmp_path, "whole")[10:]).all()
+    whole, again = (checkpoint.verify(saved(tmp_path, name, 20)) for name in ("whole", "again"))
+    assert whole.files == again.files and len(whole.files) == 2
+
+
+# From (processes, settings) to (processes, settings): every number of ranks and every stage on either side.
+MOVES = {
+    "1 to 2, stage 3": (1, [], 2, ["distributed.stage=3", *SPLIT]),
+    "1 to 4, stage 2": (1, [], 4, ["distributed.stage=2", "distributed.sharding_degree=2"]),
+    "2, stage 3 and offload, to 1": (2, STAGES["stage 3, offload, recompute"], 1, []),
+    "2, stage 2, to 4, stage 3": (2, ["distributed.stage=2"], 4,
+                                  ["distributed.stage=3", "distributed.sharding_degree=2", *SPLIT]),
+    "4, stage 3, to 2, stage 1": (4, ["distributed.stage=3", *SPLIT], 2, ["distributed.stage=1"]),
+    "4, stage 1, to 1": (4, ["distributed.stage=1", "distributed.sharding_degree=2"], 1, []),
+    "2, stage 1, to 2, stage 3 and offload": (2, ["distributed.stage=1"], 2, STAGES["stage 3, offload, recompute"]),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_moved_to_another_layout(small, tmp_path, move):
+    before, first, after, then = MOVES[move]
+    train(tmp_path, before, "kept", *first)
+    half = saved(tmp_path, "kept", 10)
+    program = [str(ROOT / "tests" / "fleet" / "reload_program.py"), str(tmp_path / "reloaded"),
+               *small_overrides(tmp_path), "train.steps=20", f"train.micro_batch={8 // after}", *then, f"resume={half}"]
+    start = [sys.executable] if after == 1 else [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node",
+                                                 str(after), "--log_dir", str(tmp_path / "log")]
+    done = run([*start, *program], tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    tensors, reloaded = (checkpoint.load(path)[1] for path in (half, tmp_path / "reloaded" / half.name))
+    assert tensors.keys() == reloaded.keys()
+    assert all(tensors[name].tobytes() == reloaded[name].tobytes() for name in tensors)
+
+    train(tmp_path, after, "moved", *then, f"resume={half}")
+    kept, moved = exact(tmp_path, "kept")[10:], exact(tmp_path, "moved")
+    assert (kept[:, [3, 5]] == moved[:, [3, 5]]).all()  # learning rate, and which samples come next
+    assert np.abs(kept - moved)[:, :3].max() < 1e-5

@@ -1,0 +1,173 @@
+"""`vilg bench checkpoint`: saving and loading beside plain writing, and how long the training stands still for it."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import paddle
+
+from vilg import config
+from vilg.attention.patterns import DIRECTIONS
+from vilg.bench.train import DEFAULTS
+from vilg.checkpoint import About, Reader, Saver, verify
+from vilg.checkpoint.format import BLOCK
+from vilg.checkpoint.publish import Written, content_of, file_of, publish
+from vilg.checkpoint.slices import write
+from vilg.checkpoint.storage import Local
+from vilg.distributed.engine import Engine
+from vilg.distributed.states import Part
+from vilg.distributed.world import World
+from vilg.model.loss import summed_nll
+from vilg.model.transformer import targets
+from vilg.plan.reading import PAPER, Reading
+from vilg.training.optimizer import adamw
+
+# The two runs whose stall is measured: the embedded data set's, and one with half a gigabyte of states.
+EMOJI = ["model.layers=4", "model.hidden=256", "model.heads=4", "text.length=20", "data.image_size=64",
+         "train.micro_batch=8", "train.global_batch=8"]
+RUNS = {"emoji": (EMOJI, Reading(vocabulary=4000, codes=1024, pixels=4)), "hidden 512": (DEFAULTS, PAPER)}
+
+
+def bench(folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, tuple[list[str], Reading]] = RUNS
+          ) -> dict:
+    """{"write": .., "read": .., "load": .., "stall": ..}; rates in bytes a second, of `megabytes` in `folder`.
+
+    write: a save in place, hashes and fsync included, over a plain write of the same bytes with fsync. read: verifying
+    and reading them again, over the same plain write. load: what a rank of two needs of a checkpoint that other numbers
+    of ranks wrote, in seconds. stall: seconds that training stands still for a save in the background, over a step.
+    """
+    logging.getLogger("vilg.checkpoint").setLevel(logging.WARNING)  # a line for each save
+    with TemporaryDirectory(dir=folder) as scratch:
+        return {"megabytes": megabytes, **_rates(Path(scratch) / "rates", megabytes, repeats),
+                "load": _loads(Path(scratch) / "loads", megabytes, repeats),
+                "stall": {name: _stall(Path(scratch) / name, *run) for name, run in runs.items()}}
+
+
+def table(result: dict) -> str:
+    """The result as lines that one reads."""
+    lines = [f"{result['megabytes']} MB: plain write {result['plain'] / 1e6:.0f} MB/s, saved at "
+             f"{result['write'] / 1e6:.0f} MB/s ({result['write_share']:.2f}), read at {result['read'] / 1e6:.0f} MB/s "
+             f"({result['read_share']:.2f})"]
+    lines += [f"half of it, written by {ranks} ranks: {seconds * 1e3:.0f} ms" for ranks, seconds in
+              result["load"].items()]
+    for name, one in result["stall"].items():
+        lines.append(f"{name}: {one['megabytes']:.0f} MB of states, stands still for {one['seconds'] * 1e3:.0f} ms, "
+                     f"{one['share']:.2f} of a step of {one['step_seconds']:.2f} s; written in "
+                     f"{one['background_seconds']:.2f} s, while a step takes {one['slower']:.2f} times as long")
+    return "\n".join(lines)
+
+
+def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
+    values = np.random.default_rng(0).random(megabytes * 10**6 // 4, np.float32)
+    parts = _parts(values, 1)[0]
+    saver = Saver(folder, World(), config.Checkpoint(asynchronous=False, keep_last=1))
+    folder.mkdir()
+    taken = []
+    for number in range(repeats):
+        taken.append([_seconds(lambda: _write_plainly(folder / "plain", values)),
+                      _seconds(lambda: saver.save(parts, About(number, 0, {}))),
+                      _seconds(lambda: _read_whole(saver.newest))])
+    # A disk behind a cache is fast and slow by turns: medians, and ratios of what came right behind each other.
+    plain, save, read = np.median(taken, axis=0)
+    ratios = np.median([[one[0] / one[1], one[0] / one[2]] for one in taken], axis=0)
+    size = values.nbytes
+    return {"plain": size / plain, "write": size / save, "write_share": float(ratios[0]), "read": size / read,
+            "read_share": float(ratios[1])}
+
+
+def _write_plainly(file: Path, values: np.ndarray) -> None:
+    data = memoryview(values).cast("B")
+    with open(file, "wb", buffering=0) as opened:
+        for place in range(0, len(data), BLOCK):
+            opened.write(data[place : place + BLOCK])
+        os.fsync(opened.fileno())
+
+
+def _read_whole(checkpoint: Path) -> None:
+    verify(checkpoint)
+    reader = Reader(checkpoint)
+    for name in reader.shapes:
+        reader.tensor(name)
+
+
+def _loads(folder: Path, megabytes: int, repeats: int) -> dict[str, float]:
+    """Seconds in which rank 0 of a job of 2 reads its halves of a checkpoint of 1, 2, 3 and 4 ranks."""
+    values = np.random.default_rng(0).random(megabytes * 10**6 // 4, np.float32)
+    mine = _parts(values, 2)[0]
+    checkpoints = {}
+    for ranks in (2, 1, 3, 4):
+        storage, written = Local(folder / str(ranks)), []
+        begun = storage.begin("step-00000001")
+        for rank, parts in enumerate(_parts(values, ranks)):
+            contents = [content_of(part, part.read) for part in parts]
+            written.append(Written.of(write(storage, f"{begun}/{file_of(rank)}", contents), parts))
+        publish(storage, begun, About(1, 0, {}), {"ranks": ranks, "shards": ranks}, written)
+        checkpoints[ranks] = folder / str(ranks) / "step-00000001"
+
+    def load(checkpoint: Path) -> None:
+        reader = Reader(checkpoint)
+        for part in mine:
+            reader.range(part.name, part.start, part.stop)
+
+    seconds = {ranks: float("inf") for ranks in checkpoints}
+    for _ in range(repeats):
+        for ranks, checkpoint in checkpoints.items():
+            seconds[ranks] = min(seconds[ranks], _seconds(lambda: load(checkpoint)))
+    return {str(ranks): taken for ranks, taken in seconds.items()}
+
+
+def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[Part]]:
+    """What each of `ranks` holds of `values`, cut into so many tensors."""
+    held: list[list[Part]] = [[] for _ in range(ranks)]
+    for number, tensor in enumerate(np.array_split(values, tensors)):
+        edges = np.linspace(0, tensor.size, ranks + 1).astype(int).tolist()
+        for rank, (start, stop) in enumerate(zip(edges, edges[1:])):
+            held[rank].append(Part(f"t{number}", [tensor.size], "float32", start, stop, (rank,),
+                                   lambda tensor=tensor, start=start, stop=stop: tensor[start:stop]))
+    return held
+
+
+def _stall(folder: Path, overrides: list[str], reading: Reading, steps: int = 3) -> dict[str, float]:
+    settings = config.resolve(config.Pretraining, None, overrides)
+    paddle.seed(0)
+    model = reading.model(settings)
+    engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip)
+    rng, batch = np.random.default_rng(0), settings.train.micro_batch
+    text = paddle.to_tensor(rng.integers(0, model.vocabulary, [batch, model.text_length]))
+    image = paddle.to_tensor(rng.integers(0, model.codes, [batch, model.grid[0] * model.grid[1]]))
+
+    def losses(model):
+        for direction in DIRECTIONS:
+            yield direction, summed_nll(model(direction, text, image), *targets(direction, text, image,
+                                                                                model.vocabulary))
+
+    def step():
+        engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1e-3))
+        engine.step(1e-6)
+
+    saver = Saver(folder, World(), config.Checkpoint(keep_last=1))
+    step()
+    saver.save(engine.state(), About(1, 0, {}))  # makes the buffers
+    saver.finish()
+    quiet = min(_seconds(step) for _ in range(steps))
+    stood = _seconds(lambda: saver.save(engine.state(), About(2, 0, {})))
+    began, busy = time.perf_counter(), []
+    while saver.newest.name != "step-00000002":
+        busy.append(_seconds(step))
+        if saver.ready:
+            stood += _seconds(saver.advance)
+    background = time.perf_counter() - began
+    size = sum(file.size for file in verify(saver.newest).files.values())
+    return {"megabytes": size / 1e6, "step_seconds": quiet, "seconds": stood, "share": stood / quiet,
+            "background_seconds": background, "slower": float(np.mean(busy)) / quiet if busy else 1.0}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

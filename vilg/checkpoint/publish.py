@@ -1,0 +1,97 @@
+"""Making a checkpoint of what all ranks have written, and removing old ones."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from vilg import config
+from vilg.checkpoint.format import (MANIFEST, VERSION, CheckpointError, File, Manifest, Slice, Tensor, checkpoints_in,
+                                    directory_of, incomplete, read_manifest, step_of)
+from vilg.checkpoint.slices import Content
+from vilg.checkpoint.storage import Storage, Where, split
+from vilg.distributed.states import Part
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a manifest says besides the numbers; its fields are those of `Manifest`."""
+
+    step: int
+    consumed_samples: int
+    settings: dict
+    tokenizers: dict[str, str] = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+    loss_scale: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one rank has written: the file, and the parts in it."""
+
+    file: File
+    parts: list[tuple[str, list[int], str, int, int]]  # name, whole shape, dtype, start, stop
+
+    @classmethod
+    def of(cls, file: File, parts: list[Part]) -> "Written":
+        return cls(file, [(part.name, part.shape, part.dtype, part.start, part.stop) for part in parts])
+
+
+def file_of(rank: int) -> str:
+    """The file that a rank writes."""
+    return f"rank-{rank:05d}.safetensors"
+
+
+def content_of(part: Part, read: Callable[[], np.ndarray]) -> Content:
+    return Content(part.name, part.dtype, [part.stop - part.start], read)
+
+
+def publish(storage: Storage, begun: str, about: About, topology: dict[str, int], written: list[Written]) -> None:
+    """Put together what all ranks have written, in the order of ranks, and give it its name."""
+    tensors: dict[str, Tensor] = {}
+    for rank, one in enumerate(written):
+        for name, shape, dtype, start, stop in one.parts:
+            tensors.setdefault(name, Tensor(shape, dtype, [])).slices.append(Slice(file_of(rank), start, stop))
+    for tensor in tensors.values():
+        tensor.slices.sort(key=lambda part: part.start)
+    _check_whole(tensors)
+    manifest = Manifest(VERSION, topology=topology, tensors=tensors,
+                        files={file_of(rank): one.file for rank, one in enumerate(written)}, **vars(about))
+    with storage.create(f"{begun}/{MANIFEST}") as opened:
+        opened.write(manifest.to_json().encode())
+    storage.publish(begun, directory_of(about.step))
+
+
+def _check_whole(tensors: dict[str, Tensor]) -> None:
+    """What ranks say they hold must be all there is."""
+    for name, tensor in tensors.items():
+        edges = [0, *(part.stop for part in tensor.slices)]
+        if [part.start for part in tensor.slices] != edges[:-1] or edges[-1] != prod(tensor.shape):
+            raise CheckpointError(f"{name}: the ranks do not hold all of it, or some of it twice")
+
+
+def prune(folder: Where, storage: Storage, newest: int, settings: config.Checkpoint) -> None:
+    """Remove what is older than the newest `keep_last` checkpoints up to step `newest`; what is not complete counts for
+    none, and each `keep_every` steps one stays for good. What cannot be removed is a warning: the newest is safe."""
+    try:
+        older = [path for path in checkpoints_in(folder) if step_of(path) < newest]
+        whole = [path for path in older if _complete(path)]
+        kept = whole[max(0, len(whole) - (settings.keep_last - 1)) :]
+        if settings.keep_every:
+            kept += [path for path in whole if step_of(path) % settings.keep_every == 0]
+        for path in older:
+            if path not in kept:
+                storage.remove(split(path)[1])
+    except OSError as error:
+        log.warning("%s: old checkpoints cannot be removed (%s)", folder, error.strerror or error)
+
+
+def _complete(path: Where) -> bool:
+    try:
+        return incomplete(path, read_manifest(path)) is None
+    except CheckpointError:
+        return False
