@@ -60,14 +60,19 @@ def test_a_run_leaves_its_records(small):
 
 
 @pytest.mark.parametrize("micro_batch, dropout", [(8, 0.0), (4, 0.1)])
-def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro_batch, dropout):
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro_batch, dropout, monkeypatch):
+    seen, prepare = [], Pretraining.prepare
+    monkeypatch.setattr(Pretraining, "prepare", lambda self, batch: seen.append(batch.names) or prepare(self, batch))
     small = changed(small, train={"micro_batch": micro_batch}, model={"dropout": dropout})
     whole = changed(small, run={"name": "whole"})
     pretrain(whole)
+    of_whole = [*seen]
+    seen.clear()
     parts = changed(small, run={"name": "parts"})
     pretrain(changed(parts, train={"stop_at": 3}))
     assert len(metrics(parts.run.folder)) == 3
     pretrain(changed(parts, resume="auto"))
+    assert seen == of_whole and len(set(map(tuple, seen))) > 4  # which samples, in which order
     assert exact(parts.run.folder) == exact(whole.run.folder)
     one, two = weights(whole.run.folder, 6), weights(parts.run.folder, 6)
     assert all(np.array_equal(one[name], two[name]) for name in one)

@@ -159,7 +159,7 @@ class Loop:
             self._save()
             self.saver.finish()
         self._demand_saved()
-        if self.world.first:
+        if self.world.first and self.step:
             log.info("SIGTERM: step %d is saved, resume=auto goes on from there", self.step)
 
     def _demand_saved(self) -> None:
