@@ -1,5 +1,6 @@
 """Time, memory and what the machine can do, measured in one process."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -36,6 +37,7 @@ def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
 def extra_bytes(call: Callable[[], object]) -> int:
     """Peak of what the CPU allocator gave out during a call, above what was there before."""
     call()  # what is computed once and kept is not the call's
+    gc.collect()  # nor is what earlier work has left behind, and would be freed in the middle of it
     core.host_memory_stat_reset_peak_value("Allocated", 0)
     before = core.host_memory_stat_current_value("Allocated", 0)
     call()
