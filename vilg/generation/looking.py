@@ -31,10 +31,10 @@ def generate(trained: Trained, text: str, count: int, sampler: Sampler, out: Pat
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise UserError(f"--out {out}: not the name of a picture, such as x.png")
     encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
-    ids = np.tile(encode(text), (count, 1))
+    ids = encode(text)[None]
     if encode.cut:
         log.warning("--text is longer than the model's %d tokens and was cut", longest_caption(encode.length))
-    codes = draw(trained.model, ids, sampler, show_progress=True)
+    codes = draw(trained.model, ids, sampler, count, show_progress=True)
     pictures = trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(contact_sheet(pictures)).save(out)

@@ -1,5 +1,7 @@
 """One transformer layer: pre-LayerNorm attention and MLP."""
 
+from typing import Protocol
+
 import paddle
 from paddle import nn
 
@@ -9,6 +11,13 @@ from vilg.attention.layout import Layout
 from vilg.model.fused import LayerNorm, gelu
 from vilg.model.initial import normal, residual
 from vilg.model.linear import Linear
+
+
+class Seen(Protocol):
+    """What positions that come in pieces see: a source by itself, or one target token behind all that is kept."""
+
+    def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor:
+        """[B, S, H, D] each -> [B, S, H, D]."""
 
 
 class Attention(nn.Layer):
@@ -24,15 +33,20 @@ class Attention(nn.Layer):
         self.norm_q = LayerNorm(self.head_size) if settings.qk_norm else None
         self.norm_k = LayerNorm(self.head_size) if settings.qk_norm else None
 
-    def forward(self, x, layout: Layout):
+    def forward(self, x, seen: Layout | Seen):
         """x [B, S, hidden] -> [B, S, hidden]."""
         batch, length, hidden = x.shape
         qkv = self.qkv(x).reshape([batch, length, 3, self.heads, self.head_size])
-        if self.norm_q is None:
-            attended = packed_attention(qkv, layout, self.backend)
+        if self.norm_q is None and isinstance(seen, Layout):
+            attended = packed_attention(qkv, seen, self.backend)
         else:
             q, k, v = qkv.unbind(2)
-            attended = block_sparse_attention(self.norm_q(q), self.norm_k(k), v, layout, self.backend)
+            if self.norm_q is not None:
+                q, k = self.norm_q(q), self.norm_k(k)
+            if isinstance(seen, Layout):
+                attended = block_sparse_attention(q, k, v, seen, self.backend)
+            else:
+                attended = seen.attend(q, k, v)
         return self.out(attended.reshape([batch, length, hidden]))
 
 
@@ -61,7 +75,7 @@ class Block(nn.Layer):
         self.leave_mlp = LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x, layout: Layout):
+    def forward(self, x, seen: Layout | Seen):
         """x [B, S, hidden] -> [B, S, hidden]."""
-        x = x + self.dropout(self.leave_attention(self.attention(self.norm_attention(x), layout)))
+        x = x + self.dropout(self.leave_attention(self.attention(self.norm_attention(x), seen)))
         return x + self.dropout(self.leave_mlp(self.mlp(self.norm_mlp(x))))

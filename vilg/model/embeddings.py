@@ -8,7 +8,10 @@ from vilg.text.sequence import table_size
 
 
 class TextEmbedding(nn.Layer):
-    """Text ids [B, T] -> [B, T, hidden]. Positions are learned, and so is the vector that tells text from image."""
+    """Text ids [B, T] -> [B, T, hidden]. Positions are learned, and so is the vector that tells text from image.
+
+    With `place`, the ids [B, 1] of that one position.
+    """
 
     def __init__(self, vocabulary: int, length: int, hidden: int):
         super().__init__()
@@ -16,12 +19,16 @@ class TextEmbedding(nn.Layer):
         self.positions = self.create_parameter([length, hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
-    def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
-        return self.words(ids) + (self.positions + self.part)
+    def forward(self, ids: paddle.Tensor, place: int | None = None) -> paddle.Tensor:
+        positions = self.positions if place is None else self.positions[place]
+        return self.words(ids) + (positions + self.part)
 
 
 class ImageEmbedding(nn.Layer):
-    """Image ids [B, n] -> [B, n, hidden]. A position is a learned row plus a learned column of the grid."""
+    """Image ids [B, n] -> [B, n, hidden]. A position is a learned row plus a learned column of the grid.
+
+    With `place`, the ids [B, 1] of that one place in raster order.
+    """
 
     def __init__(self, codes: int, grid: tuple[int, int], hidden: int):
         super().__init__()
@@ -30,6 +37,10 @@ class ImageEmbedding(nn.Layer):
         self.columns = self.create_parameter([1, grid[1], hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
-    def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
-        places = (self.rows + self.columns).reshape([-1, self.part.shape[0]])
+    def forward(self, ids: paddle.Tensor, place: int | None = None) -> paddle.Tensor:
+        if place is None:
+            places = (self.rows + self.columns).reshape([-1, self.part.shape[0]])
+        else:
+            row, column = divmod(place, self.columns.shape[1])
+            places = self.rows[row, 0] + self.columns[0, column]
         return self.codes(ids) + (places + self.part)

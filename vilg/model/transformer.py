@@ -49,18 +49,21 @@ class Transformer(nn.Layer):
 
     def hidden_states(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
         """The normalized states of the last layer, [B, S, hidden], source first."""
-        if direction == TEXT_TO_IMAGE:
-            boi = paddle.full([text.shape[0], 1], begin_of_image(self.vocabulary), text.dtype)
-            text = paddle.concat([text[:, :-1], boi], axis=1)
-            parts = [self.embed_text(text), self.embed_image(image)]
-        else:
-            parts = [self.embed_image(image), self.embed_text(text)]
+        parts = [self.embed_source(direction, text if direction == TEXT_TO_IMAGE else image)]
+        parts += [self.embed_image(image) if direction == TEXT_TO_IMAGE else self.embed_text(text)]
         x = self.dropout(paddle.concat(parts, axis=1))
         for block, pattern in zip(self.blocks, self.patterns):
-            x = block(x, self._layout(direction, pattern))
+            x = block(x, self.layout(direction, pattern))
         return self.norm(x)
 
-    def _layout(self, direction: str, pattern: str) -> layout.Layout:
+    def embed_source(self, direction: str, source: paddle.Tensor) -> paddle.Tensor:
+        """Text ids [B, T], whose last position becomes BOI, or image ids [B, n] -> [B, T or n, hidden]."""
+        if direction == IMAGE_TO_TEXT:
+            return self.embed_image(source)
+        boi = paddle.full([source.shape[0], 1], begin_of_image(self.vocabulary), source.dtype)
+        return self.embed_text(paddle.concat([source[:, :-1], boi], axis=1))
+
+    def layout(self, direction: str, pattern: str) -> layout.Layout:
         return layout.build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
 
 
