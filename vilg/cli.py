@@ -264,6 +264,8 @@ def _sampling(command: argparse.ArgumentParser) -> None:
                          help="a step-* directory, or a run's directory for its newest")
     command.add_argument("--temperature", type=float, default=1.0, help="below 1 is safer, above 1 wilder (1.0)")
     command.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (0: all)")
+    command.add_argument("--top-p", type=float, default=1.0, metavar="P",
+                         help="choose among the likeliest that together reach P (1.0: all)")
     command.add_argument("--greedy", action="store_true", help="always the likeliest")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (0)")
 
@@ -271,7 +273,7 @@ def _sampling(command: argparse.ArgumentParser) -> None:
 def _sampler(options):
     from vilg.generation.sampling import Sampler
 
-    return Sampler(options.seed, options.temperature, options.top_k, options.greedy)
+    return Sampler(options.seed, options.temperature, options.top_k, options.greedy, options.top_p)
 
 
 def _run_generate(options) -> None:

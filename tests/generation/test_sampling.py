@@ -18,6 +18,26 @@ def test_probabilities_are_a_softmax_over_the_top_k():
     assert np.allclose(probabilities(LOGITS, 1.0, 9), probabilities(LOGITS, 1.0, 0))
 
 
+@pytest.mark.parametrize("top_p", [1e-9, 0.3, 0.5, 0.9, 0.999, 1.0])
+def test_top_p_is_the_smallest_set_that_reaches_it(top_p):
+    logits = np.random.default_rng(0).normal(size=[20, 50])
+    for row, found in zip(probabilities(logits, 0.8, 0), probabilities(logits, 0.8, 0, top_p)):
+        kept, total = [], 0.0
+        for token in sorted(range(50), key=lambda token: -row[token]):
+            if total >= top_p and kept:
+                break
+            kept.append(token)
+            total += row[token]
+        expected = np.zeros(50)
+        expected[kept] = row[kept] / row[kept].sum()
+        assert np.allclose(found, expected)
+
+
+def test_top_k_comes_before_top_p():
+    both = probabilities(LOGITS, 1.0, 2, 0.9)
+    assert (np.count_nonzero(both, axis=-1) <= 2).all() and np.allclose(both.sum(-1), 1)
+
+
 def test_frequencies_follow_the_probabilities():
     sample = Sampler(seed=1, temperature=0.7, top_k=3)
     drawn = np.array([sample(LOGITS) for _ in range(4000)])
@@ -39,7 +59,7 @@ def test_greedy_takes_the_likeliest():
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1},
-                                      {"temperature": float("nan")}, {"seed": -1}])
+                                      {"temperature": float("nan")}, {"seed": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
 def test_impossible_settings(settings):
     with pytest.raises(UserError):
         Sampler(**settings)
