@@ -249,6 +249,8 @@ def _generate(commands) -> None:
     _sampling(command)
     command.add_argument("--text", required=True, help="what to draw")
     command.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures, side by side (1)")
+    command.add_argument("--guidance", type=float, default=1.0, metavar="SCALE",
+                         help="above 1 nearer to the text, if the model was trained with train.drop_caption (1.0)")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture to write")
 
 
@@ -280,7 +282,7 @@ def _run_generate(options) -> None:
     from vilg.generation.looking import generate
     from vilg.generation.trained import load_trained
 
-    generate(load_trained(options.checkpoint), options.text, options.n, _sampler(options), options.out)
+    generate(load_trained(options.checkpoint), options.text, options.n, _sampler(options), options.guidance, options.out)
     print(options.out)
 
 

@@ -176,6 +176,7 @@ class Train:
     beta1: float = 0.9
     beta2: float = 0.99
     clip: float = 1.0  # global norm of the gradient; 0: none
+    drop_caption: float = 0.0  # share of the samples drawn from an empty caption; classifier-free guidance needs some
     stop_at: int = 0  # end after this step as if the time were over; the schedule stays that of `steps`; 0: never
     measure_every: int = 0  # steps between looks at the held-out set; 0: never
     draw_every: int = 0  # steps between sample pictures in VisualDL; 0: never
@@ -186,7 +187,7 @@ class Train:
         require(0 < self.lr < float("inf"), f"train.lr={self.lr}: must be positive")
         for name in ("warmup", "final_lr", "weight_decay", "clip", "stop_at", "measure_every", "draw_every"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "drop_caption"):
             require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
 
     def accumulation(self, ranks: int) -> int:

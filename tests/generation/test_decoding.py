@@ -9,7 +9,7 @@ from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.evaluation.likelihood import Pair, greedy_hits
 from vilg.generation.captioning import caption
 from vilg.generation.contact_sheet import contact_sheet
-from vilg.generation.drawing import draw
+from vilg.generation.drawing import Guidance, draw
 from vilg.generation.sampling import Sampler
 from vilg.model.transformer import Transformer
 from vilg.text.sequence import CaptionEncoder
@@ -45,6 +45,26 @@ def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
     with paddle.no_grad():
         logits = model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes.reshape(2, -1)))
     assert np.array_equal(logits.numpy().argmax(-1), codes.reshape(2, -1))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_guidance_goes_on_from_nothing_through_the_text(model, scale):
+    """At 0 the text does not matter, at 1 only it does; each code is the likeliest of the mixed logits."""
+    encode = CaptionEncoder(Letters(), T)
+    text, nothing = np.stack([encode(word) for word in ("ab", "xyz")]), encode("")
+    codes = draw(model, text, Sampler(greedy=True), guidance=Guidance(scale, nothing)).reshape(2, -1)
+    told, untold = (model(TEXT_TO_IMAGE, paddle.to_tensor(given), paddle.to_tensor(codes)).numpy()
+                    for given in (text, np.stack([nothing] * 2)))
+    assert np.array_equal((untold + scale * (told - untold)).argmax(-1), codes)
+    if scale == 1:
+        assert np.array_equal(codes, draw(model, text, Sampler(greedy=True)).reshape(2, -1))
+
+
+def test_drawings_of_a_text_are_those_it_would_have_alone(model):
+    text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
+    three = draw(model, text[1:], Sampler(seed=3, temperature=2.0), samples=3)
+    assert np.array_equal(three[:1], draw(model, text[1:], Sampler(seed=3, temperature=2.0)))
+    assert len({drawing.tobytes() for drawing in three}) > 1
 
 
 def set_end(model, likely):

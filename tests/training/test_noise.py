@@ -61,3 +61,17 @@ def test_what_pretraining_reads(small):
 def test_a_share_that_is_none_is_refused(override):
     with pytest.raises(SettingsError, match=override + ": must be in"):
         config.resolve(config.Pretraining, None, [override])
+
+
+def test_some_captions_are_dropped_where_the_model_draws(small):
+    """The share of the settings, by the seed of the sample; what it writes is not touched."""
+    small.train.drop_caption = 0.25
+    objective = Pretraining(small, World())
+    batches, empty, dropped = objective.batches(0), objective.encode(""), []
+    for _ in range(60):
+        inputs = objective.prepare(next(batches))
+        told, text = (inputs.read(d)[0].numpy() for d in (TEXT_TO_IMAGE, IMAGE_TO_TEXT))
+        dropped += (told == empty).all(1).tolist()
+        assert (told[~(told == empty).all(1)] == inputs.text.numpy()[~(told == empty).all(1)]).all()
+        assert not (text == empty).all(1).any()
+    assert 0.15 < np.mean(dropped) < 0.35

@@ -14,7 +14,7 @@ from vilg.data.shards import Record
 from vilg.errors import UserError
 from vilg.generation.captioning import caption
 from vilg.generation.contact_sheet import contact_sheet
-from vilg.generation.drawing import draw
+from vilg.generation.drawing import Guidance, draw
 from vilg.generation.sampling import Sampler
 from vilg.generation.trained import Trained
 from vilg.text.sequence import CaptionEncoder, longest_caption
@@ -22,7 +22,7 @@ from vilg.text.sequence import CaptionEncoder, longest_caption
 log = logging.getLogger(__name__)
 
 
-def generate(trained: Trained, text: str, count: int, sampler: Sampler, out: Path) -> None:
+def generate(trained: Trained, text: str, count: int, sampler: Sampler, guidance: float, out: Path) -> None:
     """Draw `count` pictures of `text` side by side into the file `out`."""
     if not text.strip():
         raise UserError("--text: empty")
@@ -34,7 +34,7 @@ def generate(trained: Trained, text: str, count: int, sampler: Sampler, out: Pat
     ids = encode(text)[None]
     if encode.cut:
         log.warning("--text is longer than the model's %d tokens and was cut", longest_caption(encode.length))
-    codes = draw(trained.model, ids, sampler, count, show_progress=True)
+    codes = draw(trained.model, ids, sampler, count, Guidance(guidance, encode("")), show_progress=True)
     pictures = trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(contact_sheet(pictures)).save(out)

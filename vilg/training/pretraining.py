@@ -30,21 +30,22 @@ _DRAWN = 8  # held-out captions drawn for VisualDL
 class Inputs:
     """A micro-batch in tokens: text int64 [B, T] and image int64 [B, n].
 
-    `drawn`, `seen` and `written` are what the model reads of them: the codes it draws, the codes it describes and the
-    words it writes, with the noise of the settings.
+    `told`, `drawn`, `seen` and `written` are what the model reads of them: the caption it draws from, which may have
+    been dropped, and with the noise of the settings the codes it draws, the codes it describes and the words it writes.
     """
 
     names: list[str]
     captions: list[str]
     text: paddle.Tensor
     image: paddle.Tensor
+    told: paddle.Tensor
     drawn: paddle.Tensor
     seen: paddle.Tensor
     written: paddle.Tensor
 
     def read(self, direction: str) -> tuple[paddle.Tensor, paddle.Tensor]:
         """The (text, image) that the model reads."""
-        return (self.text, self.drawn) if direction == TEXT_TO_IMAGE else (self.written, self.seen)
+        return (self.told, self.drawn) if direction == TEXT_TO_IMAGE else (self.written, self.seen)
 
 
 class Pretraining:
@@ -76,7 +77,7 @@ class Pretraining:
         codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
         text = paddle.to_tensor(batch.text)
         noise = self.settings.noise
-        return Inputs(batch.names, batch.captions, text, codes, self._noisy_codes(codes, noise.drawn, batch.seeds),
+        return Inputs(batch.names, batch.captions, text, codes, self._some_dropped(text, batch.seeds), self._noisy_codes(codes, noise.drawn, batch.seeds),
                       self._noisy_codes(codes, noise.seen, batch.seeds), self._noisy_words(text, batch.seeds))
 
     def counts(self, inputs: Inputs) -> dict[str, float]:
@@ -126,6 +127,14 @@ class Pretraining:
 
     def finish(self, folder: Path) -> None:
         pass
+
+    def _some_dropped(self, text: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
+        share = self.settings.train.drop_caption
+        if not share:
+            return text
+        # Not the numbers that with_wrong_tokens draws from the same seed.
+        dropped = np.array([np.random.default_rng([seed, 1]).random() < share for seed in seeds])
+        return paddle.to_tensor(np.where(dropped[:, None], self.encode(""), text.numpy()))
 
     def _noisy_words(self, text: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
         share, tokenizer = self.settings.noise.written, self.text_tokenizer
