@@ -1,5 +1,6 @@
 """The command line in one process: help with examples, one-line errors, exit codes, and looking at a trained model."""
 
+import json
 import re
 import subprocess
 import sys
@@ -74,8 +75,31 @@ def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tm
     step = trained / "checkpoints" / "step-00000003"
     code, out, _ = run(capsys, "generate", "--checkpoint", step, "--text", "红苹果", "--greedy", "--out",
                        tmp_path / "deep" / "x.png")
-    assert code == 0 and out.strip() == str(tmp_path / "deep" / "x.png")
+    assert code == 0 and out.startswith(f"{tmp_path / 'deep' / 'x.png'}: log p(text | image) -")
     assert Image.open(tmp_path / "deep" / "x.png").size == (16, 16)
+
+
+def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, trained, tmp_path):
+    arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "--seed", 3, "--top-p", 0.9, "--guidance", 2]
+    assert run(capsys, *arguments, "-n", 5, "--out", tmp_path / "all.png")[0] == 0
+    assert run(capsys, *arguments, "-n", 2, "--best-of", 5, "--out", tmp_path / "best.png")[0] == 0
+    everything, best = (json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("all", "best"))
+    assert json.loads(Image.open(tmp_path / "best.png").text["vilg"]) == best
+    assert best["scores"] == sorted(everything["scores"], reverse=True)[:2] and best["drawn"] == 5
+    assert [everything["scores"][sample] for sample in best["samples"]] == best["scores"]
+    assert best["text"] == "红苹果" and best["sampler"]["seed"] == 3 and best["guidance"] == 2
+    assert best["checkpoint"].endswith("step-00000006")
+
+
+def test_generate_completes_a_picture(capsys, trained, tmp_path):
+    """The upper rows are those that its codes give back; the rest is drawn."""
+    (tmp_path / "given.png").write_bytes(png(4, 40))
+    for rows in (1, 3):
+        code, _, err = run(capsys, "generate", "--checkpoint", trained, "--text", "红苹果", "--greedy", "--image",
+                           tmp_path / "given.png", "--keep-rows", rows, "--out", tmp_path / f"{rows}.png")
+        assert code == 0, err
+    one, three = (np.asarray(Image.open(tmp_path / f"{rows}.png")).astype(int) for rows in (1, 3))
+    assert not np.array_equal(one, three)
 
 
 def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
@@ -93,6 +117,12 @@ def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
     (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
     (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),
     (["generate", "--text", "a", "--out", "x.png", "--top-k", -2], "--top-k -2"),
+    (["generate", "--text", "a", "--out", "x.png", "--top-p", 2], "--top-p 2.0"),
+    (["generate", "--text", "a", "--out", "x.png", "--guidance", -1], "--guidance -1.0"),
+    (["generate", "--text", "a", "--out", "x.png", "-n", 3, "--best-of", 2], "--best-of 2: fewer than the 3"),
+    (["generate", "--text", "a", "--out", "x.png", "--keep-rows", 2], "--image and --keep-rows"),
+    (["generate", "--text", "a", "--out", "x.png", "--image", "broken.png", "--keep-rows", 4], "--keep-rows 4"),
+    (["generate", "--text", "a", "--out", "x.png", "--image", "broken.png", "--keep-rows", 1], "broken.png: broken"),
     (["caption", "--image", "none.png"], "none.png: no such file"),
     (["caption", "--image", "broken.png"], "broken.png: broken image"),
 ])

@@ -251,6 +251,10 @@ def _generate(commands) -> None:
     command.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures, side by side (1)")
     command.add_argument("--guidance", type=float, default=1.0, metavar="SCALE",
                          help="above 1 nearer to the text, if the model was trained with train.drop_caption (1.0)")
+    command.add_argument("--best-of", type=int, default=0, metavar="N",
+                         help="draw N and keep those from which the model reads the text most easily")
+    command.add_argument("--image", type=Path, metavar="FILE", help="complete this picture ..")
+    command.add_argument("--keep-rows", type=int, default=0, metavar="N", help=".. whose upper N rows of codes stay")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture to write")
 
 
@@ -279,11 +283,12 @@ def _sampler(options):
 
 
 def _run_generate(options) -> None:
-    from vilg.generation.looking import generate
+    from vilg.generation.looking import Wish, generate
     from vilg.generation.trained import load_trained
 
-    generate(load_trained(options.checkpoint), options.text, options.n, _sampler(options), options.guidance, options.out)
-    print(options.out)
+    wish = Wish(options.text, options.n, options.best_of, options.guidance, options.image, options.keep_rows)
+    scores = generate(load_trained(options.checkpoint), wish, _sampler(options), options.out)
+    print(f"{options.out}: log p(text | image) {', '.join(f'{score:.2f}' for score in scores)}")
 
 
 def _run_caption(options) -> None:

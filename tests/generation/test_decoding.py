@@ -67,6 +67,18 @@ def test_drawings_of_a_text_are_those_it_would_have_alone(model):
     assert len({drawing.tobytes() for drawing in three}) > 1
 
 
+def test_a_drawing_goes_on_from_what_is_given(model):
+    """Greedy: what was drawn goes on to the same end from any of its beginnings."""
+    text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
+    whole = draw(model, text, Sampler(greedy=True)).reshape(2, -1)
+    for length in range(1, whole.shape[1]):
+        again = draw(model, text, Sampler(greedy=True), begun=whole[:, :length]).reshape(2, -1)
+        assert np.array_equal(again, whole)
+    begun = np.array([[1, 2], [3, 4]])
+    drawn = draw(model, text, Sampler(seed=1), samples=2, begun=begun).reshape(4, -1)
+    assert drawn[:, :2].tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
+
+
 def set_end(model, likely):
     """Only letters and the end may be written; the end is as likely as `likely` says."""
     bias = np.zeros(Letters.size, "float32")

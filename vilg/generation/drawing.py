@@ -29,18 +29,20 @@ class Guidance:
 
 
 def draw(model: Transformer, text: np.ndarray, sample: Sampler, samples: int = 1, guidance: Guidance | None = None,
-         show_progress: bool = False) -> np.ndarray:
+         begun: np.ndarray | None = None, show_progress: bool = False) -> np.ndarray:
     """Text ids [P, T] -> codes int64 [P samples, h, w]; the drawings of one text stand behind each other.
 
-    `model` is in evaluation mode. A text is read once for all of its drawings.
+    begun: int64 [P, k], codes that every drawing of a text begins with. `model` is in evaluation mode. A text is read
+    once for all of its drawings.
     """
     height, width = model.grid
+    given = 0 if begun is None else begun.shape[1]
     codes = np.empty([len(text) * samples, height * width], np.int64)
     told = _Told(model, text, samples, guidance)
     with Progress("drawing", height * width, quiet=not show_progress) as progress:
         logits = told.first()
         for place in range(height * width):
-            codes[:, place] = sample(logits.numpy())
+            codes[:, place] = begun[:, place].repeat(samples) if place < given else sample(logits.numpy())
             if place + 1 < height * width:
                 logits = told.step(paddle.to_tensor(codes[:, place]))
             progress.advance()

@@ -31,6 +31,9 @@ class Sampler:
             raise UserError(f"--top-p {self.top_p}: must be in (0, 1]")
         self._generators: list[np.random.Generator] = []
 
+    def settings(self) -> dict:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """logits [B, classes] -> int64 [B]."""
         if self.greedy:

@@ -14,6 +14,7 @@ from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 class Trained:
     """All that drawing and captioning need; `model` is in evaluation mode."""
 
+    checkpoint: checkpoint.Where
     settings: config.Pretraining
     model: Transformer
     text_tokenizer: TextTokenizer
@@ -39,7 +40,7 @@ def load_trained(folder: Path) -> Trained:
     weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
     model.set_state_dict(weights)
     model.eval()
-    return Trained(settings, model, text_tokenizer, image_tokenizer)
+    return Trained(found, settings, model, text_tokenizer, image_tokenizer)
 
 
 def newest_in_run(run: Path) -> Path:
