@@ -111,7 +111,17 @@ def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(file) for file in files]
 
 
+def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
+    (tmp_path / "0.png").write_bytes(png(0, 40))
+    for more in ([], ["--beams", 3, "--length-penalty", 0.6]):
+        code, out, err = run(capsys, "caption", "--checkpoint", trained, "--greedy", "--image", tmp_path / "0.png",
+                             "--prefix", "红", *more)
+        assert code == 0 and out.split("\t")[1].startswith("红"), err
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (["caption", "--image", "good.png", "--beams", -1], "--beams -1"),
+    (["caption", "--image", "good.png", "--prefix", "红苹果红苹果红苹果"], "--prefix: 9 tokens, the model has room for 5"),
     (["generate", "--text", " ", "--out", "x.png"], "--text: empty"),
     (["generate", "--text", "a", "-n", 0, "--out", "x.png"], "-n 0"),
     (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
@@ -129,6 +139,7 @@ def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
 def test_bad_requests_are_one_line(capsys, trained, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(png(1)[:50])
+    (tmp_path / "good.png").write_bytes(png(1))
     code, _, err = run(capsys, arguments[0], "--checkpoint", trained, *arguments[1:])
     assert code == 1 and re.search(f"^vilg: {re.escape(message)}", err, re.M)
     assert not (tmp_path / "x.png").exists()

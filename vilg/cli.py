@@ -263,6 +263,11 @@ def _caption(commands) -> None:
                        "vilg caption --checkpoint runs/emoji --image x.png --greedy", _run_caption)
     _sampling(command)
     command.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="the pictures")
+    command.add_argument("--beams", type=int, default=0, metavar="N",
+                         help="search with N beams instead of choosing word by word (0)")
+    command.add_argument("--length-penalty", type=float, default=1.0, metavar="P",
+                         help="of beam search: 0 prefers short captions, 1 compares means (1.0)")
+    command.add_argument("--prefix", default="", metavar="TEXT", help="what every caption begins with")
 
 
 def _sampling(command: argparse.ArgumentParser) -> None:
@@ -295,7 +300,9 @@ def _run_caption(options) -> None:
     from vilg.generation.looking import describe
     from vilg.generation.trained import load_trained
 
-    for file, text in zip(options.image, describe(load_trained(options.checkpoint), options.image, _sampler(options))):
+    texts = describe(load_trained(options.checkpoint), options.image, _sampler(options), options.beams,
+                     options.length_penalty, options.prefix)
+    for file, text in zip(options.image, texts):
         print(f"{file}\t{text}")
 
 

@@ -98,6 +98,11 @@ class AttentionCache:
         attended = paddle.matmul(to_source, self._source_v).transpose([0, 2, 1, 3]).flatten(0, 1)  # [P samples, H, D]
         return (attended + paddle.matmul(weights[:, :, length:].unsqueeze(2), seen_v).squeeze(2)).unsqueeze(1)
 
+    def reorder(self, rows: paddle.Tensor) -> None:
+        """Go on with continuations `rows` [P samples] of those there are, each of the same source as the one it
+        replaces."""
+        self._k, self._v = (paddle.index_select(kept, rows, axis=1) for kept in (self._k, self._v))
+
     def _seen(self) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Keys and values that the new token reads, [P samples, H, seen, D]."""
         seen = self.places.seen[self.step]

@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 
 from vilg.attention.patterns import IMAGE_TO_TEXT
+from vilg.errors import UserError
 from vilg.generation.decoder import Decoder
 from vilg.generation.sampling import Sampler
 from vilg.model.transformer import Transformer
@@ -11,19 +12,45 @@ from vilg.text.sequence import longest_caption
 from vilg.text.tokenizer import TextTokenizer
 
 
-def caption(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, sample: Sampler) -> list[str]:
-    """Codes int64 [B, n] -> captions of at most T-3 tokens. `model` is in evaluation mode."""
-    batch = len(codes)
-    decoder = Decoder(model, IMAGE_TO_TEXT, paddle.to_tensor(codes))
-    words: list[list[int]] = [[] for _ in range(batch)]
-    open_rows, chosen = set(range(batch)), np.full(batch, tokenizer.begin)
-    for _ in range(longest_caption(model.text_length)):
-        logits = decoder.step(paddle.to_tensor(chosen)).numpy()
-        logits[:, tokenizer.unknown] = -np.inf  # "a word I do not know" is no word to write
-        chosen = sample(logits)
+class Writer:
+    """Writes behind BOT and `prefix`, word ids, in `samples` continuations of each image; codes int64 [P, n].
+
+    `left` is how many words there is room for. UserError if the prefix itself is too long.
+    """
+
+    def __init__(self, model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int],
+                 samples: int = 1):
+        self.left = longest_caption(model.text_length) - len(prefix)
+        if self.left < 0:
+            raise UserError(f"--prefix: {len(prefix)} tokens, the model has room for {self.left + len(prefix)}")
+        self._unknown, self._rows = tokenizer.unknown, len(codes) * samples
+        self._decoder = Decoder(model, IMAGE_TO_TEXT, paddle.to_tensor(codes), samples)
+        for word in [tokenizer.begin, *prefix]:
+            self._logits = self._decoder.step(paddle.full([self._rows], word, "int64"))
+
+    def logits(self) -> np.ndarray:
+        """float32 [P samples, vocabulary] of the next word; "a word I do not know" is no word to write."""
+        logits = self._logits.numpy()
+        logits[:, self._unknown] = -np.inf
+        return logits
+
+    def write(self, words: np.ndarray, of: np.ndarray | None = None) -> None:
+        """Go on with these words [P samples], behind continuations `of` (as they stand)."""
+        if of is not None:
+            self._decoder.reorder(of)
+        self._logits, self.left = self._decoder.step(paddle.to_tensor(words)), self.left - 1
+
+
+def caption(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, sample: Sampler,
+            prefix: list[int] = ()) -> list[str]:
+    """Codes int64 [B, n] -> captions of at most T-3 tokens that begin with `prefix`. `model` is in evaluation mode."""
+    writer = Writer(model, codes, tokenizer, list(prefix))
+    words: list[list[int]] = [[*prefix] for _ in codes]
+    open_rows = set(range(len(codes)))
+    while open_rows and writer.left:
+        chosen = sample(writer.logits())
         open_rows -= {row for row in open_rows if chosen[row] == tokenizer.end}
         for row in open_rows:
             words[row].append(int(chosen[row]))
-        if not open_rows:
-            break
+        writer.write(chosen)
     return [tokenizer.decode(row) for row in words]

@@ -49,6 +49,12 @@ class Decoder:
         logits = self.model.image_head(self.model.norm(self._last))[:, 0]
         return logits.repeat_interleave(self.samples, axis=0)
 
+    def reorder(self, rows: np.ndarray) -> None:
+        """Go on with continuations `rows` [P samples]; row i is one of the source of i."""
+        chosen = paddle.to_tensor(rows)
+        for cache in self._caches:
+            cache.reorder(chosen)
+
     @paddle.no_grad()
     def step(self, ids: paddle.Tensor) -> paddle.Tensor:
         """The tokens [P samples] at the next place of the target -> logits [P samples, classes] for the one behind."""

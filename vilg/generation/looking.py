@@ -2,6 +2,7 @@
 
 import json
 import logging
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vilg.data.faults import BrokenSample
 from vilg.data.pixels import to_unit
 from vilg.data.shards import Record
 from vilg.errors import UserError
+from vilg.generation.beam import beam_search
 from vilg.generation.captioning import caption
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.generation.drawing import Guidance, draw
@@ -91,9 +93,18 @@ def _codes(trained: Trained, files: list[Path]) -> np.ndarray:
     return trained.image_tokenizer.encode(paddle.to_tensor(to_unit(images))).flatten(1).numpy()
 
 
-def describe(trained: Trained, files: list[Path], sampler: Sampler) -> list[str]:
-    """A caption for each picture file, which is cut and resized as in training."""
-    return caption(trained.model, _codes(trained, files), trained.text_tokenizer, sampler)
+def describe(trained: Trained, files: list[Path], sampler: Sampler, beams: int = 0, penalty: float = 1.0,
+             prefix: str = "") -> list[str]:
+    """A caption for each picture file, which is cut and resized as in training, that begins with `prefix`; the best of
+    `beams` beams, or if they are 0 what the sampler writes."""
+    if beams < 0:
+        raise UserError(f"--beams {beams}: must not be negative")
+    codes, tokenizer = _codes(trained, files), trained.text_tokenizer
+    begun = tokenizer.encode(unicodedata.normalize("NFC", prefix))
+    if not beams:
+        return caption(trained.model, codes, tokenizer, sampler, begun)
+    found = beam_search(trained.model, codes, tokenizer, beams, penalty, begun)
+    return [tokenizer.decode(of_image[0][1]) for of_image in found]
 
 
 def read_picture(file: Path) -> Image.Image:

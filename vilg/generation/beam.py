@@ -1,0 +1,56 @@
+"""Image to text by beam search: the likeliest captions, not the likeliest word at each place."""
+
+import numpy as np
+
+from vilg.generation.captioning import Writer
+from vilg.model.transformer import Transformer
+from vilg.text.tokenizer import TextTokenizer
+
+Found = list[tuple[float, list[int]]]
+
+
+def beam_search(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float = 1.0,
+                prefix: list[int] = ()) -> list[Found]:
+    """Codes int64 [B, n] -> for each image up to `width` (score, word ids), the best first, that begin with `prefix`.
+
+    The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. A caption
+    is considered wherever a beam might end. [UNK] is never written. `model` is in evaluation mode. With a width of all
+    captions there are this is an exhaustive search.
+    """
+    return [_search(model, image, tokenizer, width, penalty, list(prefix)) for image in codes]
+
+
+def _search(model: Transformer, image: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float,
+            prefix: list[int]) -> Found:
+    writer = Writer(model, image[None], tokenizer, prefix, width)
+    words, finished = [prefix] * width, []
+    totals = np.full(width, -np.inf)
+    totals[0] = _given(model, image, tokenizer, prefix)  # at first all beams are one
+    longest = (len(prefix) + writer.left + 1) ** max(0.0, penalty)
+    while True:
+        log_p = _log_softmax(writer.logits())
+        ended = (totals + log_p[:, tokenizer.end]) / (len(words[0]) + 1) ** penalty
+        finished += [(float(score), words[beam]) for beam, score in enumerate(ended) if score > -np.inf]
+        finished = sorted(finished, key=lambda one: -one[0])[:width]
+        log_p[:, tokenizer.end] = -np.inf
+        going_on = (totals[:, None] + log_p).ravel()
+        chosen = np.argsort(-going_on, kind="stable")[:width]
+        beams, last, totals = chosen // log_p.shape[1], chosen % log_p.shape[1], going_on[chosen]
+        # What goes on costs nothing from here on at best, and is as long as may be.
+        if not writer.left or len(finished) == width and totals.max() / longest < finished[-1][0]:
+            return finished
+        words = [[*words[beam], int(word)] for beam, word in zip(beams, last)]
+        writer.write(last, beams)
+
+
+def _given(model: Transformer, image: np.ndarray, tokenizer: TextTokenizer, prefix: list[int]) -> float:
+    """log p of the prefix, which is nobody's choice but belongs to the score."""
+    total = 0.0
+    for length, word in enumerate(prefix):
+        total += _log_softmax(Writer(model, image[None], tokenizer, prefix[:length]).logits())[0, word]
+    return total
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
