@@ -334,6 +334,13 @@ def _bench(commands) -> None:
     checkpoint.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
 
 
+    generate = _command(kinds, "generate", "seconds a drawing: whole passes, a dense cache, the windowed caches",
+                        "vilg bench generate --json", _bench_generate)
+    generate.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings of a run (8 layers of 512)")
+    generate.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those")
+    generate.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number}: must be positive")
@@ -349,12 +356,24 @@ def _bench_attention(options) -> None:
     print(json.dumps(result) if options.json else attention.table(result))
 
 
+def _bench_generate(options) -> None:
+    from vilg.bench import generate
+
+    result = generate.bench(_bench_settings(options))
+    print(json.dumps(result) if options.json else generate.table(result))
+
+
+def _bench_settings(options) -> config.Pretraining:
+    from vilg.bench.train import DEFAULTS
+
+    return config.resolve(config.Pretraining, options.config,
+                          [*([] if options.config else DEFAULTS), *options.overrides])
+
+
 def _bench_train(options) -> None:
     from vilg.bench import train
 
-    defaults = [] if options.config else train.DEFAULTS
-    result = train.bench(config.resolve(config.Pretraining, options.config, [*defaults, *options.overrides]),
-                         options.steps)
+    result = train.bench(_bench_settings(options), options.steps)
     print(json.dumps(result) if options.json else train.table(result))
 
 

@@ -49,6 +49,11 @@ class Decoder:
         logits = self.model.image_head(self.model.norm(self._last))[:, 0]
         return logits.repeat_interleave(self.samples, axis=0)
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers the caches keep."""
+        return sum(cache.numbers for cache in self._caches)
+
     def reorder(self, rows: np.ndarray) -> None:
         """Go on with continuations `rows` [P samples]; row i is one of the source of i."""
         chosen = paddle.to_tensor(rows)

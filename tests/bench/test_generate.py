@@ -1,0 +1,25 @@
+"""The bench of drawing runs and counts right."""
+
+import json
+
+import pytest
+
+from vilg.cli import main
+
+SMALL = ["bench", "generate", "model.layers=2", "model.hidden=32", "model.heads=1", "text.length=5",
+         "data.image_size=48"]
+
+
+def test_every_way_as_json_and_as_a_table(capsys):
+    assert main([*SMALL, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [(row["way"], row["batch"]) for row in result["rows"]] == [
+        (way, batch) for batch in (1, 8) for way in ("uncached", "dense", "windowed")]
+    assert result["tokens"] == 36
+    for row in result["rows"]:
+        assert row["tokens_per_second"] == pytest.approx(36 * row["batch"] / row["seconds"])
+        assert row["floor_share"] == pytest.approx(result["floor_seconds"] / row["seconds"])
+    dense, windowed = (row["cache_bytes"] for row in result["rows"][1:3])
+    assert 0 < windowed < dense
+    assert main(SMALL) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(result["rows"])

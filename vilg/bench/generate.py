@@ -1,0 +1,85 @@
+"""`vilg bench generate`: seconds a drawing, from whole passes and from caches, beside what the memory allows."""
+
+import time
+
+import numpy as np
+import paddle
+
+from vilg import config
+from vilg.attention.patterns import TEXT_TO_IMAGE
+from vilg.bench.clock import milliseconds
+from vilg.generation.decoder import Decoder
+from vilg.model.transformer import Transformer
+from vilg.plan.reading import PAPER
+
+_PASSES = 3  # of the as many as there are tokens in a picture; all of them take as long
+
+
+def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> dict:
+    """{"copy_bytes_per_second": .., "floor_seconds": .., "rows": [..]}, a row for each way and batch.
+
+    uncached: a whole forward pass a token. dense: a cache of every key, all of which are read. windowed: what the
+    patterns can see. `floor_seconds` is what a picture takes if each token only reads the weights once, at the rate at
+    which this machine copies memory; `floor_share` is that over what it took, for a batch.
+    """
+    paddle.seed(0)
+    model = PAPER.model(settings)
+    model.eval()
+    tokens, rate = model.grid[0] * model.grid[1], copy_rate()
+    weights = 4 * sum(parameter.size for layer in (model.blocks, model.norm, model.image_head)
+                      for parameter in layer.parameters())
+    floor, rows = tokens * weights / rate, []
+    for batch in batches:
+        rows.append({"way": "uncached", "batch": batch, "seconds": _uncached(model, batch), "cache_bytes": 0})
+        for way, patterns in (("dense", ["full"] * len(model.patterns)), ("windowed", model.patterns)):
+            rows.append({"way": way, "batch": batch, **_cached(model, patterns, batch)})
+    for row in rows:
+        row["tokens_per_second"] = row["batch"] * tokens / row["seconds"]
+        row["floor_share"] = floor / row["seconds"]
+        row["of_uncached"] = next(one["seconds"] for one in rows if one["batch"] == row["batch"]) / row["seconds"]
+    return {"copy_bytes_per_second": rate, "weights_bytes": weights, "floor_seconds": floor, "tokens": tokens,
+            "rows": rows}
+
+
+def table(result: dict) -> str:
+    """The result as lines that one reads."""
+    lines = [f"{result['tokens']} tokens a picture, {result['weights_bytes'] / 1e6:.0f} MB of weights a token, memory "
+             f"copied at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s: {result['floor_seconds']:.1f} s at best",
+             f"{'':9} {'batch':>5} {'seconds':>8} {'tokens/s':>9} {'of floor':>9} {'uncached/':>10} {'cache MB':>9}"]
+    return "\n".join(lines + [f"{row['way']:9} {row['batch']:5} {row['seconds']:8.1f} {row['tokens_per_second']:9.0f} "
+                              f"{row['floor_share']:9.2f} {row['of_uncached']:10.1f} {row['cache_bytes'] / 1e6:9.1f}"
+                              for row in result["rows"]])
+
+
+def copy_rate(megabytes: int = 256) -> float:
+    """Bytes a second of reading and writing a large array once, by as many threads as Paddle has."""
+    source = paddle.ones([megabytes * 250_000])
+    return source.size * 4 / milliseconds(lambda: source + 1.0, 5) * 1e3
+
+
+@paddle.no_grad()
+def _uncached(model: Transformer, batch: int) -> float:
+    tokens = model.grid[0] * model.grid[1]
+    text = paddle.zeros([batch, model.text_length], "int64")
+    image = paddle.zeros([batch, tokens], "int64")
+
+    def one():
+        states = model.hidden_states(TEXT_TO_IMAGE, text, image)
+        return model.image_head(states[:, model.text_length])
+
+    return milliseconds(one, _PASSES) / 1e3 * tokens
+
+
+def _cached(model: Transformer, patterns: list[str], batch: int) -> dict[str, float]:
+    own, model.patterns = model.patterns, patterns
+    try:
+        decoder = Decoder(model, TEXT_TO_IMAGE, paddle.zeros([1, model.text_length], "int64"), batch)
+        chosen = paddle.to_tensor(np.zeros(batch, np.int64))
+        decoder.step(chosen)
+        began, tokens = time.perf_counter(), model.grid[0] * model.grid[1]
+        for _ in range(tokens - 1):
+            decoder.step(chosen).numpy()
+        seconds = (time.perf_counter() - began) * tokens / (tokens - 1)
+        return {"seconds": seconds, "cache_bytes": 4 * decoder.numbers}
+    finally:
+        model.patterns = own
