@@ -83,7 +83,7 @@ def _begun(trained: Trained, wish: Wish) -> np.ndarray | None:
         return None
     height, width = trained.model.grid
     if not 0 < wish.keep_rows < height:
-        raise UserError(f"--keep-rows {wish.keep_rows}: must be between 1 and {height - 1}, of the model's {height} rows")
+        raise UserError(f"--keep-rows {wish.keep_rows}: must be between 1 and {height - 1}, of {height} rows")
     return _codes(trained, [wish.image])[:, : wish.keep_rows * width]
 
 

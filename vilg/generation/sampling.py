@@ -47,8 +47,8 @@ class Sampler:
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: float = 1.0) -> np.ndarray:
-    """softmax(logits / temperature) in float64 over the `top_k` largest logits (0: all) of each row [B, classes], and of
-    these over the likeliest that together reach `top_p`; the likeliest always stays."""
+    """softmax(logits / temperature) in float64 over the `top_k` largest logits (0: all) of each row [B, classes], and
+    of these over the likeliest that together reach `top_p`; the likeliest always stays."""
     scaled = logits.astype(np.float64) / temperature
     if 0 < top_k < scaled.shape[-1]:
         threshold = np.partition(scaled, -top_k, axis=-1)[:, -top_k, None]
