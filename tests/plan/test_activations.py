@@ -2,17 +2,15 @@
 
 from functools import partial
 
-import numpy as np
-import paddle
 import pytest
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.bench.clock import extra_bytes
+from vilg.bench.pairs import random_losses
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
-from vilg.model.loss import summed_nll
-from vilg.model.transformer import Transformer, targets
+from vilg.model.transformer import Transformer
 from vilg.plan import activations
 from vilg.plan.ledger import Ledger
 from vilg.plan.reading import PAPER
@@ -24,15 +22,7 @@ FP32 = 4
 def real_peak(model: Transformer, recompute: str, batch: int) -> int:
     """Of a micro-batch whose gradients have their place already."""
     engine = Engine(World(), model, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute))
-    rng = np.random.default_rng(0)
-    text = paddle.to_tensor(rng.integers(0, model.vocabulary, [batch, model.text_length]))
-    image = paddle.to_tensor(rng.integers(0, model.codes, [batch, model.grid[0] * model.grid[1]]))
-
-    def losses(model):
-        for direction in DIRECTIONS:
-            yield direction, summed_nll(model(direction, text, image), *targets(direction, text, image,
-                                                                                model.vocabulary))
-
+    losses = random_losses(model, batch)
     return extra_bytes(lambda: engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0)))
 
 

@@ -13,6 +13,7 @@ import paddle
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
+from vilg.bench.pairs import random_losses
 from vilg.bench.train import DEFAULTS
 from vilg.checkpoint import About, Reader, Saver, verify
 from vilg.checkpoint.format import BLOCK
@@ -22,8 +23,6 @@ from vilg.checkpoint.storage import Local
 from vilg.distributed.engine import Engine
 from vilg.distributed.states import Part
 from vilg.distributed.world import World
-from vilg.model.loss import summed_nll
-from vilg.model.transformer import targets
 from vilg.plan.reading import PAPER, Reading
 from vilg.training.optimizer import adamw
 
@@ -137,14 +136,7 @@ def _stall(folder: Path, overrides: list[str], reading: Reading, steps: int = 3)
     paddle.seed(0)
     model = reading.model(settings)
     engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip)
-    rng, batch = np.random.default_rng(0), settings.train.micro_batch
-    text = paddle.to_tensor(rng.integers(0, model.vocabulary, [batch, model.text_length]))
-    image = paddle.to_tensor(rng.integers(0, model.codes, [batch, model.grid[0] * model.grid[1]]))
-
-    def losses(model):
-        for direction in DIRECTIONS:
-            yield direction, summed_nll(model(direction, text, image), *targets(direction, text, image,
-                                                                                model.vocabulary))
+    losses = random_losses(model, settings.train.micro_batch)
 
     def step():
         engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1e-3))

@@ -2,19 +2,17 @@
 
 from functools import partial
 
-import numpy as np
 import paddle
 
 from vilg import config
 from vilg.attention.functional import choose
 from vilg.attention.patterns import DIRECTIONS
 from vilg.bench.clock import extra_bytes, matmul_rate, milliseconds
+from vilg.bench.pairs import random_losses
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
 from vilg.model import arithmetic
-from vilg.model.loss import summed_nll
 from vilg.plan.reading import PAPER
-from vilg.model.transformer import targets
 from vilg.training.optimizer import adamw
 
 # The model that is measured where nothing else is said.
@@ -33,20 +31,14 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
     paddle.seed(0)
     model = PAPER.model(settings)
     engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip, settings.distributed)
-    rng, batch = np.random.default_rng(0), settings.train.micro_batch
-    text = paddle.to_tensor(rng.integers(0, model.vocabulary, [batch, model.text_length]))
-    image = paddle.to_tensor(rng.integers(0, model.codes, [batch, model.grid[0] * model.grid[1]]))
-
-    def losses(model):
-        for direction in DIRECTIONS:
-            ids, counted = targets(direction, text, image, model.vocabulary)
-            yield direction, summed_nll(model(direction, text, image), ids, counted) / float(counted.sum())
+    batch, length = settings.train.micro_batch, model.text_length + model.grid[0] * model.grid[1]
+    losses = random_losses(model, batch)
 
     def step():
-        engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0))
+        engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1 / (batch * length)))
         engine.step(1e-6)
 
-    tokens, rate, work = len(DIRECTIONS) * (text.size + image.size), matmul_rate(), arithmetic.step(model, batch)
+    tokens, rate, work = len(DIRECTIONS) * batch * length, matmul_rate(), arithmetic.step(model, batch)
     rows = []
     for backend in BACKENDS:
         for block in model.blocks:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from vilg.generation.captioning import Writer
+from vilg.generation.sampling import log_probabilities
 from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import TextTokenizer
 
@@ -25,10 +26,10 @@ def _search(model: Transformer, image: np.ndarray, tokenizer: TextTokenizer, wid
     writer = Writer(model, image[None], tokenizer, prefix, width)
     words, finished = [prefix] * width, []
     totals = np.full(width, -np.inf)
-    totals[0] = _given(model, image, tokenizer, prefix)  # at first all beams are one
+    totals[0] = writer.given  # at first all beams are one
     longest = (len(prefix) + writer.left + 1) ** max(0.0, penalty)
     while True:
-        log_p = _log_softmax(writer.logits())
+        log_p = log_probabilities(writer.logits())
         ended = (totals + log_p[:, tokenizer.end]) / (len(words[0]) + 1) ** penalty
         finished += [(float(score), words[beam]) for beam, score in enumerate(ended) if score > -np.inf]
         finished = sorted(finished, key=lambda one: -one[0])[:width]
@@ -41,16 +42,3 @@ def _search(model: Transformer, image: np.ndarray, tokenizer: TextTokenizer, wid
             return finished
         words = [[*words[beam], int(word)] for beam, word in zip(beams, last)]
         writer.write(last, beams)
-
-
-def _given(model: Transformer, image: np.ndarray, tokenizer: TextTokenizer, prefix: list[int]) -> float:
-    """log p of the prefix, which is nobody's choice but belongs to the score."""
-    total = 0.0
-    for length, word in enumerate(prefix):
-        total += _log_softmax(Writer(model, image[None], tokenizer, prefix[:length]).logits())[0, word]
-    return total
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

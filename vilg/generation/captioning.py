@@ -6,7 +6,7 @@ import paddle
 from vilg.attention.patterns import IMAGE_TO_TEXT
 from vilg.errors import UserError
 from vilg.generation.decoder import Decoder
-from vilg.generation.sampling import Sampler
+from vilg.generation.sampling import Sampler, log_probabilities
 from vilg.model.transformer import Transformer
 from vilg.text.sequence import longest_caption
 from vilg.text.tokenizer import TextTokenizer
@@ -15,7 +15,8 @@ from vilg.text.tokenizer import TextTokenizer
 class Writer:
     """Writes behind BOT and `prefix`, word ids, in `samples` continuations of each image; codes int64 [P, n].
 
-    `left` is how many words there is room for. UserError if the prefix itself is too long.
+    `left` is how many words there is room for, `given` log p of the prefix behind the first image, in nats. UserError
+    if the prefix itself is too long.
     """
 
     def __init__(self, model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int],
@@ -25,12 +26,15 @@ class Writer:
             raise UserError(f"--prefix: {len(prefix)} tokens, the model has room for {self.left + len(prefix)}")
         self._unknown, self._rows = tokenizer.unknown, len(codes) * samples
         self._decoder = Decoder(model, IMAGE_TO_TEXT, paddle.to_tensor(codes), samples)
-        for word in [tokenizer.begin, *prefix]:
-            self._logits = self._decoder.step(paddle.full([self._rows], word, "int64"))
+        self._last, self.given = np.full(self._rows, tokenizer.begin), 0.0
+        for word in prefix:
+            self.given += log_probabilities(self.logits()[:1])[0, word]
+            self._last = np.full(self._rows, word)
 
     def logits(self) -> np.ndarray:
-        """float32 [P samples, vocabulary] of the next word; "a word I do not know" is no word to write."""
-        logits = self._logits.numpy()
+        """float32 [P samples, vocabulary] of the next word, asked for once; "a word I do not know" is no word to
+        write."""
+        logits = self._decoder.step(paddle.to_tensor(self._last)).numpy()
         logits[:, self._unknown] = -np.inf
         return logits
 
@@ -38,7 +42,7 @@ class Writer:
         """Go on with these words [P samples], behind continuations `of` (as they stand)."""
         if of is not None:
             self._decoder.reorder(of)
-        self._logits, self.left = self._decoder.step(paddle.to_tensor(words)), self.left - 1
+        self._last, self.left = words, self.left - 1
 
 
 def caption(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, sample: Sampler,

@@ -62,3 +62,9 @@ def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: flo
         np.put_along_axis(weights, order, np.where(before < top_p, ordered, 0.0), -1)
         weights /= weights.sum(-1, keepdims=True)
     return weights
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """log softmax(logits) in float64 of each row [B, classes]."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
