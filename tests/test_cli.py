@@ -75,7 +75,7 @@ def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tm
     step = trained / "checkpoints" / "step-00000003"
     code, out, _ = run(capsys, "generate", "--checkpoint", step, "--text", "红苹果", "--greedy", "--out",
                        tmp_path / "deep" / "x.png")
-    assert code == 0 and out.startswith(f"{tmp_path / 'deep' / 'x.png'}: log p(text | image) -")
+    assert code == 0 and out.startswith(f"{tmp_path / 'deep' / 'x.png'}: 红苹果: log p(text | image) -")
     assert Image.open(tmp_path / "deep" / "x.png").size == (16, 16)
 
 
@@ -86,9 +86,9 @@ def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, tr
     everything, best = (json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("all", "best"))
     assert json.loads(Image.open(tmp_path / "best.png").text["vilg"]) == best
     assert best["scores"] == sorted(everything["scores"], reverse=True)[:2] and best["drawn"] == 5
-    assert [everything["scores"][sample] for sample in best["samples"]] == best["scores"]
+    assert [everything["scores"][seed - 3] for seed in best["seeds"]] == best["scores"]
     assert best["text"] == "红苹果" and best["sampler"]["seed"] == 3 and best["guidance"] == 2
-    assert best["checkpoint"].endswith("step-00000006")
+    assert best["model"].endswith("step-00000006")
 
 
 def test_generate_completes_a_picture(capsys, trained, tmp_path):

@@ -247,15 +247,20 @@ def _generate(commands) -> None:
     command = _command(commands, "generate", "draw pictures of a text",
                        "vilg generate --checkpoint runs/emoji --text 红苹果 -n 4 --out x.png", _run_generate)
     _sampling(command)
-    command.add_argument("--text", required=True, help="what to draw")
-    command.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures, side by side (1)")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", nargs="+", metavar="TEXT", help="what to draw; several texts become rows of one sheet")
+    what.add_argument("--texts", type=Path, metavar="FILE", help="a file with a text on each line")
+    command.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures of each text (1)")
     command.add_argument("--guidance", type=float, default=1.0, metavar="SCALE",
                          help="above 1 nearer to the text, if the model was trained with train.drop_caption (1.0)")
     command.add_argument("--best-of", type=int, default=0, metavar="N",
                          help="draw N and keep those from which the model reads the text most easily")
+    command.add_argument("--judge", metavar="MODULE:FUNCTION",
+                         help="for --best-of: a function of Python, (texts, pictures [B, 3, H, W] in [0, 1]) -> scores")
     command.add_argument("--image", type=Path, metavar="FILE", help="complete this picture ..")
     command.add_argument("--keep-rows", type=int, default=0, metavar="N", help=".. whose upper N rows of codes stay")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture to write")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE|DIR",
+                         help="the picture to write, or without a suffix a folder for one file a picture")
 
 
 def _caption(commands) -> None:
@@ -271,8 +276,10 @@ def _caption(commands) -> None:
 
 
 def _sampling(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--checkpoint", type=Path, required=True, metavar="DIR",
-                         help="a step-* directory, or a run's directory for its newest")
+    model = command.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, metavar="DIR",
+                       help="a step-* directory, or a run's directory for its newest")
+    model.add_argument("--export", type=Path, metavar="DIR", help="what `vilg export` wrote")
     command.add_argument("--temperature", type=float, default=1.0, help="below 1 is safer, above 1 wilder (1.0)")
     command.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (0: all)")
     command.add_argument("--top-p", type=float, default=1.0, metavar="P",
@@ -287,20 +294,31 @@ def _sampler(options):
     return Sampler(options.seed, options.temperature, options.top_k, options.greedy, options.top_p)
 
 
-def _run_generate(options) -> None:
-    from vilg.generation.looking import Wish, generate
+def _pipeline(options):
+    if options.export:
+        from vilg.export import Predictor
+
+        return Predictor(options.export)
     from vilg.generation.trained import load_trained
 
-    wish = Wish(options.text, options.n, options.best_of, options.guidance, options.image, options.keep_rows)
-    scores = generate(load_trained(options.checkpoint), wish, _sampler(options), options.out)
-    print(f"{options.out}: log p(text | image) {', '.join(f'{score:.2f}' for score in scores)}")
+    return load_trained(options.checkpoint)
+
+
+def _run_generate(options) -> None:
+    from vilg.generation.looking import Wish, generate, read_texts
+
+    wish = Wish(read_texts(options.texts) if options.texts else options.text, options.n, options.best_of,
+                options.guidance, options.image, options.keep_rows, options.judge, _sampler(options))
+    drawn = generate(_pipeline(options), wish, options.out)
+    kind = f"{options.judge} says" if options.judge else "log p(text | image)"
+    for text, scores in zip(wish.texts, drawn.scores):
+        print(f"{options.out}: {text}: {kind} {', '.join(f'{score:.2f}' for score in scores)}")
 
 
 def _run_caption(options) -> None:
     from vilg.generation.looking import describe
-    from vilg.generation.trained import load_trained
 
-    texts = describe(load_trained(options.checkpoint), options.image, _sampler(options), options.beams,
+    texts = describe(_pipeline(options), options.image, _sampler(options), options.beams,
                      options.length_penalty, options.prefix)
     for file, text in zip(options.image, texts):
         print(f"{file}\t{text}")

@@ -30,8 +30,8 @@ def test_every_logit_equals_that_of_the_whole_pass(direction, grid, kernel, extr
     both = map(paddle.to_tensor, (sources, target) if drawing else (target, sources))
     with paddle.no_grad():
         expected = model(direction, *both).numpy()
-    decoder = Decoder(model, direction, paddle.to_tensor(source), samples)
+    decoder = Decoder(model, direction, source, samples)
     found = [decoder.first()] if drawing else []
-    found += [decoder.step(paddle.to_tensor(target[:, place])) for place in range(target.shape[1] - 1)]
-    found = paddle.stack(found, axis=1).numpy()
+    found += [decoder.step(target[:, place]) for place in range(target.shape[1] - 1)]
+    found = np.stack(found, axis=1)
     assert found.shape == expected.shape and np.abs(found - expected).max() < 2e-4 * np.abs(expected).max()

@@ -9,6 +9,7 @@ from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.evaluation.likelihood import Pair, greedy_hits
 from vilg.generation.captioning import caption
 from vilg.generation.contact_sheet import contact_sheet
+from vilg.generation.decoder import TransformerReader
 from vilg.generation.drawing import Guidance, draw
 from vilg.generation.sampling import Sampler
 from vilg.model.transformer import Transformer
@@ -40,7 +41,7 @@ def model():
 
 def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
-    codes = draw(model, text, Sampler(greedy=True))
+    codes = draw(TransformerReader(model), text, Sampler(greedy=True))
     assert codes.shape == (2, *GRID)
     with paddle.no_grad():
         logits = model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes.reshape(2, -1)))
@@ -52,30 +53,30 @@ def test_guidance_goes_on_from_nothing_through_the_text(model, scale):
     """At 0 the text does not matter, at 1 only it does; each code is the likeliest of the mixed logits."""
     encode = CaptionEncoder(Letters(), T)
     text, nothing = np.stack([encode(word) for word in ("ab", "xyz")]), encode("")
-    codes = draw(model, text, Sampler(greedy=True), guidance=Guidance(scale, nothing)).reshape(2, -1)
+    codes = draw(TransformerReader(model), text, Sampler(greedy=True), guidance=Guidance(scale, nothing)).reshape(2, -1)
     told, untold = (model(TEXT_TO_IMAGE, paddle.to_tensor(given), paddle.to_tensor(codes)).numpy()
                     for given in (text, np.stack([nothing] * 2)))
     assert np.array_equal((untold + scale * (told - untold)).argmax(-1), codes)
     if scale == 1:
-        assert np.array_equal(codes, draw(model, text, Sampler(greedy=True)).reshape(2, -1))
+        assert np.array_equal(codes, draw(TransformerReader(model), text, Sampler(greedy=True)).reshape(2, -1))
 
 
 def test_drawings_of_a_text_are_those_it_would_have_alone(model):
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
-    three = draw(model, text[1:], Sampler(seed=3, temperature=2.0), samples=3)
-    assert np.array_equal(three[:1], draw(model, text[1:], Sampler(seed=3, temperature=2.0)))
+    three = draw(TransformerReader(model), text[1:], Sampler(seed=3, temperature=2.0), samples=3)
+    assert np.array_equal(three[:1], draw(TransformerReader(model), text[1:], Sampler(seed=3, temperature=2.0)))
     assert len({drawing.tobytes() for drawing in three}) > 1
 
 
 def test_a_drawing_goes_on_from_what_is_given(model):
     """Greedy: what was drawn goes on to the same end from any of its beginnings."""
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
-    whole = draw(model, text, Sampler(greedy=True)).reshape(2, -1)
+    whole = draw(TransformerReader(model), text, Sampler(greedy=True)).reshape(2, -1)
     for length in range(1, whole.shape[1]):
-        again = draw(model, text, Sampler(greedy=True), begun=whole[:, :length]).reshape(2, -1)
+        again = draw(TransformerReader(model), text, Sampler(greedy=True), begun=whole[:, :length]).reshape(2, -1)
         assert np.array_equal(again, whole)
     begun = np.array([[1, 2], [3, 4]])
-    drawn = draw(model, text, Sampler(seed=1), samples=2, begun=begun).reshape(4, -1)
+    drawn = draw(TransformerReader(model), text, Sampler(seed=1), samples=2, begun=begun).reshape(4, -1)
     assert drawn[:, :2].tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
@@ -90,7 +91,7 @@ def set_end(model, likely):
 def test_greedy_captions_take_the_likeliest_word_at_every_place(model, end):
     set_end(model, end)
     codes = np.random.default_rng(0).integers(0, CODES, [9, 6])
-    texts = caption(model, codes, Letters(), Sampler(greedy=True))
+    texts = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
     text = np.stack([CaptionEncoder(Letters(), T)(text) for text in texts])
     with paddle.no_grad():
         likeliest = model(IMAGE_TO_TEXT, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy().argmax(-1)
@@ -102,16 +103,16 @@ def test_greedy_captions_take_the_likeliest_word_at_every_place(model, end):
 def test_captions_stop_at_the_end_or_when_the_text_is_full(model):
     codes = np.random.default_rng(0).integers(0, CODES, [3, 6])
     set_end(model, 1000.0)
-    assert caption(model, codes, Letters(), Sampler(greedy=True)) == ["", "", ""]
+    assert caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True)) == ["", "", ""]
     set_end(model, -1000.0)
-    assert [len(text) for text in caption(model, codes, Letters(), Sampler(greedy=True))] == [T - 3] * 3
+    assert [len(text) for text in caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))] == [T - 3] * 3
 
 
 def test_greedy_hits_against_decoding(model):
     """The one-pass check says yes exactly for the captions that greedy decoding writes."""
     codes = np.random.default_rng(1).integers(0, CODES, [30, 6])
     encode = CaptionEncoder(Letters(), T)
-    written = caption(model, codes, Letters(), Sampler(greedy=True))
+    written = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
     candidates = sorted({text for text in written if len(text) < T - 3}) + ["q", "ab"]
     pairs = [(Pair("", text, encode(text), image), text == own)
              for image, own in zip(codes, written) for text in candidates]
@@ -122,19 +123,19 @@ def test_greedy_hits_against_decoding(model):
 
 def test_what_is_unknown_is_never_written(model):
     codes = np.random.default_rng(1).integers(0, CODES, [9, 6])
-    before = caption(model, codes, Letters(), Sampler(greedy=True))
+    before = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
     likely = model.text_head.bias.numpy()
     likely[Letters.unknown] = 1000
     model.text_head.bias.set_value(likely)
-    assert caption(model, codes, Letters(), Sampler(greedy=True)) == before
+    assert caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True)) == before
     pairs = [Pair("", text, CaptionEncoder(Letters(), T)(text), image) for text, image in zip(before, codes)]
     assert all(greedy_hits(model, [pair for pair in pairs if len(pair.caption) < T - 3], 7, Letters.unknown))
 
 
 def test_captions_of_a_batch_are_those_of_each_image_alone(model):
     codes = np.random.default_rng(2).integers(0, CODES, [5, 6])
-    together = caption(model, codes, Letters(), Sampler(greedy=True))
-    assert together == [caption(model, one[None], Letters(), Sampler(greedy=True))[0] for one in codes]
+    together = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
+    assert together == [caption(TransformerReader(model), one[None], Letters(), Sampler(greedy=True))[0] for one in codes]
     assert model(IMAGE_TO_TEXT, paddle.zeros([1, T], "int64"), paddle.to_tensor(codes[:1])).shape[-1] == Letters.size
 
 

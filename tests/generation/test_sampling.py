@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vilg.errors import UserError
-from vilg.generation.sampling import Sampler, probabilities
+from vilg.generation.sampling import EachItsOwn, Sampler, probabilities
 
 LOGITS = np.array([[0.0, 1.0, 2.0, 3.0], [3.0, 3.0, -1.0, 0.0]])
 
@@ -39,23 +39,32 @@ def test_top_k_comes_before_top_p():
 
 
 def test_frequencies_follow_the_probabilities():
-    sample = Sampler(seed=1, temperature=0.7, top_k=3)
-    drawn = np.array([sample(LOGITS) for _ in range(4000)])
+    choose = Sampler(seed=1, temperature=0.7, top_k=3).start(1, 2)
+    drawn = np.array([choose(LOGITS) for _ in range(4000)])
     expected = probabilities(LOGITS, 0.7, 3)
     for row in range(2):
         assert np.allclose(np.bincount(drawn[:, row], minlength=4) / 4000, expected[row], atol=0.03)
     assert (drawn[:, 0] != 0).all()  # cut off by top-k
 
 
-def test_a_row_draws_the_same_alone_and_in_a_batch():
-    wide, narrow = Sampler(seed=4), Sampler(seed=4)
-    rows = [(wide(np.tile(LOGITS[:1], (5, 1)))[0], narrow(LOGITS[:1])[0]) for _ in range(50)]
-    assert all(one == two for one, two in rows)
-    assert len({one for one, _ in rows}) > 1
+def test_sample_i_is_the_first_of_its_own_seed_in_any_batch():
+    wide = Sampler(seed=4).start(2, 3)
+    alone = [Sampler(seed=4 + sample).start(1, 1) for sample in range(3)]
+    drawn = [(wide(np.tile(LOGITS[:1], (6, 1))), [choose(LOGITS[:1])[0] for choose in alone]) for _ in range(50)]
+    assert all(np.array_equal(together, [*apart, *apart]) for together, apart in drawn)
+    assert len({tuple(together) for together, _ in drawn}) > 10
+
+
+def test_each_source_by_its_own_sampler():
+    one, two = Sampler(seed=4, temperature=0.5), Sampler(greedy=True)
+    both, alone = EachItsOwn([one, two]).start(2, 2), one.start(1, 2)
+    for _ in range(20):
+        chosen = both(LOGITS[[0, 0, 1, 1]])
+        assert np.array_equal(chosen[:2], alone(LOGITS[[0, 0]])) and chosen[2:].tolist() == [0, 0]
 
 
 def test_greedy_takes_the_likeliest():
-    assert Sampler(greedy=True)(LOGITS).tolist() == [3, 0]
+    assert Sampler(greedy=True).start(1, 2)(LOGITS).tolist() == [3, 0]
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1},

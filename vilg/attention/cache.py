@@ -52,6 +52,35 @@ def source_length(layout: Layout) -> int:
     return layout.text_length if layout.direction == TEXT_TO_IMAGE else layout.length - layout.text_length
 
 
+class Kept:
+    """Something of every target token, [..] each, for as long as a later one sees it."""
+
+    def __init__(self, layout: Layout, shape: list[int], dtype: str | paddle.dtype = "float32"):
+        self.places, self.step = places(layout), 0
+        # The place stands first, so that writing one touches nothing else.
+        self.rows = paddle.zeros([self.places.count, *shape], dtype)
+
+    def put(self, row: paddle.Tensor) -> None:
+        """What is kept of the next token, [1, ..]. Raises IndexError behind the last."""
+        if self.step == len(self.places.own):
+            raise IndexError(f"all {self.step} tokens of the target are there")
+        paddle.scatter_(self.rows, paddle.to_tensor(self.places.own[self.step : self.step + 1]), row)
+
+    def window(self) -> tuple[paddle.Tensor, int]:
+        """What the next token sees, [seen, ..], and which of these rows is its own."""
+        seen = self.places.seen[self.step]
+        if len(seen) == self.places.count:
+            return self.rows, int(self.places.own[self.step])
+        return paddle.index_select(self.rows, paddle.to_tensor(seen)), len(seen) - 1
+
+    def advance(self) -> None:
+        self.step += 1
+
+    def reorder(self, rows: paddle.Tensor, axis: int) -> None:
+        """Go on with `rows` of `axis` of what is kept."""
+        self.rows = paddle.index_select(self.rows, rows, axis=axis)
+
+
 class AttentionCache:
     """One layer's cache for `samples` continuations of each of P sources; a source is kept once for all of them."""
 
@@ -60,17 +89,13 @@ class AttentionCache:
         sources, length, heads, size = source_k.shape
         if length != source_length(layout):
             raise ValueError(f"a source of {length} positions given, the layout has {source_length(layout)}")
-        self.places, self.samples, self.step = places(layout), samples, 0
-        self._source_k = source_k.transpose([0, 2, 3, 1])  # [P, H, D, length]
-        self._source_v = source_v.transpose([0, 2, 1, 3])  # [P, H, length, D]
-        # The place stands first, so that writing one touches nothing else.
-        self._k, self._v = (paddle.zeros([self.places.count, sources * samples, heads, size], source_k.dtype)
-                            for _ in range(2))
+        self._source = arranged(source_k, source_v)
+        self._k, self._v = (Kept(layout, [sources * samples, heads, size], source_k.dtype) for _ in range(2))
 
     @property
     def numbers(self) -> int:
         """How many numbers are kept."""
-        return self._source_k.size + self._source_v.size + self._k.size + self._v.size
+        return sum(kept.size for kept in (*self._source, self._k.rows, self._v.rows))
 
     @paddle.no_grad()
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor:
@@ -78,36 +103,47 @@ class AttentionCache:
 
         Continuations of one source stand behind each other. Raises IndexError behind the last target token.
         """
-        if self.step == len(self.places.own):
-            raise IndexError(f"all {self.step} tokens of the target are there")
-        place = paddle.to_tensor(self.places.own[self.step : self.step + 1])
-        paddle.scatter_(self._k, place, k.squeeze(1).unsqueeze(0))
-        paddle.scatter_(self._v, place, v.squeeze(1).unsqueeze(0))
-        seen_k, seen_v = self._seen()
-        self.step += 1
-        sources, heads, size = len(self._source_k), q.shape[2], q.shape[3]
-        q = q.squeeze(1) * size**-0.5  # [P samples, H, D]
-        of_source = q.reshape([sources, self.samples, heads, size]).transpose([0, 2, 1, 3])  # [P, H, samples, D]
-        scores = paddle.concat([
-            paddle.matmul(of_source, self._source_k).transpose([0, 2, 1, 3]).flatten(0, 1),  # [P samples, H, length]
-            paddle.matmul(seen_k, q.unsqueeze(-1)).squeeze(-1),
-        ], axis=-1)
-        weights = F.softmax(scores.astype("float32"), axis=-1).astype(v.dtype)
-        length = self._source_k.shape[-1]
-        to_source = weights[:, :, :length].reshape([sources, self.samples, heads, length]).transpose([0, 2, 1, 3])
-        attended = paddle.matmul(to_source, self._source_v).transpose([0, 2, 1, 3]).flatten(0, 1)  # [P samples, H, D]
-        return (attended + paddle.matmul(weights[:, :, length:].unsqueeze(2), seen_v).squeeze(2)).unsqueeze(1)
+        seen = []
+        for kept, new in ((self._k, k), (self._v, v)):
+            kept.put(new.squeeze(1).unsqueeze(0))
+            seen.append(kept.window()[0])
+            kept.advance()
+        return attend_one(q, *seen, *self._source)
+
+    def skip_to(self, step: int) -> None:
+        """As if the tokens before had come: for measuring."""
+        self._k.step = self._v.step = step
 
     def reorder(self, rows: paddle.Tensor) -> None:
         """Go on with continuations `rows` [P samples] of those there are, each of the same source as the one it
         replaces."""
-        self._k, self._v = (paddle.index_select(kept, rows, axis=1) for kept in (self._k, self._v))
+        for kept in (self._k, self._v):
+            kept.reorder(rows, axis=1)
 
-    def _seen(self) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Keys and values that the new token reads, [P samples, H, seen, D]."""
-        seen = self.places.seen[self.step]
-        k, v = self._k, self._v
-        if len(seen) < self.places.count:
-            chosen = paddle.to_tensor(seen)
-            k, v = paddle.index_select(k, chosen), paddle.index_select(v, chosen)
-        return k.transpose([1, 2, 0, 3]), v.transpose([1, 2, 0, 3])
+
+def attend_one(q: paddle.Tensor, seen_k: paddle.Tensor, seen_v: paddle.Tensor, source_k: paddle.Tensor,
+               source_v: paddle.Tensor) -> paddle.Tensor:
+    """One query of each continuation over the target tokens that it sees and over its whole source.
+
+    q [P samples, 1, H, D]; seen_k, seen_v [seen, P samples, H, D]; source_k, source_v as `arranged` gives them ->
+    [P samples, 1, H, D]. It can be traced, with any number of sources, samples and seen tokens.
+    """
+    sources, length = source_k.shape[0], source_v.shape[2]
+    heads, size = q.shape[2], q.shape[3]
+    q = q.squeeze(1) * size**-0.5  # [P samples, H, D]
+    of_source = q.reshape([sources, -1, heads, size]).transpose([0, 2, 1, 3])  # [P, H, samples, D]
+    scores = paddle.concat([
+        paddle.matmul(of_source, source_k).transpose([0, 2, 1, 3]).flatten(0, 1),  # [P samples, H, length]
+        paddle.matmul(seen_k.transpose([1, 2, 0, 3]), q.unsqueeze(-1)).squeeze(-1),
+    ], axis=-1)
+    weights = F.softmax(scores.astype("float32"), axis=-1).astype(seen_v.dtype)
+    to_source = weights[:, :, :length].reshape([sources, -1, heads, length]).transpose([0, 2, 1, 3])
+    attended = paddle.matmul(to_source, source_v).transpose([0, 2, 1, 3]).flatten(0, 1)  # [P samples, H, D]
+    to_seen = paddle.matmul(weights[:, :, length:].unsqueeze(2), seen_v.transpose([1, 2, 0, 3])).squeeze(2)
+    return (attended + to_seen).unsqueeze(1)
+
+
+def arranged(source_k: paddle.Tensor, source_v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Keys and values [P, length, H, D] of a source -> [P, H, D, length] and [P, H, length, D], as products read
+    them."""
+    return source_k.transpose([0, 2, 3, 1]), source_v.transpose([0, 2, 1, 3])

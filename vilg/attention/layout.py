@@ -10,8 +10,6 @@ from vilg.attention.patterns import TEXT_TO_IMAGE, visibility
 from vilg.attention.tiles import HEADER, Tiles, cut, padded_order
 
 CPU_TILE = 32  # queries and keys of a tile of the CPU kernel and of the block-wise path
-
-
 GPU_OWNED, GPU_PASSED = 64, 32  # csrc/attention_cuda.h
 
 
@@ -42,6 +40,12 @@ class Layout:
     def length(self) -> int:
         """S, the number of positions."""
         return self.text_length + self.grid[0] * self.grid[1]
+
+    def source(self) -> "Layout":
+        """The layout of the source alone, which no target token changes."""
+        if self.direction == TEXT_TO_IMAGE:
+            return build(self.direction, self.pattern, self.text_length, (0, 0), self.kernel)
+        return build(self.direction, self.pattern, 0, self.grid, self.kernel)
 
     def visible(self) -> np.ndarray:
         """bool [S, S], True at [query, key]."""

@@ -25,7 +25,7 @@ def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tupl
     for pattern, cache in caches.items():
 
         def at(token, cache=cache):
-            cache.step = token
+            cache.skip_to(token)
             cache.attend(q, k, v)
 
         times = {name: milliseconds(lambda token=token, at=at: at(token), 20 * repeats)

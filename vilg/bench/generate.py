@@ -73,12 +73,12 @@ def _uncached(model: Transformer, batch: int) -> float:
 def _cached(model: Transformer, patterns: list[str], batch: int) -> dict[str, float]:
     own, model.patterns = model.patterns, patterns
     try:
-        decoder = Decoder(model, TEXT_TO_IMAGE, paddle.zeros([1, model.text_length], "int64"), batch)
-        chosen = paddle.to_tensor(np.zeros(batch, np.int64))
+        decoder = Decoder(model, TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch)
+        chosen = np.zeros(batch, np.int64)
         decoder.step(chosen)
         began, tokens = time.perf_counter(), model.grid[0] * model.grid[1]
         for _ in range(tokens - 1):
-            decoder.step(chosen).numpy()
+            decoder.step(chosen)
         seconds = (time.perf_counter() - began) * tokens / (tokens - 1)
         return {"seconds": seconds, "cache_bytes": 4 * decoder.numbers}
     finally:

@@ -3,27 +3,27 @@
 import numpy as np
 
 from vilg.generation.captioning import Writer
+from vilg.generation.reader import Reader
 from vilg.generation.sampling import log_probabilities
-from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import TextTokenizer
 
 Found = list[tuple[float, list[int]]]
 
 
-def beam_search(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float = 1.0,
+def beam_search(reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float = 1.0,
                 prefix: list[int] = ()) -> list[Found]:
     """Codes int64 [B, n] -> for each image up to `width` (score, word ids), the best first, that begin with `prefix`.
 
     The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. A caption
-    is considered wherever a beam might end. [UNK] is never written. `model` is in evaluation mode. With a width of all
-    captions there are this is an exhaustive search.
+    is considered wherever a beam might end. [UNK] is never written. With a width of all captions there are this is an
+    exhaustive search.
     """
-    return [_search(model, image, tokenizer, width, penalty, list(prefix)) for image in codes]
+    return [_search(reader, image, tokenizer, width, penalty, list(prefix)) for image in codes]
 
 
-def _search(model: Transformer, image: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float,
+def _search(reader: Reader, image: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float,
             prefix: list[int]) -> Found:
-    writer = Writer(model, image[None], tokenizer, prefix, width)
+    writer = Writer(reader, image[None], tokenizer, prefix, width)
     words, finished = [prefix] * width, []
     totals = np.full(width, -np.inf)
     totals[0] = writer.given  # at first all beams are one

@@ -1,13 +1,11 @@
 """Image to text: one word after the other, each from what the layers keep of those before."""
 
 import numpy as np
-import paddle
 
 from vilg.attention.patterns import IMAGE_TO_TEXT
 from vilg.errors import UserError
-from vilg.generation.decoder import Decoder
-from vilg.generation.sampling import Sampler, log_probabilities
-from vilg.model.transformer import Transformer
+from vilg.generation.reader import Reader
+from vilg.generation.sampling import Sampling, log_probabilities
 from vilg.text.sequence import longest_caption
 from vilg.text.tokenizer import TextTokenizer
 
@@ -19,13 +17,13 @@ class Writer:
     if the prefix itself is too long.
     """
 
-    def __init__(self, model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int],
+    def __init__(self, reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int],
                  samples: int = 1):
-        self.left = longest_caption(model.text_length) - len(prefix)
+        self.left = longest_caption(reader.text_length) - len(prefix)
         if self.left < 0:
             raise UserError(f"--prefix: {len(prefix)} tokens, the model has room for {self.left + len(prefix)}")
         self._unknown, self._rows = tokenizer.unknown, len(codes) * samples
-        self._decoder = Decoder(model, IMAGE_TO_TEXT, paddle.to_tensor(codes), samples)
+        self._reading = reader.read(IMAGE_TO_TEXT, codes, samples)
         self._last, self.given = np.full(self._rows, tokenizer.begin), 0.0
         for word in prefix:
             self.given += log_probabilities(self.logits()[:1])[0, word]
@@ -34,25 +32,26 @@ class Writer:
     def logits(self) -> np.ndarray:
         """float32 [P samples, vocabulary] of the next word, asked for once; "a word I do not know" is no word to
         write."""
-        logits = self._decoder.step(paddle.to_tensor(self._last)).numpy()
+        logits = self._reading.step(self._last)
         logits[:, self._unknown] = -np.inf
         return logits
 
     def write(self, words: np.ndarray, of: np.ndarray | None = None) -> None:
         """Go on with these words [P samples], behind continuations `of` (as they stand)."""
         if of is not None:
-            self._decoder.reorder(of)
+            self._reading.reorder(of)
         self._last, self.left = words, self.left - 1
 
 
-def caption(model: Transformer, codes: np.ndarray, tokenizer: TextTokenizer, sample: Sampler,
+def caption(reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, sampling: Sampling,
             prefix: list[int] = ()) -> list[str]:
-    """Codes int64 [B, n] -> captions of at most T-3 tokens that begin with `prefix`. `model` is in evaluation mode."""
-    writer = Writer(model, codes, tokenizer, list(prefix))
+    """Codes int64 [B, n] -> captions of at most T-3 tokens that begin with `prefix`."""
+    writer = Writer(reader, codes, tokenizer, list(prefix))
+    choose = sampling.start(len(codes), 1)
     words: list[list[int]] = [[*prefix] for _ in codes]
     open_rows = set(range(len(codes)))
     while open_rows and writer.left:
-        chosen = sample(writer.logits())
+        chosen = choose(writer.logits())
         open_rows -= {row for row in open_rows if chosen[row] == tokenizer.end}
         for row in open_rows:
             words[row].append(int(chosen[row]))

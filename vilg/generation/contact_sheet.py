@@ -1,12 +1,18 @@
 """Many pictures on one."""
 
 import math
+from functools import cache
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from vilg.data.pixels import to_uint8
 
 _GAP = 4  # pixels of white between pictures
+_TEXT = 14  # pixels of a caption's font
+# Where Chinese is found on Linux, Windows and macOS; PIL looks into the system's folders.
+_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc",
+          "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc", "simhei.ttf", "PingFang.ttc", "STHeiti Light.ttc")
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -20,3 +26,39 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
         top, left = row * (height + _GAP), column * (width + _GAP)
         sheet[top : top + height, left : left + width] = picture
     return sheet
+
+
+def captioned_sheet(images: np.ndarray, texts: list[str]) -> Image.Image:
+    """A row of pictures, float [P, n, 3, H, W] in [0, 1], below each text. A text too long for its row is cut; where
+    the system has no font for Chinese the rows have no texts."""
+    font = chinese_font()
+    rows = [Image.fromarray(contact_sheet(pictures, columns=len(pictures))) for pictures in images]
+    head = _TEXT + 2 * _GAP if font else 0
+    width = max(rows[0].width, 8 * _TEXT if font else 0)
+    sheet = Image.new("RGB", (width, len(rows) * (rows[0].height + head + _GAP) - _GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (row, text) in enumerate(zip(rows, texts)):
+        top = number * (row.height + head + _GAP)
+        if font:
+            pen.text((0, top + _GAP // 2), _cut(text, font, width), "black", font)
+        sheet.paste(row, (0, top + head))
+    return sheet
+
+
+@cache
+def chinese_font() -> ImageFont.FreeTypeFont | None:
+    """The first font for Chinese that the system has."""
+    for name in _FONTS:
+        try:
+            return ImageFont.truetype(name, _TEXT)
+        except OSError:
+            continue
+    return None
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,110 +1,153 @@
 """`vilg generate` and `vilg caption`: a model's pictures and words on disk and on the terminal."""
 
+import importlib
 import json
 import logging
-import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import paddle
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from vilg.data import crop, decode
+from vilg.data import decode
 from vilg.data.faults import BrokenSample
-from vilg.data.pixels import to_unit
+from vilg.data.pixels import to_uint8
 from vilg.data.shards import Record
 from vilg.errors import UserError
-from vilg.generation.beam import beam_search
-from vilg.generation.captioning import caption
-from vilg.generation.contact_sheet import contact_sheet
-from vilg.generation.drawing import Guidance, draw
-from vilg.generation.ranking import best, log_likelihood
+from vilg.generation.contact_sheet import captioned_sheet, chinese_font, contact_sheet
+from vilg.generation.pipeline import Drawn, Pipeline
+from vilg.generation.ranking import Judge
 from vilg.generation.sampling import Sampler
-from vilg.generation.trained import Trained
-from vilg.text.sequence import CaptionEncoder, longest_caption
+from vilg.text.sequence import longest_caption
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What to draw: `count` pictures of `text`, the best of `best_of` (0: all that are drawn), with `guidance` towards
-    the text, and beginning with the upper `keep_rows` rows of codes of the picture `image`."""
+    """What to draw: `count` pictures of each text, the best of `best_of` (0: all that are drawn) by the model or by the
+    `judge` MODULE:FUNCTION, with `guidance` towards the text, and beginning with the upper `keep_rows` rows of codes
+    of the picture `image`."""
 
-    text: str
+    texts: list[str]
     count: int = 1
     best_of: int = 0
     guidance: float = 1.0
     image: Path | None = None
     keep_rows: int = 0
+    judge: str | None = None
+    sampler: Sampler = field(default_factory=Sampler)
 
     def __post_init__(self):
-        if not self.text.strip():
+        if not self.texts or not all(text.strip() for text in self.texts):
             raise UserError("--text: empty")
         if self.count < 1:
             raise UserError(f"-n {self.count}: must be at least 1")
-        if self.best_of and self.best_of < self.count:
-            raise UserError(f"--best-of {self.best_of}: fewer than the {self.count} to keep")
         if (self.image is None) != (self.keep_rows == 0):
             raise UserError("--image and --keep-rows: one goes with the other")
 
 
-def generate(trained: Trained, wish: Wish, sampler: Sampler, out: Path) -> list[float]:
-    """Draw side by side into the file `out`; the scores, log p(text | image) in nats, stand in it (in a PNG) and in a
-    JSON file beside it, with all that makes the drawing. Returns the scores, best first if some were left out."""
-    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
-        raise UserError(f"--out {out}: not the name of a picture, such as x.png")
-    encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
-    ids = encode(wish.text)[None]
-    if encode.cut:
-        log.warning("--text is longer than the model's %d tokens and was cut", longest_caption(encode.length))
-    drawn = max(wish.count, wish.best_of)
-    codes = draw(trained.model, ids, sampler, drawn, Guidance(wish.guidance, encode("")), _begun(trained, wish),
-                 show_progress=True)
-    scores = log_likelihood(trained.model, ids.repeat(drawn, axis=0), codes.reshape(drawn, -1))
-    chosen = best(scores, wish.count) if drawn > wish.count else np.arange(drawn)
-    pictures = trained.image_tokenizer.decode(paddle.to_tensor(codes[chosen])).numpy()
-    said = {"text": wish.text, "scores": scores[chosen].tolist(), "samples": chosen.tolist(), "drawn": drawn,
+def read_texts(file: Path) -> list[str]:
+    """The lines of a text file that are not blank."""
+    try:
+        return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror.lower()}") from None
+
+
+def generate(pipeline: Pipeline, wish: Wish, out: Path) -> Drawn:
+    """Draw into the file `out`, or one picture a file into a folder if its name has no suffix.
+
+    A file holds the pictures of one text side by side, or a captioned row for each of several texts. Scores, seeds and
+    all that makes a drawing stand in the picture (in a PNG: `vilg`, iTXt) and in a JSON file beside it.
+    """
+    as_folder = out.is_dir() or not out.suffix
+    if not as_folder and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise UserError(f"--out {out}: neither a folder nor the name of a picture, such as x.png")
+    for text in filter(pipeline.too_long, wish.texts):
+        log.warning("%s .. is longer than the model's %d tokens and is cut", text[:10],
+                    longest_caption(pipeline.reader.text_length))
+    drawn = pipeline.draw(wish.texts, wish.sampler, wish.count, wish.best_of, wish.guidance, _begun(pipeline, wish),
+                          wish.judge and find_judge(wish.judge), show_progress=True)
+    pictures = pipeline.pictures(drawn.codes)
+    said = [_said(pipeline, wish, drawn, row) for row in range(len(wish.texts))]
+    if as_folder:
+        _write_folder(out, pictures, said)
+    else:
+        _write_sheet(out, pictures, said)
+    return drawn
+
+
+def _said(pipeline: Pipeline, wish: Wish, drawn: Drawn, row: int) -> dict:
+    """How the pictures of a text came to be; picture i is drawn again alone with the i-th of its seeds."""
+    samples = drawn.samples[row]
+    return {"text": wish.texts[row], "scores": drawn.scores[row].tolist(), "seeds": (wish.sampler.seed + samples).tolist(),
+            "judge": wish.judge or "log p(text | image)", "drawn": max(wish.count, wish.best_of),
             "guidance": wish.guidance, "image": wish.image and str(wish.image), "keep_rows": wish.keep_rows,
-            "sampler": sampler.settings(), "checkpoint": str(trained.checkpoint)}
+            "sampler": vars(wish.sampler), "model": pipeline.origin}
+
+
+def _write_sheet(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
+    said = said[0] if len(said) == 1 else said
+    if isinstance(said, dict):
+        sheet = Image.fromarray(contact_sheet(pictures[0]))
+    else:
+        if chinese_font() is None:
+            log.warning("no font for Chinese found: %s has no captions, %s has", out, out.with_suffix(".json"))
+        sheet = captioned_sheet(pictures, [one["text"] for one in said])
     out.parent.mkdir(parents=True, exist_ok=True)
+    _save(sheet, out, said)
+    _write_json(out.with_suffix(".json"), said)
+
+
+def _write_folder(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for row, (of_text, about) in enumerate(zip(pictures, said), start=1):
+        about["files"] = [f"{row:04}-{number:02}.png" for number in range(1, len(of_text) + 1)]
+        for number, pixels in enumerate(to_uint8(of_text)):
+            own = {**about, "scores": about["scores"][number : number + 1], "seeds": about["seeds"][number : number + 1]}
+            _save(Image.fromarray(pixels), out / about["files"][number], own)
+    _write_json(out / "index.json", said)
+
+
+def _save(picture: Image.Image, file: Path, said: dict | list) -> None:
     inside = PngInfo()
     inside.add_itxt("vilg", json.dumps(said, ensure_ascii=False))
-    Image.fromarray(contact_sheet(pictures)).save(out, **({"pnginfo": inside} if out.suffix.lower() == ".png" else {}))
-    out.with_suffix(".json").write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    return said["scores"]
+    picture.save(file, **({"pnginfo": inside} if file.suffix.lower() == ".png" else {}))
 
 
-def _begun(trained: Trained, wish: Wish) -> np.ndarray | None:
-    """The codes int64 [1, k] that the drawing begins with."""
+def _write_json(file: Path, said: dict | list) -> None:
+    file.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def find_judge(name: str) -> Judge:
+    """The function that MODULE:FUNCTION names; the module is looked for as Python looks for modules."""
+    module, _, function = name.partition(":")
+    try:
+        judge = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"--judge {name}: not MODULE:FUNCTION of Python ({error})") from None
+    return judge
+
+
+def _begun(pipeline: Pipeline, wish: Wish) -> np.ndarray | None:
+    """The codes int64 [k] that the drawing begins with."""
     if wish.image is None:
         return None
-    height, width = trained.model.grid
+    height, width = pipeline.reader.grid
     if not 0 < wish.keep_rows < height:
         raise UserError(f"--keep-rows {wish.keep_rows}: must be between 1 and {height - 1}, of {height} rows")
-    return _codes(trained, [wish.image])[:, : wish.keep_rows * width]
+    return pipeline.codes_of([read_picture(wish.image)])[0, : wish.keep_rows * width]
 
 
-def _codes(trained: Trained, files: list[Path]) -> np.ndarray:
-    """The codes int64 [B, n] of picture files, which are cut and resized as in training."""
-    images = np.stack([crop.centre(read_picture(file), trained.settings.data.image_size) for file in files])
-    return trained.image_tokenizer.encode(paddle.to_tensor(to_unit(images))).flatten(1).numpy()
-
-
-def describe(trained: Trained, files: list[Path], sampler: Sampler, beams: int = 0, penalty: float = 1.0,
+def describe(pipeline: Pipeline, files: list[Path], sampler: Sampler, beams: int = 0, length_penalty: float = 1.0,
              prefix: str = "") -> list[str]:
-    """A caption for each picture file, which is cut and resized as in training, that begins with `prefix`; the best of
-    `beams` beams, or if they are 0 what the sampler writes."""
-    if beams < 0:
-        raise UserError(f"--beams {beams}: must not be negative")
-    codes, tokenizer = _codes(trained, files), trained.text_tokenizer
-    begun = tokenizer.encode(unicodedata.normalize("NFC", prefix))
-    if not beams:
-        return caption(trained.model, codes, tokenizer, sampler, begun)
-    found = beam_search(trained.model, codes, tokenizer, beams, penalty, begun)
-    return [tokenizer.decode(of_image[0][1]) for of_image in found]
+    """A caption for each picture file, which is cut and resized as in training."""
+    codes = pipeline.codes_of([read_picture(file) for file in files])
+    return pipeline.describe(codes, sampler, beams, length_penalty, prefix)
 
 
 def read_picture(file: Path) -> Image.Image:

@@ -3,33 +3,29 @@
 from collections.abc import Callable
 
 import numpy as np
-import paddle
-import paddle.nn.functional as F
 
 from vilg.attention.patterns import IMAGE_TO_TEXT
-from vilg.model.transformer import Transformer, targets
+from vilg.generation.reader import Reader
+from vilg.generation.sampling import log_probabilities
 
 # (texts, pictures float32 [B, 3, H, W] in [0, 1]) -> how well each picture fits its text, float [B]: what an image-text
 # matcher from outside has to be.
 Judge = Callable[[list[str], np.ndarray], np.ndarray]
 
-_AT_ONCE = 16
 
-
-@paddle.no_grad()
-def log_likelihood(model: Transformer, text: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def log_likelihood(reader: Reader, text: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """log p(text | image) of each pair in nats, float64 [B]: the model reads what it drew.
 
-    text int64 [B, T], codes int64 [B, n]; `model` is in evaluation mode.
+    text int64 [B, T] as CaptionEncoder makes it, codes int64 [B, n].
     """
-    found = []
-    for first in range(0, len(text), _AT_ONCE):
-        words, image = (paddle.to_tensor(part[first : first + _AT_ONCE]) for part in (text, codes))
-        ids, counted = targets(IMAGE_TO_TEXT, words, image, model.vocabulary)
-        logits = model(IMAGE_TO_TEXT, words, image).astype("float32")
-        nll = F.cross_entropy(logits, ids, reduction="none").reshape(ids.shape)
-        found.append(-(nll * counted.astype("float32")).sum(-1).numpy().astype(np.float64))
-    return np.concatenate(found)
+    reading = reader.read(IMAGE_TO_TEXT, codes)
+    found = np.zeros(len(text))
+    counted = text[:, 1:] < reader.vocabulary  # the words and EOT; what lies behind is padding
+    for place in range(counted.any(0).sum()):
+        log_p = log_probabilities(reading.step(text[:, place]))
+        rows = counted[:, place].nonzero()[0]
+        found[rows] += log_p[rows, text[rows, place + 1]]
+    return found
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:

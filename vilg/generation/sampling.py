@@ -1,17 +1,31 @@
 """Choosing the next token from logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from vilg.errors import UserError
 
 
-@dataclass
+# float32 logits [rows, classes] -> int64 [rows], the chosen tokens.
+Choice = Callable[[np.ndarray], np.ndarray]
+
+
+class Sampling(Protocol):
+    """How tokens are chosen."""
+
+    def start(self, sources: int, samples: int) -> Choice:
+        """For `samples` continuations of each of `sources`, those of one source behind each other."""
+
+
+@dataclass(frozen=True)
 class Sampler:
     """Temperature, top-k and top-p sampling, or the most likely token where `greedy`.
 
-    Row i of a batch draws from a generator of its own, seeded by (seed, i): it gets the same numbers in any batch.
+    Sample i of a source draws from a generator seeded by seed + i: it is the first sample of that seed, and the same
+    alone and in any batch.
     """
 
     seed: int = 0
@@ -29,21 +43,32 @@ class Sampler:
             raise UserError(f"--top-k {self.top_k}: must not be negative")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: must be in (0, 1]")
-        self._generators: list[np.random.Generator] = []
 
-    def settings(self) -> dict:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """logits [B, classes] -> int64 [B]."""
+    def start(self, sources: int, samples: int) -> Choice:
         if self.greedy:
-            return logits.argmax(-1)
-        while len(self._generators) < len(logits):
-            self._generators.append(np.random.default_rng([self.seed, len(self._generators)]))
-        uniform = np.array([generator.random() for generator in self._generators[: len(logits)]])
-        cumulated = np.cumsum(probabilities(logits, self.temperature, self.top_k, self.top_p), axis=-1)
-        # The last sum may fall short of 1 by rounding.
-        return np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1), logits.shape[-1] - 1)
+            return lambda logits: logits.argmax(-1)
+        generators = [np.random.default_rng(self.seed + sample) for _ in range(sources) for sample in range(samples)]
+
+        def choose(logits: np.ndarray) -> np.ndarray:
+            uniform = np.array([generator.random() for generator in generators])
+            cumulated = np.cumsum(probabilities(logits, self.temperature, self.top_k, self.top_p), axis=-1)
+            # The last sum may fall short of 1 by rounding.
+            return np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1), logits.shape[-1] - 1)
+
+        return choose
+
+
+@dataclass(frozen=True)
+class EachItsOwn:
+    """A sampler for each source."""
+
+    samplers: list[Sampler]
+
+    def start(self, sources: int, samples: int) -> Choice:
+        assert sources == len(self.samplers)
+        choices = [sampler.start(1, samples) for sampler in self.samplers]
+        return lambda logits: np.concatenate([choose(logits[row * samples : (row + 1) * samples])
+                                              for row, choose in enumerate(choices)])
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: float = 1.0) -> np.ndarray:

@@ -1,27 +1,40 @@
 """A trained model taken from a checkpoint, with the tokenizers it was trained with."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import paddle
 
 from vilg import checkpoint, config, image
 from vilg.errors import UserError
+from vilg.generation.decoder import TransformerReader
+from vilg.generation.pipeline import Pipeline
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 
 
-@dataclass(frozen=True)
-class Trained:
-    """All that drawing and captioning need; `model` is in evaluation mode."""
+class Trained(Pipeline):
+    """A checkpoint's model, in evaluation mode, in Python."""
 
-    checkpoint: checkpoint.Where
-    settings: config.Pretraining
-    model: Transformer
-    text_tokenizer: TextTokenizer
-    image_tokenizer: ImageTokenizer
+    def __init__(self, origin: checkpoint.Where, settings: config.Pretraining, model: Transformer,
+                 text_tokenizer: TextTokenizer, image_tokenizer: ImageTokenizer):
+        self.origin, self.settings, self.image_size = str(origin), settings, settings.data.image_size
+        self.model, self.reader = model, TransformerReader(model)
+        self.text_tokenizer, self.image_tokenizer = text_tokenizer, image_tokenizer
 
-def load_trained(folder: Path) -> Trained:
-    """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory."""
+    @paddle.no_grad()
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return self.image_tokenizer.encode(paddle.to_tensor(images)).numpy()
+
+    @paddle.no_grad()
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        return self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+
+
+def load_trained(folder: Path, attention: config.Attention | None = None) -> Trained:
+    """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory; with `attention`
+    it computes so."""
     if (folder / "settings.yaml").is_file():
         found = newest_in_run(folder)  # verified while it was looked for
     else:
@@ -36,7 +49,7 @@ def load_trained(folder: Path) -> Trained:
         raise UserError(f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
                         "trained with; were they replaced?")
     model = Transformer(settings.model, text_tokenizer.size, image_tokenizer.vocabulary, settings.text.length,
-                        image_tokenizer.grid(settings.data.image_size))
+                        image_tokenizer.grid(settings.data.image_size), attention)
     weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
     model.set_state_dict(weights)
     model.eval()

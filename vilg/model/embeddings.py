@@ -10,7 +10,7 @@ from vilg.text.sequence import table_size
 class TextEmbedding(nn.Layer):
     """Text ids [B, T] -> [B, T, hidden]. Positions are learned, and so is the vector that tells text from image.
 
-    With `place`, the ids [B, 1] of that one position.
+    With `place`, int64 [1], the ids [B, 1] of that one position.
     """
 
     def __init__(self, vocabulary: int, length: int, hidden: int):
@@ -19,15 +19,15 @@ class TextEmbedding(nn.Layer):
         self.positions = self.create_parameter([length, hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
-    def forward(self, ids: paddle.Tensor, place: int | None = None) -> paddle.Tensor:
-        positions = self.positions if place is None else self.positions[place]
+    def forward(self, ids: paddle.Tensor, place: paddle.Tensor | None = None) -> paddle.Tensor:
+        positions = self.positions if place is None else paddle.index_select(self.positions, place)
         return self.words(ids) + (positions + self.part)
 
 
 class ImageEmbedding(nn.Layer):
     """Image ids [B, n] -> [B, n, hidden]. A position is a learned row plus a learned column of the grid.
 
-    With `place`, the ids [B, 1] of that one place in raster order.
+    With `place`, int64 [1], the ids [B, 1] of that one place in raster order.
     """
 
     def __init__(self, codes: int, grid: tuple[int, int], hidden: int):
@@ -37,10 +37,11 @@ class ImageEmbedding(nn.Layer):
         self.columns = self.create_parameter([1, grid[1], hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
-    def forward(self, ids: paddle.Tensor, place: int | None = None) -> paddle.Tensor:
+    def forward(self, ids: paddle.Tensor, place: paddle.Tensor | None = None) -> paddle.Tensor:
         if place is None:
             places = (self.rows + self.columns).reshape([-1, self.part.shape[0]])
         else:
-            row, column = divmod(place, self.columns.shape[1])
-            places = self.rows[row, 0] + self.columns[0, column]
+            width = self.columns.shape[1]
+            rows, columns = self.rows.squeeze(1), self.columns.squeeze(0)
+            places = paddle.index_select(rows, place // width) + paddle.index_select(columns, place % width)
         return self.codes(ids) + (places + self.part)

@@ -14,6 +14,7 @@ from vilg.data.loader import Batch, heldout_samples, training_batches
 from vilg.distributed.world import World
 from vilg.evaluation.likelihood import Pair, mean_nll, tokenize_pairs
 from vilg.generation.contact_sheet import contact_sheet
+from vilg.generation.decoder import TransformerReader
 from vilg.generation.drawing import draw
 from vilg.generation.sampling import Sampler
 from vilg.model.loss import summed_nll
@@ -106,7 +107,8 @@ class Pretraining:
     def draw(self) -> dict[str, np.ndarray]:
         pairs = self.heldout[:: max(1, len(self.heldout) // _DRAWN)][:_DRAWN]
         self.model.eval()
-        codes = draw(self.model, np.stack([pair.text for pair in pairs]), Sampler(self.settings.run.seed, top_k=32))
+        text = np.stack([pair.text for pair in pairs])
+        codes = draw(TransformerReader(self.model), text, Sampler(self.settings.run.seed, top_k=32))
         self.model.train()
         drawn = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
         return {"heldout": contact_sheet(drawn)}

@@ -1,0 +1,158 @@
+"""A model with its tokenizers: from texts to pictures, from pictures to texts, and how well the two fit."""
+
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vilg.data import crop
+from vilg.data.decode import on_white
+from vilg.data.pixels import to_unit
+from vilg.errors import UserError
+from vilg.generation.beam import beam_search
+from vilg.generation.captioning import caption
+from vilg.generation.drawing import Guidance, draw
+from vilg.generation.ranking import Judge, best, log_likelihood
+from vilg.generation.reader import Reader
+from vilg.generation.sampling import Sampler, Sampling
+from vilg.progress import Progress
+from vilg.text.sequence import CaptionEncoder, longest_caption
+from vilg.text.tokenizer import TextTokenizer
+
+ROWS_AT_ONCE = 32  # continuations that are decoded together: each has caches of its own
+
+Images = np.ndarray | Sequence[Image.Image]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn of each of P texts, the best first where some were left out.
+
+    codes int64 [P, n, h, w]; scores float64 [P, n]: log p(text | image) in nats, or the judge's; samples int64 [P, n]:
+    the number of each among those drawn of its text, so that seed + number draws it again alone.
+    """
+
+    codes: np.ndarray
+    scores: np.ndarray
+    samples: np.ndarray
+
+
+class Pipeline(ABC):
+    """What is common to a checkpoint (generation/trained.py) and an export (export/predictor.py)."""
+
+    reader: Reader
+    text_tokenizer: TextTokenizer
+    image_size: int  # pixels a side
+    origin: str  # the folder it came from
+
+    @abstractmethod
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """float32 [B, 3, H, W] in [0, 1] -> codes int64 [B, h, w]."""
+
+    @abstractmethod
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Codes int64 [B, h, w] -> float32 [B, 3, H, W] in [0, 1]."""
+
+    def generate(self, texts: Sequence[str], n: int = 1, seed: int = 0, *, temperature: float = 1.0, top_k: int = 0,
+                 top_p: float = 1.0, greedy: bool = False, guidance: float = 1.0, best_of: int = 0) -> np.ndarray:
+        """`n` pictures of each text, float32 [len(texts), n, 3, H, W] in [0, 1].
+
+        Picture i of seed s is picture 0 of seed s + i. `best_of` draws so many and keeps those that score best.
+        """
+        sampler = Sampler(seed, temperature, top_k, greedy, top_p)
+        return self.pictures(self.draw(texts, sampler, n, best_of, guidance).codes)
+
+    def caption(self, images: Images, seed: int = 0, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+                greedy: bool = True, beams: int = 0, length_penalty: float = 1.0, prefix: str = "") -> list[str]:
+        """A text for each image that begins with `prefix`: of the likeliest words, of sampled ones, or with `beams`
+        the best that a search of that width finds. Images as in `score`."""
+        sampler = Sampler(seed, temperature, top_k, greedy, top_p)
+        return self.describe(self.codes_of(images), sampler, beams, length_penalty, prefix)
+
+    def score(self, images: Images, texts: Sequence[str]) -> np.ndarray:
+        """log p(text | image) of each pair in nats, float64 [B]; the higher, the better they fit.
+
+        Images are a float32 array [B, 3, size, size] in [0, 1], or pictures of any size, which are cut to the largest
+        centred square as in training.
+        """
+        if len(images) != len(texts):
+            raise UserError(f"{len(images)} images and {len(texts)} texts")
+        return self._scores(self._ids(texts), self.codes_of(images))
+
+    def draw(self, texts: Sequence[str], sampling: Sampling, n: int = 1, best_of: int = 0, guidance: float = 1.0,
+             begun: np.ndarray | None = None, judge: Judge | None = None, show_progress: bool = False) -> Drawn:
+        """Codes of `n` drawings of each text, which begin with the codes `begun` int64 [k] if given.
+
+        `best_of` > n draws so many of each and keeps those that `judge`, or log p(text | image), finds best.
+        """
+        if n < 1:
+            raise UserError(f"-n {n}: must be at least 1")
+        if best_of and best_of < n:
+            raise UserError(f"--best-of {best_of}: fewer than the {n} to keep")
+        drawn, ids, height, width = max(n, best_of), self._ids(texts), *self.reader.grid
+        towards = Guidance(guidance, self._ids([""])[0])
+        texts_at_once = max(1, ROWS_AT_ONCE // drawn)
+        parts = [ids[first : first + texts_at_once] for first in range(0, len(ids), texts_at_once)]
+        with Progress("drawing", len(parts) * height * width, quiet=not show_progress) as progress:
+            codes = np.concatenate([
+                draw(self.reader, part, sampling, drawn, towards, None if begun is None else np.tile(begun, (len(part), 1)),
+                     on_code=lambda _: progress.advance()) for part in parts]).reshape([len(texts), drawn, height, width])
+        if judge:
+            scores = [judged(judge, [text] * drawn, self.decode(of_text)) for text, of_text in zip(texts, codes)]
+        else:
+            scores = self._scores(ids.repeat(drawn, axis=0), codes.reshape([-1, height * width]))
+        scores = np.reshape(scores, [len(texts), drawn])
+        chosen = np.stack([best(row, n) if drawn > n else np.arange(n) for row in scores])
+        take = np.take_along_axis
+        return Drawn(take(codes, chosen[:, :, None, None], 1), take(scores, chosen, 1), chosen)
+
+    def describe(self, codes: np.ndarray, sampling: Sampling, beams: int = 0, length_penalty: float = 1.0,
+                 prefix: str = "") -> list[str]:
+        """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampling` or by a search."""
+        if beams < 0:
+            raise UserError(f"--beams {beams}: must not be negative")
+        tokenizer = self.text_tokenizer
+        begun = tokenizer.encode(unicodedata.normalize("NFC", prefix))
+        if beams:
+            found = beam_search(self.reader, codes, tokenizer, beams, length_penalty, begun)
+            return [tokenizer.decode(of_image[0][1]) for of_image in found]
+        return [text for first in range(0, len(codes), ROWS_AT_ONCE)
+                for text in caption(self.reader, codes[first : first + ROWS_AT_ONCE], tokenizer, sampling, begun)]
+
+    def pictures(self, codes: np.ndarray) -> np.ndarray:
+        """Codes int64 [P, n, h, w] -> float32 [P, n, 3, H, W] in [0, 1]."""
+        images = self.decode(codes.reshape([-1, *codes.shape[2:]]))
+        return images.reshape([*codes.shape[:2], *images.shape[1:]])
+
+    def codes_of(self, images: Images) -> np.ndarray:
+        """Codes int64 [B, n] of images as `score` takes them."""
+        if not isinstance(images, np.ndarray):
+            images = to_unit(np.stack([crop.centre(on_white(image), self.image_size) for image in images]))
+        if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size):
+            raise UserError(f"images of shape [B, 3, {self.image_size}, {self.image_size}] expected, not "
+                            f"{list(images.shape)}")
+        return self.encode(images.astype(np.float32)).reshape([len(images), -1])
+
+    def too_long(self, text: str) -> bool:
+        """Whether the model reads only the beginning of `text`."""
+        words = self.text_tokenizer.encode(unicodedata.normalize("NFC", text))
+        return len(words) > longest_caption(self.reader.text_length)
+
+    def _ids(self, texts: Sequence[str]) -> np.ndarray:
+        encode = CaptionEncoder(self.text_tokenizer, self.reader.text_length)
+        return np.stack([encode(text) for text in texts])
+
+    def _scores(self, ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.concatenate([log_likelihood(self.reader, *(part[first : first + ROWS_AT_ONCE] for part in (ids, codes)))
+                               for first in range(0, len(ids), ROWS_AT_ONCE)])
+
+
+def judged(judge: Judge, texts: list[str], pictures: np.ndarray) -> np.ndarray:
+    """The judge's scores, float64 [B]. UserError if it gives anything but a number for each."""
+    scores = np.asarray(judge(texts, pictures), np.float64)
+    if scores.shape != (len(texts),) or not np.isfinite(scores).all():
+        raise UserError(f"the judge gave {scores.shape} instead of {len(texts)} finite scores")
+    return scores

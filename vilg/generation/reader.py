@@ -1,0 +1,31 @@
+"""What drawing and writing ask of a model, wherever it runs: that it reads a source and goes on from there."""
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Reading(Protocol):
+    """Continuations of sources that have been read: `samples` of each, those of one source behind each other."""
+
+    def first(self) -> np.ndarray:
+        """float32 [P samples, codes]: logits of the first code, from BOI. In image_to_text the first word is BOT, and
+        given."""
+
+    def step(self, ids: np.ndarray) -> np.ndarray:
+        """The tokens int64 [P samples] at the next place of the target -> float32 [P samples, classes], the logits of
+        the one behind."""
+
+    def reorder(self, rows: np.ndarray) -> None:
+        """Go on with continuations `rows` int64 [P samples]; row i is one of the source of i."""
+
+
+class Reader(Protocol):
+    """A model that reads: trained weights that run in Python (decoder.py), or an export."""
+
+    text_length: int  # T
+    grid: tuple[int, int]  # (h, w) image tokens
+    vocabulary: int  # entries of the text vocabulary
+
+    def read(self, direction: str, source: np.ndarray, samples: int = 1) -> Reading:
+        """Text ids int64 [P, T] in text_to_image, codes int64 [P, n] in image_to_text."""
