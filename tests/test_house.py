@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "vilg"
 # A room may import from its own floor (never in a circle, which Python would refuse) and from those below.
 FLOORS = [
     ["cli"],
-    ["bench", "plan", "training", "generation", "evaluation"],
+    ["bench", "plan", "training", "export", "generation", "evaluation"],
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],
     ["config"],
@@ -16,7 +16,7 @@ FLOORS = [
 ]
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within the upper floors the order is fixed too.
-ORDER = ["training", "generation", "evaluation"]
+ORDER = ["training", "export", "generation", "evaluation"]
 
 
 def imports(file: Path):

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     _checkpoint(commands)
     _generate(commands)
     _caption(commands)
+    _export(commands)
     _bench(commands)
     return top
 
@@ -322,6 +323,27 @@ def _run_caption(options) -> None:
                      options.length_penalty, options.prefix)
     for file, text in zip(options.image, texts):
         print(f"{file}\t{text}")
+
+
+def _export(commands) -> None:
+    command = _command(commands, "export", "write inference models of a checkpoint, and compare them with it",
+                       "vilg export --checkpoint runs/emoji --out emoji-export\n"
+                       "  vilg generate --export emoji-export --text 红苹果 --out x.png", _run_export)
+    command.add_argument("--checkpoint", type=Path, required=True, metavar="DIR",
+                         help="a step-* directory, or a run's directory for its newest; of any world size")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
+    command.add_argument("--portable", action="store_true",
+                         help="without the compiled operator: for machines that have Paddle and no compiler")
+
+
+def _run_export(options) -> None:
+    from vilg.export.exporter import export
+
+    made = export(options.checkpoint, options.out, options.portable)
+    size = sum(file.size for file in made.files.values())
+    print(f"{options.out}: {len(made.files)} files, {size / 1e6:.1f} MB, "
+          f"{'with' if made.operator else 'without'} the operator; differs from the checkpoint by "
+          f"{made.self_test['logits']:.1e} of the largest logit and {made.self_test['pixels']:.1e} a pixel")
 
 
 def _bench(commands) -> None:

@@ -4,7 +4,7 @@ import paddle
 from paddle import nn
 
 from vilg import config
-from vilg.attention import layout
+from vilg.attention.layout import Layout, build
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
 from vilg.model.block import Block
 from vilg.model.embeddings import ImageEmbedding, TextEmbedding
@@ -63,8 +63,8 @@ class Transformer(nn.Layer):
         boi = paddle.full([source.shape[0], 1], begin_of_image(self.vocabulary), source.dtype)
         return self.embed_text(paddle.concat([source[:, :-1], boi], axis=1))
 
-    def layout(self, direction: str, pattern: str) -> layout.Layout:
-        return layout.build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
+    def layout(self, direction: str, pattern: str) -> Layout:
+        return build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
 
 
 def targets(direction: str, text: paddle.Tensor, image: paddle.Tensor, vocabulary: int):

@@ -31,8 +31,11 @@ class PaddleNLPTokenizer:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return [number for number in ids if number not in self._special]  # what looks like "[SEP]" in a caption
 
+    def entries(self) -> dict[str, int]:
+        return self._tokenizer.get_vocab()
+
     def fingerprint(self) -> str:
-        return hash_entries(self._tokenizer.get_vocab())
+        return hash_entries(self.entries())
 
     def decode(self, ids: list[int]) -> str:
         words = [number for number in ids if number not in self._special]

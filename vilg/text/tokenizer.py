@@ -24,6 +24,9 @@ class TextTokenizer(Protocol):
     def decode(self, ids: list[int]) -> str:
         """The text of `ids`; special tokens are left out."""
 
+    def entries(self) -> dict[str, int]:
+        """The vocabulary, {entry: id}."""
+
     def fingerprint(self) -> str:
         """A hash of the vocabulary."""
 
@@ -41,6 +44,9 @@ class WordPiece:
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).ids
+
+    def entries(self) -> dict[str, int]:
+        return self._entries
 
     def fingerprint(self) -> str:
         return hash_entries(self._entries)

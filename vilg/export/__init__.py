@@ -1,0 +1,5 @@
+"""Inference models that one hands over: programs for Paddle Inference, and the predictor that runs them."""
+
+from vilg.export.predictor import Predictor
+
+__all__ = ["Predictor"]

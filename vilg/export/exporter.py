@@ -1,0 +1,97 @@
+"""`vilg export`: a checkpoint of any world size becomes programs that Paddle Inference runs."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from vilg import __version__, config
+from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.errors import UserError
+from vilg.export.manifest import VOCABULARY, Manifest, Sizes, file_of
+from vilg.export.predictor import Predictor
+from vilg.export.programs import save_programs
+from vilg.generation.trained import Trained, load_trained
+from vilg.progress import Progress
+from vilg.text.tokenizer import TextTokenizer, WordPiece
+
+# An export may differ from its checkpoint by rounding: of the largest logit, of a pixel in [0, 1], of all codes.
+LIMITS = {"logits": 1e-3, "pixels": 1e-3, "codes": 0.01}
+_STEPS = 40  # of each direction in the self-test: longer than a row of 32
+
+
+def export(checkpoint: Path, out: Path, portable: bool = False) -> Manifest:
+    """Write the export of a checkpoint, or of a run's newest, to the new folder `out`; `portable` does without the
+    operator. UserError, and nothing at `out`, if that is there already or if the export differs from the checkpoint."""
+    if out.exists():
+        raise UserError(f"--out {out}: is there already")
+    with Progress("exporting", 4) as progress:
+        trained = load_trained(checkpoint, config.Attention("blockwise" if portable else "auto"))
+        progress.advance(now="programs")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            sizes = _sizes(trained)
+            _write_vocabulary(trained.text_tokenizer, hidden / VOCABULARY)
+            save_programs(trained.model, trained.image_tokenizer, sizes, hidden)
+            progress.advance(now="hashes")
+            files = {path.name: file_of(path) for path in sorted(hidden.iterdir())}
+            versions = {"vilg": __version__, "paddle": paddle.__version__}
+            operator = trained.model.blocks[0].attention.backend == "operator"
+            made = Manifest(sizes, operator, trained.origin, versions, {}, files)
+            made.write(hidden)
+            progress.advance(now="self-test")
+            made = replace(made, self_test=compare(trained, Predictor(hidden)))
+            made.write(hidden)
+            os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+            os.rename(hidden, out)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+        progress.advance()
+    return made
+
+
+def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
+    """The largest difference between checkpoint and export in each of LIMITS. UserError beyond them."""
+    rng, sizes = np.random.default_rng(0), predictor.manifest.sizes
+    images = rng.random([2, 3, sizes.image_size, sizes.image_size], dtype=np.float32)
+    codes = trained.encode(images)
+    found = {"logits": 0.0, "codes": float((codes != predictor.encode(images)).mean()),
+             "pixels": float(np.abs(trained.decode(codes) - predictor.decode(codes)).max())}
+    text = rng.integers(0, sizes.vocabulary, [2, sizes.text_length])
+    for direction in DIRECTIONS:
+        source, target = (text, codes) if direction == TEXT_TO_IMAGE else (codes, text)
+        source, target = source.reshape([2, -1]), target.reshape([2, -1]).repeat(2, axis=0)
+        both = [reader.read(direction, source, samples=2) for reader in (trained.reader, predictor.reader)]
+        pairs = [[one.first() for one in both]] if direction == TEXT_TO_IMAGE else []
+        pairs += [[one.step(target[:, place]) for one in both] for place in range(min(_STEPS, target.shape[1] - 1))]
+        expected, exported = (np.stack(logits) for logits in zip(*pairs))
+        found["logits"] = max(found["logits"], float(np.abs(expected - exported).max() / np.abs(expected).max()))
+    for name, limit in LIMITS.items():
+        if not found[name] <= limit:
+            raise UserError(f"the export differs from {trained.origin} by {found[name]:.2g} in {name}, {limit:g} is allowed")
+    return found
+
+
+def _sizes(trained: Trained) -> Sizes:
+    model = trained.model
+    return Sizes(model.settings.layers, model.settings.heads, model.settings.hidden // model.settings.heads,
+                 model.settings.conv_kernel, model.text_length, model.grid, trained.image_size, model.vocabulary,
+                 model.codes)
+
+
+def _write_vocabulary(tokenizer: TextTokenizer, file: Path) -> None:
+    entries = tokenizer.entries()
+    file.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
+    if WordPiece(file).fingerprint() != tokenizer.fingerprint():
+        raise UserError(f"text.tokenizer={type(tokenizer).__name__}: an export needs a BERT vocabulary, one entry a line")
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,119 @@
+"""`manifest.json` of an export: what is in it, what it was made from, and the hash of every file."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vilg.attention import layout
+from vilg.attention.layout import Layout
+from vilg.attention.patterns import DIRECTIONS, schedule
+from vilg.errors import UserError
+
+FORMAT = 1
+NAME, VOCABULARY = "manifest.json", "vocab.txt"
+
+
+def prefill(direction: str) -> str:
+    return f"{direction}_prefill"
+
+
+def step(direction: str) -> str:
+    return f"{direction}_step"
+
+
+ENCODE, DECODE = "image_encode", "image_decode"
+PROGRAMS = (*map(prefill, DIRECTIONS), *map(step, DIRECTIONS), ENCODE, DECODE)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shapes that the programs were traced with; the number of texts, images and samples is free."""
+
+    layers: int
+    heads: int
+    head_size: int
+    conv_kernel: int
+    text_length: int
+    grid: tuple[int, int]
+    image_size: int  # pixels a side
+    vocabulary: int  # entries of the text vocabulary
+    codes: int  # of the image codebook
+
+    @property
+    def patterns(self) -> list[str]:
+        """Of each layer."""
+        return schedule(self.layers)
+
+    @property
+    def windows(self) -> list[str]:
+        """Each pattern once, in the order of their first layers; layers of one pattern see the same places."""
+        return list(dict.fromkeys(self.patterns))
+
+    def layout(self, direction: str, pattern: str) -> Layout:
+        return layout.build(direction, pattern, self.text_length, self.grid, self.conv_kernel)
+
+
+@dataclass(frozen=True)
+class File:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """operator: whether the programs need the compiled attention operator. versions: of vilg and Paddle.
+    self_test: how far the export was from the checkpoint when it was made (exporter.py)."""
+
+    sizes: Sizes
+    operator: bool
+    checkpoint: str
+    versions: dict[str, str]
+    self_test: dict[str, float]
+    files: dict[str, File]
+
+    def write(self, folder: Path) -> None:
+        (folder / NAME).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", "utf-8")
+
+
+def file_of(path: Path) -> File:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(2**20):
+            digest.update(part)
+    return File(path.stat().st_size, digest.hexdigest())
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an export, once every file has been found to be what it says. UserError says what is wrong."""
+    try:
+        tree = json.loads((folder / NAME).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{folder}: not an export ({NAME}: {error.strerror.lower()})") from None
+    except ValueError:
+        raise UserError(f"{folder / NAME}: damaged, not JSON") from None
+    try:
+        if tree.pop("format") != FORMAT:
+            raise UserError(f"{folder}: an export of another format; this vilg reads format {FORMAT}")
+        files = {name: File(**file) for name, file in tree.pop("files").items()}
+        sizes = tree.pop("sizes")
+        manifest = Manifest(sizes=Sizes(**{**sizes, "grid": tuple(sizes["grid"])}), files=files, **tree)
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{folder / NAME}: damaged, not the manifest of an export") from None
+    needed = {VOCABULARY, *(f"{program}{suffix}" for program in PROGRAMS for suffix in (".json", ".pdiparams"))}
+    if missing := sorted(needed - files.keys()):
+        raise UserError(f"{folder / NAME}: names no {missing[0]}")
+    for name, expected in files.items():
+        _check(folder / name, expected)
+    return manifest
+
+
+def _check(path: Path, expected: File) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror.lower()}; the export is not whole") from None
+    if found != expected.size:
+        raise UserError(f"{path}: {found} bytes instead of {expected.size}; the export is damaged")
+    if file_of(path) != expected:
+        raise UserError(f"{path}: not what was exported (SHA-256 differs); the export is damaged")

@@ -1,0 +1,91 @@
+"""An export at work: nothing but Paddle Inference, the decoding caches and the sampling."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from vilg.attention import operator
+from vilg.attention.cache import Kept
+from vilg.attention.patterns import TEXT_TO_IMAGE
+from vilg.errors import UserError
+from vilg.export import manifest
+from vilg.export.program import Program
+from vilg.generation.pipeline import Pipeline
+from vilg.text.tokenizer import WordPiece
+
+
+class Predictor(Pipeline):
+    """generate(texts, n, seed), caption(images) and score(images, texts) of an export; see Pipeline.
+
+    One thread at a time uses a predictor; `clone` gives another one its own, over the same weights. UserError if the
+    folder is no export, if a file of it is missing or damaged, or if it needs the operator and that cannot be had.
+    """
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        self.origin, self.manifest = str(folder), manifest.read(folder)
+        if self.manifest.operator and (missing := operator.load()):
+            raise UserError(f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` makes "
+                            "one that does not")
+        self.image_size = self.manifest.sizes.image_size
+        self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
+        self._programs = {name: Program(folder / name) for name in manifest.PROGRAMS}
+        self.reader = ProgramReader(self.manifest.sizes, self._programs)
+
+    def clone(self) -> "Predictor":
+        """A predictor for another thread, which shares the weights of this one."""
+        twin = object.__new__(Predictor)
+        twin.__dict__.update(self.__dict__)
+        twin._programs = {name: program.clone() for name, program in self._programs.items()}
+        twin.reader = ProgramReader(self.manifest.sizes, twin._programs)
+        return twin
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return self._programs[manifest.ENCODE](images)[0].numpy()
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        return self._programs[manifest.DECODE](codes)[0].numpy()
+
+
+class ProgramReader:
+    """A Reader over exported programs."""
+
+    def __init__(self, sizes: manifest.Sizes, programs: dict[str, Program]):
+        self.sizes, self.programs = sizes, programs
+        self.text_length, self.grid, self.vocabulary = sizes.text_length, sizes.grid, sizes.vocabulary
+
+    def read(self, direction: str, source: np.ndarray, samples: int = 1) -> "ProgramReading":
+        return ProgramReading(self, direction, source, samples)
+
+
+class ProgramReading:
+    """A Reading over exported programs: the prefill has read the source, the step goes on, and what the layers keep
+    stands here in between."""
+
+    def __init__(self, reader: ProgramReader, direction: str, source: np.ndarray, samples: int):
+        sizes = reader.sizes
+        self._step, self._samples, self._place = reader.programs[manifest.step(direction)], samples, 0
+        self._first, self._sources = None, reader.programs[manifest.prefill(direction)](source)
+        if direction == TEXT_TO_IMAGE:
+            self._first, *self._sources = self._sources
+        self._kept = [Kept(sizes.layout(direction, pattern),
+                           [2 * sizes.patterns.count(pattern), len(source) * samples, sizes.heads, sizes.head_size])
+                      for pattern in sizes.windows]
+
+    def first(self) -> np.ndarray:
+        return self._first.numpy().repeat(self._samples, axis=0)
+
+    def step(self, ids: np.ndarray) -> np.ndarray:
+        windows, owns = zip(*(kept.window() for kept in self._kept))
+        logits, *new = self._step(ids, np.array([self._place]), *windows, *(np.array([own]) for own in owns),
+                                  *self._sources)
+        for kept, rows in zip(self._kept, new):
+            kept.put(rows)
+            kept.advance()
+        self._place += 1
+        return logits.numpy()
+
+    def reorder(self, rows: np.ndarray) -> None:
+        for kept in self._kept:
+            kept.reorder(paddle.to_tensor(rows), axis=2)

@@ -1,0 +1,129 @@
+"""The model cut into programs that keep nothing: what one step leaves to the next goes out and comes in again.
+
+Every program of the transformer is traced from the code that decodes in Python (generation/decoder.py,
+attention/cache.py), so there is one attention, one embedding and one block.
+"""
+
+from pathlib import Path
+
+import paddle
+from paddle import nn
+from paddle.static import InputSpec
+
+from vilg.attention.cache import arranged, attend_one
+from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.export.manifest import DECODE, ENCODE, Sizes, prefill, step
+from vilg.generation.decoder import read_source
+from vilg.image.tokenizer import ImageTokenizer
+from vilg.model.transformer import Transformer
+
+
+def save_programs(model: Transformer, tokenizer: ImageTokenizer, sizes: Sizes, folder: Path) -> None:
+    """Write all programs into `folder`; model and tokenizer are in evaluation mode."""
+    for direction in DIRECTIONS:
+        length = sizes.text_length if direction == TEXT_TO_IMAGE else sizes.grid[0] * sizes.grid[1]
+        source = InputSpec([None, length], "int64", "source")
+        _save(Prefill(model, direction), [source], folder / prefill(direction))
+        _save(Step(model, direction, sizes.windows), _step_inputs(sizes, length), folder / step(direction))
+    pixels = InputSpec([None, 3, sizes.image_size, sizes.image_size], "float32", "images")
+    _save(Encode(tokenizer), [pixels], folder / ENCODE)
+    _save(Decode(tokenizer), [InputSpec([None, *sizes.grid], "int64", "codes")], folder / DECODE)
+
+
+class Prefill(nn.Layer):
+    """Reads the source. In: ids int64 [P, source]. Out: in text_to_image float32 [P, codes], the logits of the first
+    code; then of each layer the source's keys [P, H, D, source] and values [P, H, source, D]."""
+
+    def __init__(self, model: Transformer, direction: str):
+        super().__init__()
+        self.model, self.direction = model, direction
+
+    def forward(self, source):
+        last, kept = read_source(self.model, self.direction, source)
+        kept = [one for layer in kept for one in arranged(layer.k, layer.v)]
+        if self.direction == TEXT_TO_IMAGE:
+            kept = [self.model.image_head(self.model.norm(last))[:, 0], *kept]
+        return kept
+
+
+class Step(nn.Layer):
+    """Takes one token of R = P samples continuations.
+
+    In: ids int64 [R]; place int64 [1], the token's number in the target; for each of `patterns` (Sizes.windows) a window float32 [seen, 2 layers of it, R, H, D] of keys and values that the token sees, and own
+    int64 [1], the row in it that is the token's; then the sources as Prefill gives them.
+    Out: logits float32 [R, classes] of the token behind; for each pattern [1, 2 layers of it, R, H, D], the keys and
+    values of this token.
+    """
+
+    def __init__(self, model: Transformer, direction: str, patterns: list[str]):
+        super().__init__()
+        self.model, self.direction, self.patterns = model, direction, patterns
+
+    def forward(self, ids, place, windows, owns, sources):
+        drawing = self.direction == TEXT_TO_IMAGE
+        x = (self.model.embed_image if drawing else self.model.embed_text)(ids.unsqueeze(1), place)
+        unbound = [paddle.unbind(window, axis=1) for window in windows]
+        kept = [[] for _ in self.patterns]
+        for number, pattern in enumerate(self.model.patterns):
+            which = self.patterns.index(pattern)
+            first = len(kept[which])
+            layer = _OneMore(unbound[which][first : first + 2], owns[which], sources[2 * number : 2 * number + 2])
+            x = self.model.blocks[number](x, layer)
+            kept[which] += layer.new
+        logits = (self.model.image_head if drawing else self.model.text_head)(self.model.norm(x))[:, 0]
+        return [logits, *(paddle.stack(rows, axis=0).unsqueeze(0) for rows in kept)]
+
+
+class _OneMore:
+    """What a layer sees of the target in one step: its window, with the new token put where it belongs."""
+
+    def __init__(self, window, own, source):
+        self._window, self._own, self._source = window, own, source
+        self.new = []
+
+    def attend(self, q, k, v):
+        self.new = [k.squeeze(1), v.squeeze(1)]
+        seen_k, seen_v = (paddle.scatter(rows, self._own, new.unsqueeze(0))
+                          for rows, new in zip(self._window, self.new))
+        return attend_one(q, seen_k, seen_v, self._source[0], self._source[1])
+
+
+class Encode(nn.Layer):
+    """Images float32 [B, 3, H, W] in [0, 1] -> codes int64 [B, h, w]."""
+
+    def __init__(self, tokenizer: ImageTokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, images):
+        return self.tokenizer.encode(images)
+
+
+class Decode(nn.Layer):
+    """Codes int64 [B, h, w] -> images float32 [B, 3, H, W] in [0, 1]."""
+
+    def __init__(self, tokenizer: ImageTokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, codes):
+        return self.tokenizer.decode(codes)
+
+
+def _step_inputs(sizes: Sizes, source: int) -> list:
+    heads = [sizes.heads, sizes.head_size]
+    windows, owns = [], []
+    for pattern in sizes.windows:
+        rows = 2 * sizes.patterns.count(pattern)
+        windows.append(InputSpec([None, rows, None, *heads], "float32", f"window_{pattern}"))
+        owns.append(InputSpec([1], "int64", f"own_{pattern}"))
+    sources = []
+    for layer in range(sizes.layers):
+        sources += [InputSpec([None, *heads, source], "float32", f"source_k_{layer}"),
+                    InputSpec([None, heads[0], source, heads[1]], "float32", f"source_v_{layer}")]
+    return [InputSpec([None], "int64", "ids"), InputSpec([1], "int64", "place"), windows, owns, sources]
+
+
+def _save(layer: nn.Layer, inputs: list, path: Path) -> None:
+    layer.eval()
+    paddle.jit.save(paddle.jit.to_static(layer, input_spec=inputs, full_graph=True), str(path))
