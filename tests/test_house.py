@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "vilg"
 # A room may import from its own floor (never in a circle, which Python would refuse) and from those below.
 FLOORS = [
     ["cli"],
+    ["commands"],
     ["bench", "plan", "training", "export", "generation", "evaluation"],
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],

@@ -14,7 +14,7 @@ def test_every_way_as_json_and_as_a_table(capsys):
     assert main([*SMALL, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [(row["way"], row["batch"]) for row in result["rows"]] == [
-        (way, batch) for batch in (1, 8) for way in ("uncached", "dense", "windowed")]
+        (way, batch) for batch in (1, 8) for way in ("uncached", "dense", "windowed", "exported")]
     assert result["tokens"] == 36
     for row in result["rows"]:
         assert row["tokens_per_second"] == pytest.approx(36 * row["batch"] / row["seconds"])

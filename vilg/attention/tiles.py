@@ -87,7 +87,7 @@ def cut(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tile
     tiles = tiles[query_block, key_block]  # [tiles, keys, queries]
     full = tiles.all((1, 2))
     bits = np.ascontiguousarray(np.packbits(tiles[~full], axis=-1, bitorder="little")).view(np.uint32)
-    masks, which = np.unique(bits.reshape(len(bits), -1), axis=0, return_inverse=True)
+    masks, which = np.unique(bits.reshape(len(bits), keys * queries // 32), axis=0, return_inverse=True)
     kinds = np.full(len(tiles), FULL, np.int32)
     kinds[~full] = which.ravel()
     return Tiles(len(visible), queries, keys, order,

@@ -1,6 +1,8 @@
 """`vilg bench generate`: seconds a drawing, from whole passes and from caches, beside what the memory allows."""
 
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -8,7 +10,13 @@ import paddle
 from vilg import config
 from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.bench.clock import milliseconds
+from vilg.export.exporter import sizes_of
+from vilg.export.manifest import prefill, step
+from vilg.export.predictor import ProgramReader
+from vilg.export.program import Program
+from vilg.export.programs import save_direction
 from vilg.generation.decoder import Decoder
+from vilg.generation.reader import Reading
 from vilg.model.transformer import Transformer
 from vilg.plan.reading import PAPER
 
@@ -19,8 +27,9 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
     """{"copy_bytes_per_second": .., "floor_seconds": .., "rows": [..]}, a row for each way and batch.
 
     uncached: a whole forward pass a token. dense: a cache of every key, all of which are read. windowed: what the
-    patterns can see. `floor_seconds` is what a picture takes if each token only reads the weights once, at the rate at
-    which this machine copies memory; `floor_share` is that over what it took, for a batch.
+    patterns can see. exported: these by Paddle Inference. `floor_seconds` is what a picture takes if each token only
+    reads the weights once, at the rate at which this machine copies memory; `floor_share` is that over what it took,
+    for a batch.
     """
     paddle.seed(0)
     model = PAPER.model(settings)
@@ -33,6 +42,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
         rows.append({"way": "uncached", "batch": batch, "seconds": _uncached(model, batch), "cache_bytes": 0})
         for way, patterns in (("dense", ["full"] * len(model.patterns)), ("windowed", model.patterns)):
             rows.append({"way": way, "batch": batch, **_cached(model, patterns, batch)})
+        rows.append({"way": "exported", "batch": batch, **_exported(model, settings.data.image_size, batch)})
     for row in rows:
         row["tokens_per_second"] = row["batch"] * tokens / row["seconds"]
         row["floor_share"] = floor / row["seconds"]
@@ -74,12 +84,25 @@ def _cached(model: Transformer, patterns: list[str], batch: int) -> dict[str, fl
     own, model.patterns = model.patterns, patterns
     try:
         decoder = Decoder(model, TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch)
-        chosen = np.zeros(batch, np.int64)
-        decoder.step(chosen)
-        began, tokens = time.perf_counter(), model.grid[0] * model.grid[1]
-        for _ in range(tokens - 1):
-            decoder.step(chosen)
-        seconds = (time.perf_counter() - began) * tokens / (tokens - 1)
-        return {"seconds": seconds, "cache_bytes": 4 * decoder.numbers}
+        return {"seconds": _seconds(decoder, batch, model.grid), "cache_bytes": 4 * decoder.numbers}
     finally:
         model.patterns = own
+
+
+def _exported(model: Transformer, image_size: int, batch: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = sizes_of(model, image_size)
+        save_direction(model, TEXT_TO_IMAGE, sizes, Path(folder))
+        programs = {name: Program(Path(folder) / name) for name in (prefill(TEXT_TO_IMAGE), step(TEXT_TO_IMAGE))}
+        reading = ProgramReader(sizes, programs).read(TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch)
+        return {"seconds": _seconds(reading, batch, model.grid), "cache_bytes": 4 * reading.numbers}
+
+
+def _seconds(reading: Reading, batch: int, grid: tuple[int, int]) -> float:
+    """Of a whole picture."""
+    chosen, tokens = np.zeros(batch, np.int64), grid[0] * grid[1]
+    reading.step(chosen)
+    began = time.perf_counter()
+    for _ in range(tokens - 1):
+        reading.step(chosen)
+    return (time.perf_counter() - began) * tokens / (tokens - 1)

@@ -16,6 +16,7 @@ from vilg.export.manifest import VOCABULARY, Manifest, Sizes, file_of
 from vilg.export.predictor import Predictor
 from vilg.export.programs import save_programs
 from vilg.generation.trained import Trained, load_trained
+from vilg.model.transformer import Transformer
 from vilg.progress import Progress
 from vilg.text.tokenizer import TextTokenizer, WordPiece
 
@@ -35,7 +36,7 @@ def export(checkpoint: Path, out: Path, portable: bool = False) -> Manifest:
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            sizes = _sizes(trained)
+            sizes = sizes_of(trained.model, trained.image_size)
             _write_vocabulary(trained.text_tokenizer, hidden / VOCABULARY)
             save_programs(trained.model, trained.image_tokenizer, sizes, hidden)
             progress.advance(now="hashes")
@@ -73,22 +74,21 @@ def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
         found["logits"] = max(found["logits"], float(np.abs(expected - exported).max() / np.abs(expected).max()))
     for name, limit in LIMITS.items():
         if not found[name] <= limit:
-            raise UserError(f"the export differs from {trained.origin} by {found[name]:.2g} in {name}, {limit:g} is allowed")
+            raise UserError(f"the export differs from {trained.origin} by {found[name]:.2g} in {name}, {limit:g} is "
+                            "allowed")
     return found
 
 
-def _sizes(trained: Trained) -> Sizes:
-    model = trained.model
+def sizes_of(model: Transformer, image_size: int) -> Sizes:
     return Sizes(model.settings.layers, model.settings.heads, model.settings.hidden // model.settings.heads,
-                 model.settings.conv_kernel, model.text_length, model.grid, trained.image_size, model.vocabulary,
-                 model.codes)
+                 model.settings.conv_kernel, model.text_length, model.grid, image_size, model.vocabulary, model.codes)
 
 
 def _write_vocabulary(tokenizer: TextTokenizer, file: Path) -> None:
     entries = tokenizer.entries()
     file.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
     if WordPiece(file).fingerprint() != tokenizer.fingerprint():
-        raise UserError(f"text.tokenizer={type(tokenizer).__name__}: an export needs a BERT vocabulary, one entry a line")
+        raise UserError(f"text.tokenizer={type(tokenizer).__name__}: an export needs a BERT vocabulary")
 
 
 def _umask() -> int:

@@ -26,8 +26,8 @@ class Predictor(Pipeline):
         folder = Path(folder)
         self.origin, self.manifest = str(folder), manifest.read(folder)
         if self.manifest.operator and (missing := operator.load()):
-            raise UserError(f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` makes "
-                            "one that does not")
+            raise UserError(f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
+                            "makes one that does not")
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         self._programs = {name: Program(folder / name) for name in manifest.PROGRAMS}
@@ -72,6 +72,11 @@ class ProgramReading:
         self._kept = [Kept(sizes.layout(direction, pattern),
                            [2 * sizes.patterns.count(pattern), len(source) * samples, sizes.heads, sizes.head_size])
                       for pattern in sizes.windows]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are kept."""
+        return sum(one.size for one in self._sources) + sum(kept.rows.size for kept in self._kept)
 
     def first(self) -> np.ndarray:
         return self._first.numpy().repeat(self._samples, axis=0)

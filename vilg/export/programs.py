@@ -21,13 +21,17 @@ from vilg.model.transformer import Transformer
 def save_programs(model: Transformer, tokenizer: ImageTokenizer, sizes: Sizes, folder: Path) -> None:
     """Write all programs into `folder`; model and tokenizer are in evaluation mode."""
     for direction in DIRECTIONS:
-        length = sizes.text_length if direction == TEXT_TO_IMAGE else sizes.grid[0] * sizes.grid[1]
-        source = InputSpec([None, length], "int64", "source")
-        _save(Prefill(model, direction), [source], folder / prefill(direction))
-        _save(Step(model, direction, sizes.windows), _step_inputs(sizes, length), folder / step(direction))
+        save_direction(model, direction, sizes, folder)
     pixels = InputSpec([None, 3, sizes.image_size, sizes.image_size], "float32", "images")
     _save(Encode(tokenizer), [pixels], folder / ENCODE)
     _save(Decode(tokenizer), [InputSpec([None, *sizes.grid], "int64", "codes")], folder / DECODE)
+
+
+def save_direction(model: Transformer, direction: str, sizes: Sizes, folder: Path) -> None:
+    """Write the two programs of one direction."""
+    length = sizes.text_length if direction == TEXT_TO_IMAGE else sizes.grid[0] * sizes.grid[1]
+    _save(Prefill(model, direction), [InputSpec([None, length], "int64", "source")], folder / prefill(direction))
+    _save(Step(model, direction, sizes.windows), _step_inputs(sizes, length), folder / step(direction))
 
 
 class Prefill(nn.Layer):
@@ -49,8 +53,9 @@ class Prefill(nn.Layer):
 class Step(nn.Layer):
     """Takes one token of R = P samples continuations.
 
-    In: ids int64 [R]; place int64 [1], the token's number in the target; for each of `patterns` (Sizes.windows) a window float32 [seen, 2 layers of it, R, H, D] of keys and values that the token sees, and own
-    int64 [1], the row in it that is the token's; then the sources as Prefill gives them.
+    In: ids int64 [R]; place int64 [1], the token's number in the target; for each of `patterns` (Sizes.windows) a window
+    float32 [seen, 2 layers of it, R, H, D], keys and values of what the token sees; for each, own int64 [1], the row in
+    it that is the token's; then the sources as Prefill gives them.
     Out: logits float32 [R, classes] of the token behind; for each pattern [1, 2 layers of it, R, H, D], the keys and
     values of this token.
     """

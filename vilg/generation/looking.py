@@ -84,9 +84,9 @@ def generate(pipeline: Pipeline, wish: Wish, out: Path) -> Drawn:
 def _said(pipeline: Pipeline, wish: Wish, drawn: Drawn, row: int) -> dict:
     """How the pictures of a text came to be; picture i is drawn again alone with the i-th of its seeds."""
     samples = drawn.samples[row]
-    return {"text": wish.texts[row], "scores": drawn.scores[row].tolist(), "seeds": (wish.sampler.seed + samples).tolist(),
-            "judge": wish.judge or "log p(text | image)", "drawn": max(wish.count, wish.best_of),
-            "guidance": wish.guidance, "image": wish.image and str(wish.image), "keep_rows": wish.keep_rows,
+    return {"text": wish.texts[row], "scores": drawn.scores[row].tolist(),
+            "seeds": (wish.sampler.seed + samples).tolist(), "judge": wish.judge or "log p(text | image)",
+            "drawn": max(wish.count, wish.best_of), "guidance": wish.guidance, "image": wish.image and str(wish.image), "keep_rows": wish.keep_rows,
             "sampler": vars(wish.sampler), "model": pipeline.origin}
 
 
@@ -108,7 +108,7 @@ def _write_folder(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
     for row, (of_text, about) in enumerate(zip(pictures, said), start=1):
         about["files"] = [f"{row:04}-{number:02}.png" for number in range(1, len(of_text) + 1)]
         for number, pixels in enumerate(to_uint8(of_text)):
-            own = {**about, "scores": about["scores"][number : number + 1], "seeds": about["seeds"][number : number + 1]}
+            own = {**about, "scores": [about["scores"][number]], "seeds": [about["seeds"][number]]}
             _save(Image.fromarray(pixels), out / about["files"][number], own)
     _write_json(out / "index.json", said)
 

@@ -95,11 +95,12 @@ class Pipeline(ABC):
         drawn, ids, height, width = max(n, best_of), self._ids(texts), *self.reader.grid
         towards = Guidance(guidance, self._ids([""])[0])
         texts_at_once = max(1, ROWS_AT_ONCE // drawn)
-        parts = [ids[first : first + texts_at_once] for first in range(0, len(ids), texts_at_once)]
+        begun = np.tile(np.empty(0, np.int64) if begun is None else begun, (len(ids), 1))
+        parts = [slice(first, first + texts_at_once) for first in range(0, len(ids), texts_at_once)]
         with Progress("drawing", len(parts) * height * width, quiet=not show_progress) as progress:
-            codes = np.concatenate([
-                draw(self.reader, part, sampling, drawn, towards, None if begun is None else np.tile(begun, (len(part), 1)),
-                     on_code=lambda _: progress.advance()) for part in parts]).reshape([len(texts), drawn, height, width])
+            codes = [draw(self.reader, ids[part], sampling, drawn, towards, begun[part], lambda _: progress.advance())
+                     for part in parts]
+        codes = np.concatenate(codes).reshape([len(texts), drawn, height, width])
         if judge:
             scores = [judged(judge, [text] * drawn, self.decode(of_text)) for text, of_text in zip(texts, codes)]
         else:
@@ -146,8 +147,8 @@ class Pipeline(ABC):
         return np.stack([encode(text) for text in texts])
 
     def _scores(self, ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        return np.concatenate([log_likelihood(self.reader, *(part[first : first + ROWS_AT_ONCE] for part in (ids, codes)))
-                               for first in range(0, len(ids), ROWS_AT_ONCE)])
+        parts = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(ids), ROWS_AT_ONCE)]
+        return np.concatenate([log_likelihood(self.reader, ids[part], codes[part]) for part in parts])
 
 
 def judged(judge: Judge, texts: list[str], pictures: np.ndarray) -> np.ndarray:

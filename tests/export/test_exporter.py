@@ -1,0 +1,92 @@
+"""Programs equal the model that they were traced from, and an export that does not is not made."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from vilg import config
+from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.errors import UserError
+from vilg.export import exporter
+from vilg.export.exporter import export, sizes_of
+from vilg.export.manifest import prefill, step
+from vilg.export.predictor import ProgramReader
+from vilg.export.program import Program
+from vilg.export.programs import save_direction
+from vilg.generation.decoder import TransformerReader
+from vilg.model.transformer import Transformer
+
+WORDS, CODES = 19, 13
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("text_length, grid, kernel, heads, layers, extra", [
+    (7, (4, 4), 3, 1, 6, {}), (32, (6, 6), 5, 1, 3, {"qk_norm": True}), (64, (3, 5), 3, 2, 2, {"sandwich_norm": True}),
+    (9, (5, 2), 11, 2, 1, {}),
+])
+def test_every_logit_equals_that_of_the_model(tmp_path, direction, text_length, grid, kernel, heads, layers, extra):
+    paddle.seed(3)
+    settings = config.Model(layers=layers, hidden=32, heads=heads, conv_kernel=kernel, **extra)
+    model = Transformer(settings, WORDS, CODES, text_length, grid)
+    for parameter in model.parameters():
+        parameter.set_value(paddle.randn(parameter.shape) * 0.3)
+    model.eval()
+    sizes, rng, image = sizes_of(model, 16), np.random.default_rng(0), grid[0] * grid[1]
+    save_direction(model, direction, sizes, tmp_path)
+    exported = ProgramReader(sizes, {name: Program(tmp_path / name) for name in (prefill(direction), step(direction))})
+    drawing = direction == TEXT_TO_IMAGE
+    source = rng.integers(0, *((WORDS, [2, text_length]) if drawing else (CODES, [2, image])))
+    target = rng.integers(0, *((CODES, [6, image]) if drawing else (WORDS, [6, text_length])))
+    ours, programs = (reader.read(direction, source, 3) for reader in (TransformerReader(model), exported))
+    pairs = [(ours.first(), programs.first())] if drawing else []
+    for place in range(target.shape[1]):
+        if place == 3:  # as beam search does
+            for reading in (ours, programs):
+                reading.reorder(np.array([1, 1, 0, 3, 5, 5]))
+        pairs.append([reading.step(target[:, place]) for reading in (ours, programs)])
+    for expected, found in pairs:
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    with pytest.raises(IndexError):
+        programs.step(target[:, 0])
+
+
+def test_what_stands_in_the_manifest(exported, run):
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert manifest["format"] == 1 and manifest["versions"]["paddle"] == paddle.__version__
+    assert manifest["checkpoint"].endswith("step-00000006")
+    assert manifest["sizes"]["grid"] == [4, 4] and manifest["sizes"]["text_length"] == 8
+    assert set(manifest["files"]) == {path.name for path in exported.iterdir()} - {"manifest.json"}
+    assert manifest["self_test"]["logits"] < 1e-4 and manifest["self_test"]["codes"] == 0
+
+
+def test_an_older_checkpoint_of_the_run(run, tmp_path):
+    made = export(run / "checkpoints" / "step-00000003", tmp_path / "deep" / "three")
+    assert made.checkpoint.endswith("step-00000003") and [path.name for path in (tmp_path / "deep").iterdir()] == ["three"]
+
+
+def test_what_is_there_stays(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="is there already"):
+        export(run, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("part, what", [("text_head.bias", "logits"), ("decoder", "pixels"), ("encoder", "codes")])
+def test_an_export_that_differs_is_not_made(run, tmp_path, monkeypatch, part, what):
+    """One tensor is a little different while the programs are written."""
+
+    def wrong(model, tokenizer, sizes, folder):
+        layer = tokenizer if part in ("encoder", "decoder") else model
+        tensor = [value for name, value in layer.state_dict().items() if name.startswith(part)][0]
+        kept = tensor.numpy()
+        tensor.set_value(kept + 0.3)
+        save_programs(model, tokenizer, sizes, folder)
+        tensor.set_value(kept)
+
+    save_programs = exporter.save_programs
+    monkeypatch.setattr(exporter, "save_programs", wrong)
+    with pytest.raises(UserError, match=f"differs from .* in {what}"):
+        export(run, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

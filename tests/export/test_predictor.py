@@ -1,0 +1,182 @@
+"""An export draws, writes and scores as its checkpoint does."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import png
+from vilg.attention import operator
+from vilg.errors import UserError
+from vilg.export import Predictor
+from vilg.generation.sampling import Sampler
+from vilg.generation.trained import load_trained
+
+TEXTS = ["红苹果", "大象", "蓝月亮"]
+
+
+@pytest.fixture(scope="package")
+def trained(run):
+    return load_trained(run)
+
+
+@pytest.fixture
+def predictor(exported):
+    return Predictor(exported)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random([3, 3, 16, 16], dtype=np.float32)
+
+
+@pytest.mark.parametrize("sampler, more", [
+    (Sampler(greedy=True), {}),
+    (Sampler(seed=3, temperature=1.5), {"n": 3}),
+    (Sampler(seed=3, top_p=0.8, top_k=9), {"n": 2, "best_of": 5}),
+    (Sampler(seed=1), {"n": 2, "guidance": 2.5}),
+    (Sampler(seed=1), {"begun": np.array([3, 1, 2, 5, 1])}),
+])
+def test_the_same_codes_as_the_checkpoint(trained, predictor, sampler, more):
+    expected, found = (pipeline.draw(TEXTS, sampler, **more) for pipeline in (trained, predictor))
+    assert np.array_equal(expected.codes, found.codes) and np.array_equal(expected.samples, found.samples)
+    assert np.allclose(expected.scores, found.scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("asked", [{}, {"greedy": False, "seed": 5}, {"beams": 4, "length_penalty": 0.6},
+                                   {"prefix": "红"}, {"beams": 2, "prefix": "大"}])
+def test_the_same_words_as_the_checkpoint(trained, predictor, images, asked):
+    written = predictor.caption(images, **asked)
+    assert written == trained.caption(images, **asked)
+    assert [predictor.caption(one[None], **asked)[0] for one in images] == written
+    assert all(text.startswith(asked.get("prefix", "")) for text in written)
+
+
+def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images):
+    scores = predictor.score(images, TEXTS)
+    assert scores.shape == (3,) and np.allclose(scores, trained.score(images, TEXTS), atol=1e-3)
+    drawn = predictor.generate(TEXTS, n=2, seed=4)
+    assert drawn.shape == (3, 2, 3, 16, 16) and drawn.dtype == np.float32 and 0 <= drawn.min() <= drawn.max() <= 1
+    assert np.allclose(drawn, trained.generate(TEXTS, n=2, seed=4), atol=1e-5)
+
+
+def test_pictures_of_any_size_are_cut_as_in_training(predictor):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, [20, 30, 3], dtype=np.uint8))
+    assert predictor.caption([wide]) == predictor.caption([wide.crop((5, 0, 25, 20))])
+
+
+def test_batches_of_any_size_one_after_the_other(predictor):
+    """What an earlier call leaves behind, which memory optimisation reuses, reaches no later one."""
+    alone = {text: predictor.generate([text], seed=2) for text in TEXTS}
+    for texts in (TEXTS, TEXTS[:1], TEXTS[::-1], TEXTS[1:]):
+        assert np.allclose(predictor.generate(texts, seed=2), np.stack([alone[text][0] for text in texts]), atol=1e-5)
+    assert np.allclose(predictor.generate(TEXTS[:1], n=4, seed=0)[:, 2], alone[TEXTS[0]][:, 0], atol=1e-5)
+
+
+def test_readings_of_one_predictor_do_not_disturb_each_other(trained, predictor):
+    """Guidance reads twice: a program's outputs lie where its next call writes."""
+    text, rng = np.array([[1, 7, 8, 2, 9, 9, 9, 9], [1, 5, 6, 2, 9, 9, 9, 9]]), np.random.default_rng(0)
+    codes = rng.integers(0, 16, [6, 8])
+
+    def logits(reader):
+        first, second = reader.read("text_to_image", text, 3), reader.read("text_to_image", text[:1], 6)
+        found = [first.first(), second.first()]
+        for place in range(codes.shape[1]):
+            found += [first.step(codes[:, place]), second.step(codes[:, place])]
+        return np.stack(found)
+
+    expected = logits(trained.reader)
+    assert np.abs(logits(predictor.reader) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_clones_work_in_threads(predictor):
+    asked = [(text, seed) for seed in range(4) for text in TEXTS]
+    expected = [predictor.generate([text], seed=seed) for text, seed in asked]
+    clones = [predictor.clone() for _ in range(3)]
+
+    def work(number):
+        return {one: clones[number].generate([asked[one][0]], seed=asked[one][1])
+                for one in range(number, len(asked), len(clones))}
+
+    with ThreadPoolExecutor(len(clones)) as pool:
+        found = {number: drawn for part in pool.map(work, range(len(clones))) for number, drawn in part.items()}
+    assert all(np.allclose(found[number], one, atol=1e-5) for number, one in enumerate(expected))
+
+
+PROGRAM = """
+import sys
+from vilg.export import Predictor
+predictor = Predictor(sys.argv[1])
+print(predictor.caption(predictor.generate(["红苹果"])[0]))
+print(*(name for name in sys.modules if name.split(".")[0] in {"vilg", "visualdl", "grain", "webdataset", "gradio"}))
+"""
+TRAINING = {"vilg.training", "vilg.model", "vilg.checkpoint", "vilg.distributed", "vilg.image", "vilg.evaluation",
+            "vilg.generation.decoder", "vilg.generation.trained", "vilg.data.loader", "visualdl", "grain", "webdataset"}
+
+
+@pytest.mark.timeout(60)
+def test_a_predictor_loads_no_training_code(exported):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(exported)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "vilg.export.predictor" in loaded and not loaded & TRAINING
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage, said", [
+    (lambda folder: flip(folder / "text_to_image_step.pdiparams"), "text_to_image_step.pdiparams: not what was exported"),
+    (lambda folder: flip(folder / "vocab.txt"), "vocab.txt: not what was exported"),
+    (lambda folder: (folder / "image_decode.json").unlink(), "image_decode.json: no such file"),
+    (lambda folder: (folder / "image_encode.pdiparams").write_bytes(b""), "image_encode.pdiparams: 0 bytes instead of"),
+    (lambda folder: (folder / "manifest.json").unlink(), "not an export"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: damaged, not JSON"),
+    (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: damaged, not the manifest"),
+    (lambda folder: (folder / "manifest.json").write_text('{"format": 9}'), "another format"),
+    (lambda folder: (folder / "manifest.json").write_text(
+        (folder / "manifest.json").read_text().replace("vocab.txt", "words.txt")), "names no vocab.txt"),
+])
+def test_a_damaged_export_is_refused(exported, tmp_path, damage, said):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    Predictor(copy)
+    damage(copy)
+    with pytest.raises(UserError, match=said):
+        Predictor(copy)
+
+
+def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch):
+    monkeypatch.setattr(operator, "load", lambda: "no compiler")
+    if exported.name == "portable":
+        Predictor(exported)
+    else:
+        with pytest.raises(UserError, match="needs the compiled attention operator .no compiler.; .*--portable"):
+            Predictor(exported)
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda one: one.generate(["红"], n=0), "-n 0"), (lambda one: one.generate(["红"], n=3, best_of=2), "--best-of 2"),
+    (lambda one: one.generate(["红"], guidance=-1), "--guidance -1"),
+    (lambda one: one.generate(["红"], temperature=0), "--temperature 0"),
+    (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"\[B, 3, 16, 16\] expected, not \[1, 3, 8, 8\]"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),
+    (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红", "绿"]), "1 images and 2 texts"),
+])
+def test_bad_requests(predictor, call, said):
+    with pytest.raises(UserError, match=said):
+        call(predictor)
+
+
+def test_pictures_in_files(predictor, tmp_path):
+    (tmp_path / "x.png").write_bytes(png(1, 40))
+    with Image.open(tmp_path / "x.png") as image:
+        assert len(predictor.caption([image, image])) == 2

@@ -1,0 +1,71 @@
+"""`vilg bench`."""
+
+import json
+from pathlib import Path
+
+from vilg import config
+from vilg.commands.command import command, group, positive, settings
+
+
+def add(commands) -> None:
+    kinds = group(commands, "bench", "measure ratios on this machine", "vilg bench attention",
+                  "Measure ratios: ours against something real, in one process.")
+    attention = command(kinds, "attention", "the sparse operator beside block-wise and dense attention",
+                        "vilg bench attention --heads 16 --grid 32 --json", _bench_attention)
+    for name, number, what in (("batch", 1, "sequences"), ("heads", 16, "attention heads"),
+                               ("head-size", 64, "numbers of a head"), ("text", 64, "text positions"),
+                               ("grid", 32, "image tokens a side"), ("kernel", 11, "side of the conv window"),
+                               ("repeats", 10, "calls, of which the fastest counts")):
+        attention.add_argument(f"--{name}", type=positive, default=number, metavar="N", help=f"{what} ({number})")
+    attention.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    train = command(kinds, "train", "whole training steps by every attention backend",
+                    "vilg bench train model.layers=2 model.hidden=4096 model.heads=64", _bench_train)
+    settings(train, "settings of a run (8 layers of 512)")
+    train.add_argument("--steps", type=positive, default=3, metavar="N", help="steps, of which the fastest counts (3)")
+    train.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    checkpoint = command(kinds, "checkpoint", "saving and loading beside plain writing, and how long training waits",
+                         "vilg bench checkpoint --megabytes 500 --json", _bench_checkpoint)
+    checkpoint.add_argument("--folder", type=Path, default=Path("."), metavar="DIR", help="where to write (here)")
+    checkpoint.add_argument("--megabytes", type=positive, default=500, metavar="N", help="how much to write (500)")
+    checkpoint.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    generate = command(kinds, "generate", "seconds a drawing: whole passes, a dense cache, the windowed caches",
+                       "vilg bench generate --json", _bench_generate)
+    settings(generate, "settings of a run (8 layers of 512)")
+    generate.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _bench_attention(options) -> None:
+    from vilg.bench import attention
+
+    shape = attention.Shape(options.batch, options.heads, options.head_size, options.text,
+                            (options.grid, options.grid), options.kernel)
+    result = attention.bench(shape, options.repeats)
+    print(json.dumps(result) if options.json else attention.table(result))
+
+
+def _bench_generate(options) -> None:
+    from vilg.bench import generate
+
+    result = generate.bench(_bench_settings(options))
+    print(json.dumps(result) if options.json else generate.table(result))
+
+
+def _bench_settings(options) -> config.Pretraining:
+    from vilg.bench.train import DEFAULTS
+
+    return config.resolve(config.Pretraining, options.config,
+                          [*([] if options.config else DEFAULTS), *options.overrides])
+
+
+def _bench_train(options) -> None:
+    from vilg.bench import train
+
+    result = train.bench(_bench_settings(options), options.steps)
+    print(json.dumps(result) if options.json else train.table(result))
+
+
+def _bench_checkpoint(options) -> None:
+    from vilg.bench import checkpoint
+
+    result = checkpoint.bench(options.folder, options.megabytes)
+    print(json.dumps(result) if options.json else checkpoint.table(result))

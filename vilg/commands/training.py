@@ -1,0 +1,101 @@
+"""`vilg train-image-tokenizer`, `pretrain`, `plan` and `launch`."""
+
+import json
+import shlex
+from pathlib import Path
+
+from vilg import config
+from vilg.commands.command import command, settings
+
+
+def add(commands) -> None:
+    _training(commands, "train-image-tokenizer", "train a VQ-VAE: images <-> grids of codes", _train_image_tokenizer,
+              "fleet_configs/emoji_vqvae.yaml")
+    _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
+    _plan(commands)
+    _launch(commands)
+
+
+def _training(commands, name: str, help: str, run, file: str) -> None:
+    made = command(commands, name, help,
+                   f"vilg {name} -c {file} train.steps=100\n  fleetrun --nproc_per_node 2 "
+                   f"tools/{name.replace('-', '_')}.py -c {file} resume=auto", run)
+    settings(made)
+
+
+def _train_image_tokenizer(options) -> None:
+    resolved = config.resolve(config.ImageTokenizerTraining, options.config, options.overrides)
+    from vilg.training.jobs import train_image_tokenizer
+
+    train_image_tokenizer(resolved)
+
+
+def _pretrain(options) -> None:
+    resolved = config.resolve(config.Pretraining, options.config, options.overrides)
+    from vilg.training.jobs import pretrain
+
+    pretrain(resolved)
+
+
+def _plan(commands) -> None:
+    made = command(commands, "plan", "memory, traffic and time of a pre-training job, before anything runs",
+                   "vilg plan -c fleet_configs/10b.yaml cluster.nodes=4\n"
+                   "  vilg plan -c fleet_configs/lite.yaml cluster.device_memory=40 --json", _run_plan)
+    settings(made)
+    made.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
+                      help="of cluster.device_tflops that the devices reach (0.4)")
+    made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _run_plan(options) -> int:
+    resolved = config.resolve(config.Pretraining, options.config, options.overrides)
+    from vilg.plan import advice, estimate, reading, report
+
+    sizes = reading.of_files(resolved)
+    plan = estimate.estimate(resolved, sizes, options.utilisation)
+    better = None if plan.fits else advice.cheapest(resolved, sizes, options.utilisation)
+    if options.json:
+        print(json.dumps(plan.as_tree() | {"instead": better and {"overrides": better[0], **better[1].as_tree()}}))
+    else:
+        print(report.report(plan))
+        if not plan.fits:
+            print("\n" + report.instead(better))
+    return 0 if plan.fits else 1
+
+
+def _launch(commands) -> None:
+    made = command(commands, "launch", "print or start the fleetrun line of every node of a pre-training job",
+                   "vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d\n"
+                   "  vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d --start\n"
+                   "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start", _run_launch)
+    settings(made, required=True)
+    where = made.add_mutually_exclusive_group()
+    where.add_argument("--hosts", metavar="A,B", help="the nodes, the first one the master (localhost)")
+    where.add_argument("--hosts-file", type=Path, metavar="FILE", help="a file that names a host a line")
+    what = made.add_mutually_exclusive_group()
+    what.add_argument("--start", action="store_true",
+                      help="start it, follow its logs, and start it again when a rank dies")
+    what.add_argument("--slurm", action="store_true", help="print a batch script for Slurm; cluster.nodes nodes")
+    what.add_argument("--kubernetes", metavar="IMAGE", help="print a manifest for Kubernetes; cluster.nodes nodes")
+    made.add_argument("--ssh", default="ssh -o BatchMode=yes", metavar="COMMAND",
+                      help="how to reach a host (ssh -o BatchMode=yes)")
+
+
+def _run_launch(options) -> int:
+    from vilg.distributed.launch import lines, manifests
+    from vilg.distributed.launch.supervisor import Supervisor
+
+    resolved = config.resolve(config.Pretraining, options.config, options.overrides)
+    job = lines.Job(str(options.config), options.overrides, resolved)
+    if options.slurm or options.kubernetes:
+        hosts = [f"node-{number}" for number in range(resolved.cluster.nodes or 1)]
+        lines.check(job, hosts)
+        print(manifests.slurm(job) if options.slurm else manifests.kubernetes(job, options.kubernetes), end="")
+        return 0
+    hosts = lines.read_hosts(options.hosts_file) if options.hosts_file else (options.hosts or "localhost").split(",")
+    lines.check(job, hosts)
+    if options.start:
+        return Supervisor(job, hosts, shlex.split(options.ssh)).run()
+    for number, host in enumerate(hosts):
+        print(f"# {host}\n{job.line(len(hosts), str(number), hosts[0], host)}")
+    return 0
