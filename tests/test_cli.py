@@ -14,7 +14,7 @@ from vilg.cli import main
 from vilg.training.jobs import pretrain
 
 COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["launch"], ["generate"],
-            ["caption"], ["bench", "attention"], ["bench", "train"]]
+            ["caption"], ["export"], ["bench", "attention"], ["bench", "train"]]
 
 
 def run(capsys, *arguments):
@@ -102,6 +102,72 @@ def test_generate_completes_a_picture(capsys, trained, tmp_path):
     assert not np.array_equal(one, three)
 
 
+def test_generate_draws_a_captioned_sheet_of_several_texts(capsys, caplog, trained, tmp_path):
+    (tmp_path / "texts.txt").write_text("红苹果\n\n大象\n一个很长很长很长的句子\n", "utf-8")
+    code, out, _ = run(capsys, "generate", "--checkpoint", trained, "--texts", tmp_path / "texts.txt", "-n", 6, "--out",
+                       tmp_path / "x.png")
+    assert code == 0 and len(out.splitlines()) == 3
+    assert [record.args[0] for record in caplog.records if "is cut" in record.msg] == ["一个很长很长很长的句"]
+    assert [one["text"] for one in json.loads((tmp_path / "x.json").read_text("utf-8"))] == ["红苹果", "大象",
+                                                                                         "一个很长很长很长的句子"]
+    sheet = Image.open(tmp_path / "x.png")
+    assert sheet.width == 6 * 16 + 5 * 4 and json.loads(sheet.text["vilg"])[1]["text"] == "大象"
+
+
+def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(capsys, trained, tmp_path):
+    arguments = ["generate", "--checkpoint", trained, "--top-p", 0.9]
+    assert run(capsys, *arguments, "--text", "红苹果", "大象", "-n", 2, "--seed", 7, "--out", tmp_path / "drawn")[0] == 0
+    index = json.loads((tmp_path / "drawn" / "index.json").read_text("utf-8"))
+    assert [one["files"] for one in index] == [["0001-01.png", "0001-02.png"], ["0002-01.png", "0002-02.png"]]
+    picture = Image.open(tmp_path / "drawn" / "0002-02.png")
+    said = json.loads(picture.text["vilg"])
+    assert said["text"] == "大象" and said["seeds"] == [8]
+    assert run(capsys, *arguments, "--text", "大象", "--seed", 8, "--out", tmp_path / "again.png")[0] == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), np.asarray(picture))
+
+
+JUDGE = "import numpy\ndef dark(texts, pictures): return -pictures.mean((1, 2, 3))\ndef vague(texts, pictures): return 1\n"
+
+
+def test_generate_asks_another_judge(capsys, trained, tmp_path, monkeypatch):
+    (tmp_path / "own_judge.py").write_text(JUDGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "-n", 1, "--best-of", 6, "--out"]
+    assert run(capsys, *arguments, tmp_path / "best.png", "--judge", "own_judge:dark")[0] == 0
+    assert run(capsys, *arguments[:-3], "-n", 6, "--out", tmp_path / "all.png")[0] == 0
+    said = json.loads((tmp_path / "best.json").read_text("utf-8"))
+    assert said["judge"] == "own_judge:dark" and said["scores"][0] == pytest.approx(
+        -np.asarray(Image.open(tmp_path / "best.png")).mean() / 255, abs=0.01)
+    sheet = np.asarray(Image.open(tmp_path / "all.png"))
+    tiles = [sheet[20 * row : 20 * row + 16, 20 * column : 20 * column + 16] for row in range(2) for column in range(3)]
+    assert said["seeds"] == [int(np.argmin([tile.mean() for tile in tiles]))]
+    for judge, message in (("own_judge:vague", "the judge gave"), ("own_judge:none", "--judge own_judge:none: not"),
+                           ("nowhere", "--judge nowhere: not MODULE:FUNCTION")):
+        code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--judge", judge)
+        assert code == 1 and f"vilg: {message}" in err and not (tmp_path / "x.png").exists()
+
+
+def test_an_export_takes_the_same_options(capsys, trained, tmp_path):
+    code, out, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
+    assert code == 0 and re.search(r"export: 13 files, .* MB, without the operator; differs from the checkpoint by", out), err
+    (tmp_path / "0.png").write_bytes(png(0, 40))
+    for options in (["--text", "红苹果", "大象", "-n", 3, "--top-p", 0.9, "--best-of", 4, "--guidance", 2],
+                    ["--text", "红苹果", "--greedy", "--image", tmp_path / "0.png", "--keep-rows", 2]):
+        said = []
+        for model, folder in (("checkpoint", trained), ("export", tmp_path / "export")):
+            assert run(capsys, "generate", f"--{model}", folder, *options, "--out", tmp_path / f"{model}.png")[0] == 0
+            said.append(np.asarray(Image.open(tmp_path / f"{model}.png")).astype(int))
+        assert np.abs(said[0] - said[1]).max() <= 1
+    for options in (["--greedy"], ["--beams", 3, "--length-penalty", 0.5, "--prefix", "红"], ["--seed", 4]):
+        written = [run(capsys, "caption", f"--{model}", folder, "--image", tmp_path / "0.png", *options)[:2]
+                   for model, folder in (("checkpoint", trained), ("export", tmp_path / "export"))]
+        assert written[0] == written[1] and written[0][0] == 0
+    code, _, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
+    assert code == 1 and "vilg: --out" in err and "is there already" in err
+    code, _, err = run(capsys, "generate", "--export", tmp_path, "--text", "红", "--out", tmp_path / "x.png")
+    assert code == 1 and "not an export" in err
+
+
 def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(png(number, 40))
@@ -123,6 +189,8 @@ def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
     (["caption", "--image", "good.png", "--beams", -1], "--beams -1"),
     (["caption", "--image", "good.png", "--prefix", "红苹果红苹果红苹果"], "--prefix: 9 tokens, the model has room for 5"),
     (["generate", "--text", " ", "--out", "x.png"], "--text: empty"),
+    (["generate", "--texts", "none.txt", "--out", "x.png"], "none.txt: no such file"),
+    (["generate", "--texts", "broken.png", "--out", "x.png"], "broken.png: not a text file"),
     (["generate", "--text", "a", "-n", 0, "--out", "x.png"], "-n 0"),
     (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
     (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),

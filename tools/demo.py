@@ -15,7 +15,7 @@ from pathlib import Path
 
 # No import of vilg: it sets the number of threads of this process, which every process started here would inherit.
 FOLDER = Path("runs/demo")
-DATA = FOLDER / "openmoji"
+DATA, EXPORT = FOLDER / "openmoji", FOLDER / "export"
 VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae.yaml"), Path("fleet_configs/emoji.yaml")
 HALF = 1300  # the step at which the run is stopped, to be resumed from its checkpoint
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
@@ -29,25 +29,27 @@ def main() -> None:
         print(f"{FOLDER} is there from an earlier demo and is replaced")
         shutil.rmtree(FOLDER)
 
-    say("1/6  the data: 1,914 emoji with their Chinese names, drawn by OpenMoji")
+    say("1/7  the data: 1,914 emoji with their Chinese names, drawn by OpenMoji")
     vilg("data", "openmoji", "--out", str(DATA))
-    say("2/6  a WordPiece vocabulary from the captions")
+    say("2/7  a WordPiece vocabulary from the captions")
     vilg("vocab", "--shards", f"{DATA}/train-*.tar", "--size", "4000", "--out", str(DATA / "vocab.txt"))
-    say("3/6  the image tokenizer, a VQ-VAE: 64 x 64 pixels become 8 x 8 codes")
+    say("3/7  the image tokenizer, a VQ-VAE: 64 x 64 pixels become 8 x 8 codes")
     fleetrun("train_image_tokenizer", VQVAE, "run.name=vqvae", *SHARDS)
     transformer = ["run.name=transformer", f"text.vocab={DATA}/vocab.txt",
                    f"image_tokenizer.path={FOLDER}/vqvae/image_tokenizer", *SHARDS]
-    say(f"4/6  the transformer, both directions at once, on two processes; it stops at step {HALF} ..")
+    say(f"4/7  the transformer, both directions at once, on two processes; it stops at step {HALF} ..")
     fleetrun("pretrain", PRETRAINING, *transformer, f"train.stop_at={HALF}")
-    say("5/6  .. and goes on from its checkpoint, as after a night or a crash")
+    say("5/7  .. and goes on from its checkpoint, as after a night or a crash")
     fleetrun("pretrain", PRETRAINING, *transformer, "resume=auto")
-    say("6/6  looking: drawing, captioning, measuring on what was held out")
-    run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(FOLDER), "--began", str(began)])
+    say("6/7  the export: programs that need nothing of what trained them")
+    vilg("export", "--checkpoint", str(FOLDER / "transformer"), "--out", str(EXPORT))
+    say("7/7  looking: the export draws and writes, and what was held out is measured")
+    run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(EXPORT), str(FOLDER), "--began", str(began)])
 
     report = json.loads((FOLDER / "report.json").read_text())
     print(f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
-          f"  {command('vilg')} generate --checkpoint {FOLDER}/transformer --text 红苹果 -n 4 --temperature 0.2 --out apple.png\n"
-          f"  {command('vilg')} caption --checkpoint {FOLDER}/transformer --image apple.png --greedy\n"
+          f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 大象 -n 4 --temperature 0.2 --out drawn.png\n"
+          f"  {command('vilg')} caption --export {EXPORT} --image drawn.png --greedy\n"
           f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl")
 
 

@@ -1,6 +1,8 @@
 """What a run on the emoji has learned: report.html to look at and report.json to compare.
 
-    python tools/report.py RUN_FOLDER OUT_FOLDER [--began SECONDS_SINCE_1970]
+    python tools/report.py RUN_FOLDER EXPORT_FOLDER OUT_FOLDER [--began SECONDS_SINCE_1970]
+
+Likelihoods are the checkpoint's; all that is drawn and written comes from the export.
 """
 
 import argparse
@@ -16,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 import vilg  # noqa: F401  first of all, so that Paddle is tuned
-import paddle
 from PIL import Image
 
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
@@ -27,12 +28,9 @@ from vilg.errors import UserError
 from vilg.evaluation.likelihood import Pair, greedy_hits, mean_nll, tokenize_pairs, unigram_nll
 from vilg.evaluation.nearest import nearest
 from vilg.evaluation.psnr import mean_psnr
-from vilg.generation.captioning import caption
-from vilg.generation.drawing import draw
-from vilg.generation.sampling import Sampler
+from vilg.export import Predictor
 from vilg.generation.trained import Trained, load_trained
 from vilg.text.sequence import CaptionEncoder, longest_caption
-from vilg.training.image_tokenizer import reconstruct
 
 SHOWN = 12
 PICTURES = 3  # drawn for each caption
@@ -66,14 +64,14 @@ class Part:
         return list(seen.values())
 
 
-def write_report(out: Path, run: Path, began: float) -> dict[str, float]:
+def write_report(out: Path, run: Path, exported: Path, began: float) -> dict[str, float]:
     """Measure the newest checkpoint of `run`, write report.html and report.json to `out`, return the latter."""
-    trained = load_trained(run)
+    trained, predictor = load_trained(run), Predictor(exported)
     data = trained.settings.data
     training = _read(trained, "training", data.shards)
     heldout = _read(trained, "held-out", data.heldout)
-    report = _measure(trained, training, heldout)
-    sections = [_curves(run), *_pictures(trained, training, heldout)]
+    report = _measure(trained, predictor, training, heldout)
+    sections = [_curves(run), *_pictures(predictor, training, heldout)]
     report = {"minutes": (time.time() - began) / 60, **report}
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -88,7 +86,7 @@ def _read(trained: Trained, title: str, shards: list[str]) -> Part:
     return Part(title, images, tokenize_pairs(samples, encode, trained.image_tokenizer))
 
 
-def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float]:
+def _measure(trained: Trained, predictor: Predictor, training: Part, heldout: Part) -> dict[str, float]:
     model, tokenizer = trained.model, trained.image_tokenizer
     nll = mean_nll(model, heldout.pairs, BATCH, World())
     unigram = unigram_nll(training.pairs, heldout.pairs, model.vocabulary, tokenizer.vocabulary)
@@ -100,34 +98,33 @@ def _measure(trained: Trained, training: Part, heldout: Part) -> dict[str, float
     hits = greedy_hits(model, whole, BATCH, trained.text_tokenizer.unknown)
     exact = {pair.name for pair, hit in zip(whole, hits) if hit}
     pairs = _evenly(training.first_pairs(), SKETCHES)
-    like = nearest(_drawn(trained, pairs), np.stack(list(training.images.values())))
+    like = nearest(_drawn(predictor, pairs)[:, 0], np.stack(list(training.images.values())))
     names = list(training.images)
     return {
         "heldout_nll_t2i": nll[TEXT_TO_IMAGE], "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
         "heldout_nll_i2t": nll[IMAGE_TO_TEXT], "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
-        "heldout_psnr": mean_psnr(images, reconstruct(tokenizer, images)),
+        "heldout_psnr": mean_psnr(images, predictor.decode(predictor.encode(images))),
         "codebook_used": len(codes) / tokenizer.vocabulary,
         "train_exact_captions": len(exact) / len(training.images),
         "train_drawings_found": float(np.mean([names[number] == pair.name for pair, number in zip(pairs, like)])),
     }
 
 
-def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
+def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
     shown = {training.title: _well_known(training), heldout.title: _evenly(heldout.first_pairs())}
     sections = []
     for part in (training, heldout):
         pairs = shown[part.title]
         originals = np.stack([part.images[pair.name] for pair in pairs])
         rows = "".join(f"<figure>{_image(a)}{_image(b)}</figure>"
-                       for a, b in zip(originals, reconstruct(trained.image_tokenizer, originals)))
+                       for a, b in zip(originals, predictor.decode(predictor.encode(originals))))
         sections.append(f"<h2>Reconstructions of {part.title} images</h2><p>The original, and what its codes give back."
                         f"</p><div class=row>{rows}</div>")
     for part in (training, heldout):
         pairs = shown[part.title]
-        drawn = _drawn(trained, [pair for pair in pairs for _ in range(PICTURES)])
         rows = ""
-        for number, pair in enumerate(pairs):
-            pictures = "".join(map(_image, drawn[number * PICTURES : (number + 1) * PICTURES]))
+        for drawn, pair in zip(_drawn(predictor, pairs, PICTURES), pairs):
+            pictures = "".join(map(_image, drawn))
             rows += (f"<figure>{pictures}<span class=gap></span>{_image(part.images[pair.name])}"
                      f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>")
         sections.append(f"<h2>Drawn from {part.title} captions</h2><p>{PICTURES} samples (temperature "
@@ -135,8 +132,7 @@ def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
                         f"<div class=row>{rows}</div>")
     for part in (training, heldout):
         pairs = shown[part.title]
-        written = caption(trained.model, np.stack([pair.image for pair in pairs]), trained.text_tokenizer,
-                          Sampler(greedy=True))
+        written = predictor.caption(np.stack([part.images[pair.name] for pair in pairs]))
         rows = "".join(
             f"<figure>{_image(part.images[pair.name])}<figcaption><b>{html.escape(text)}</b><br>"
             f"<small>{html.escape(' / '.join(part.names()[pair.name]))}</small></figcaption></figure>"
@@ -146,11 +142,9 @@ def _pictures(trained: Trained, training: Part, heldout: Part) -> list[str]:
     return sections
 
 
-def _drawn(trained: Trained, pairs: list[Pair]) -> np.ndarray:
-    """One picture [3, H, W] for each caption."""
-    text = np.stack([pair.text for pair in pairs])
-    codes = draw(trained.model, text, Sampler(seed=1, **SAMPLING), show_progress=True)
-    return trained.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+def _drawn(predictor: Predictor, pairs: list[Pair], count: int = 1) -> np.ndarray:
+    """`count` pictures for each caption, [P, count, 3, H, W]."""
+    return predictor.generate([pair.caption for pair in pairs], n=count, seed=1, **SAMPLING)
 
 
 def _well_known(training: Part) -> list[Pair]:
@@ -227,10 +221,11 @@ Names from the package emoji and from Unicode CLDR.</small></p>
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("run", type=Path, help="the folder of a pre-training run on the emoji")
+    options.add_argument("export", type=Path, help="its export")
     options.add_argument("out", type=Path, help="where report.html and report.json go")
     options.add_argument("--began", type=float, default=time.time(), help="from when on `minutes` counts")
     given = options.parse_args()
     try:
-        print(json.dumps(write_report(given.out, given.run, given.began), indent=2))
+        print(json.dumps(write_report(given.out, given.run, given.export, given.began), indent=2))
     except UserError as error:
         sys.exit(f"report: {error}")

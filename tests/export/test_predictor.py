@@ -82,7 +82,7 @@ def test_readings_of_one_predictor_do_not_disturb_each_other(trained, predictor)
     codes = rng.integers(0, 16, [6, 8])
 
     def logits(reader):
-        first, second = reader.read("text_to_image", text, 3), reader.read("text_to_image", text[:1], 6)
+        first, second = reader.read("text_to_image", text, 3), reader.read("text_to_image", text[::-1][:1], 6)
         found = [first.first(), second.first()]
         for place in range(codes.shape[1]):
             found += [first.step(codes[:, place]), second.step(codes[:, place])]

@@ -48,6 +48,16 @@ def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
     assert np.array_equal(logits.numpy().argmax(-1), codes.reshape(2, -1))
 
 
+@pytest.mark.parametrize("sampler", [Sampler(greedy=True), Sampler(seed=3), Sampler(seed=9, temperature=2.0, top_p=0.8)])
+def test_without_caches_the_same_tokens_come(model, sampler):
+    """The plain way: a whole pass for every token, the same random numbers."""
+    text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")]).repeat(3, axis=0)
+    codes, choose = np.zeros([6, GRID[0] * GRID[1]], np.int64), sampler.start(2, 3)
+    for place in range(codes.shape[1]):
+        codes[:, place] = choose(model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy()[:, place])
+    assert np.array_equal(draw(TransformerReader(model), text[::3], sampler, samples=3).reshape(6, -1), codes)
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_goes_on_from_nothing_through_the_text(model, scale):
     """At 0 the text does not matter, at 1 only it does; each code is the likeliest of the mixed logits."""
