@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import pair, small_overrides, write_shard
 from tests.processes import fleetrun, fleetrun_command, metrics, ranks_of, running, started, vilg
 from vilg import checkpoint
+from vilg.export.exporter import export
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
@@ -121,6 +122,8 @@ def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(s
     other = fleetrun(2, "pretrain", *overrides(tmp_path, "other", *stage_2, f"resume={half}"), cwd=tmp_path)
     assert other.returncode == 0, other.stderr
     assert np.abs(exact(tmp_path, "other") - alone[10:])[:, :3].max() < 1e-5
+    made = export(half, tmp_path / "export")  # of a model that no rank had the whole of; it compares itself with that
+    assert made.self_test["logits"] < 1e-4 and made.checkpoint == str(half)
 
 
 def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path):
