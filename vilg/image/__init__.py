@@ -5,11 +5,14 @@ from pathlib import Path
 
 from vilg import config
 from vilg.errors import UserError
+from vilg.image.dvae import DVAE
 from vilg.image.tokenizer import ImageTokenizer
+from vilg.image.vqgan import VQGAN
 from vilg.image.vqvae import VQVAE
 
 # kind -> (class, settings); a new kind of tokenizer is one more line.
-KINDS: dict[str, tuple[type[ImageTokenizer], type]] = {VQVAE.kind: (VQVAE, config.VQVAE)}
+KINDS: dict[str, tuple[type[ImageTokenizer], type]] = {
+    VQVAE.kind: (VQVAE, config.VQVAE), VQGAN.kind: (VQGAN, config.VQGAN), DVAE.kind: (DVAE, config.DVAE)}
 
 
 def load(folder: str | Path) -> ImageTokenizer:

@@ -13,12 +13,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from vilg.config.check import require
+from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.errors import SettingsError
 
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise SettingsError(message)
+__all__ = ["DVAE", "VQGAN", "VQVAE", "require"]
 
 
 @dataclass
@@ -66,25 +65,6 @@ class Text:
 
     def __post_init__(self):
         require(4 <= self.length <= 256, f"text.length={self.length}: must be between 4 and 256")
-
-
-@dataclass
-class VQVAE:
-    """Sizes of a VQ-VAE (section 3.1.1 of the paper). One code covers 2^downsamplings pixels a side."""
-
-    downsamplings: int = 2
-    width: int = 128
-    residual_blocks: int = 2
-    codes: int = 1024
-    code_dim: int = 64
-    commitment: float = 0.25  # beta of equation (2)
-
-    def __post_init__(self):
-        require(self.downsamplings > 0, f"vqvae.downsamplings={self.downsamplings}: must be positive")
-        require(self.width > 0 and self.width % 8 == 0, f"vqvae.width={self.width}: must be a multiple of 8")
-        require(self.residual_blocks >= 0, f"vqvae.residual_blocks={self.residual_blocks}: must not be negative")
-        require(self.code_dim > 0, f"vqvae.code_dim={self.code_dim}: must be positive")
-        require(self.codes > 1, f"vqvae.codes={self.codes}: must be at least 2")
 
 
 @dataclass

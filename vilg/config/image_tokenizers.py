@@ -1,0 +1,74 @@
+"""Sizes of the three image tokenizers. A code covers `factor` pixels a side, a power of two."""
+
+from dataclasses import dataclass, field
+
+from vilg.config.check import require
+
+
+@dataclass
+class VQVAE:
+    """Sizes of a VQ-VAE (section 3.1.1 of the paper). One code covers 2^downsamplings pixels a side."""
+
+    downsamplings: int = 2
+    width: int = 128
+    residual_blocks: int = 2
+    codes: int = 1024
+    code_dim: int = 64
+    commitment: float = 0.25  # beta of equation (2)
+
+    def __post_init__(self):
+        require(self.downsamplings > 0, f"vqvae.downsamplings={self.downsamplings}: must be positive")
+        require(self.width > 0 and self.width % 8 == 0, f"vqvae.width={self.width}: must be a multiple of 8")
+        require(self.residual_blocks >= 0, f"vqvae.residual_blocks={self.residual_blocks}: must not be negative")
+        require(self.code_dim > 0, f"vqvae.code_dim={self.code_dim}: must be positive")
+        require(self.codes > 1, f"vqvae.codes={self.codes}: must be at least 2")
+
+
+@dataclass
+class VQGAN:
+    """Sizes of a VQGAN (Esser et al., arXiv 2012.09841); the defaults are those of taming-transformers' GumbelVQ f8.
+
+    There is a level for each of `multipliers`, whose features have `width` times as many channels; the sides of a level
+    are half of those of the level before. One code covers 2^(levels - 1) pixels a side.
+    """
+
+    quantizer: str = "gumbel"  # gumbel: the code the encoder finds likeliest | nearest: the nearest code
+    width: int = 128
+    multipliers: list[int] = field(default_factory=lambda: [1, 1, 2, 4])
+    residual_blocks: int = 2  # of a level; the decoder has one more
+    attention: list[int] = field(default_factory=lambda: [8])  # levels with attention, by the pixels a side of a feature
+    latent: int = 256  # channels that the encoder gives and the decoder takes
+    codes: int = 8192
+    code_dim: int = 256
+
+    def __post_init__(self):
+        require(self.quantizer in ("gumbel", "nearest"), f"vqgan.quantizer={self.quantizer}: none of gumbel, nearest")
+        require(len(self.multipliers) > 1 and min(self.multipliers) > 0,
+                f"vqgan.multipliers={self.multipliers}: at least two, all positive")
+        require(self.width > 0 and all(self.width * times % 32 == 0 for times in [1, *self.multipliers]),
+                f"vqgan.width={self.width}: must be a multiple of 32")
+        for name, least in (("residual_blocks", 1), ("latent", 1), ("codes", 2), ("code_dim", 1)):
+            require(getattr(self, name) >= least, f"vqgan.{name}={getattr(self, name)}: must be at least {least}")
+        factors = [2**level for level in range(len(self.multipliers))]
+        require(set(self.attention) <= set(factors),
+                f"vqgan.attention={self.attention}: the levels are {', '.join(map(str, factors))}")
+
+
+@dataclass
+class DVAE:
+    """Sizes of a discrete VAE (Ramesh et al., arXiv 2102.12092, appendix A); the defaults are those of OpenAI's.
+
+    Encoder and decoder have downsamplings + 1 groups of blocks; group i of the encoder has 2^i `width` channels. One
+    code covers 2^downsamplings pixels a side.
+    """
+
+    downsamplings: int = 3
+    width: int = 256
+    residual_blocks: int = 2  # of a group
+    codes: int = 8192
+    code_dim: int = 128  # channels in which the decoder takes a code
+
+    def __post_init__(self):
+        require(self.width > 0 and self.width % 4 == 0, f"dvae.width={self.width}: must be a multiple of 4")
+        for name, least in (("downsamplings", 1), ("residual_blocks", 1), ("codes", 2), ("code_dim", 1)):
+            require(getattr(self, name) >= least, f"dvae.{name}={getattr(self, name)}: must be at least {least}")

@@ -1,0 +1,114 @@
+"""The discrete VAE of DALL-E (Ramesh et al., arXiv 2102.12092, section 2.1 and appendix A), layer for layer OpenAI's.
+
+The layers bear the names they have there, so that published weights find their places.
+"""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from vilg import config
+from vilg.image.tokenizer import ImageTokenizer
+
+# Appendix A.3: pixels are kept away from 0 and 1, where the logit of the logit-laplace distribution is infinite.
+MARGIN = 0.1
+
+
+def map_pixels(images: paddle.Tensor) -> paddle.Tensor:
+    """Pixels in [0, 1] -> [MARGIN, 1 - MARGIN]."""
+    return (1 - 2 * MARGIN) * images + MARGIN
+
+
+def unmap_pixels(mapped: paddle.Tensor) -> paddle.Tensor:
+    """The inverse of `map_pixels`, clipped to [0, 1]."""
+    return ((mapped - MARGIN) / (1 - 2 * MARGIN)).clip(0.0, 1.0)
+
+
+def convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2D:
+    """A convolution of the same size that starts as OpenAI's do: normal with a deviation of 1/sqrt(fan in), no bias."""
+    start = nn.initializer.Normal(std=1 / math.sqrt(inputs * kernel**2))
+    return nn.Conv2D(inputs, outputs, kernel, padding=kernel // 2, weight_attr=paddle.ParamAttr(initializer=start))
+
+
+class Block(nn.Layer):
+    """x + gain * four convolutions behind a relu each; a 1 x 1 convolution carries x to another number of channels.
+
+    The gain, one by the square of the number of blocks, keeps what deep stacks add to x small when training starts.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernels: tuple[int, int, int, int], gain: float):
+        super().__init__()
+        hidden = outputs // 4
+        widths = [inputs, hidden, hidden, hidden, outputs]
+        self.gain = gain
+        self.id_path = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.res_path = nn.Sequential(*[layer for n, kernel in enumerate(kernels, 1) for layer in (
+            (f"relu_{n}", nn.ReLU()), (f"conv_{n}", convolution(widths[n - 1], widths[n], kernel)))])
+
+    def forward(self, x):
+        return self.id_path(x) + self.gain * self.res_path(x)
+
+
+class Groups(nn.Sequential):
+    """Groups of blocks, with `resample` between one group and the next, and the layers before and behind them."""
+
+    def __init__(self, first, widths: list[int], settings: config.DVAE, kernels, resample, outputs: int):
+        """Group i takes widths[i] channels and gives widths[i + 1]; `first` is a list of named layers."""
+        groups = settings.downsamplings + 1
+        gain = 1 / (groups * settings.residual_blocks) ** 2
+        named = list(first)
+        for group in range(groups):
+            inputs, width = widths[group:group + 2]
+            blocks = [(f"block_{n + 1}", Block(width if n else inputs, width, kernels, gain))
+                      for n in range(settings.residual_blocks)]
+            named.append((f"group_{group + 1}", nn.Sequential(*blocks, *(resample if group < groups - 1 else []))))
+        output = nn.Sequential(("relu", nn.ReLU()), ("conv", convolution(widths[-1], outputs, 1)))
+        super().__init__(*named, ("output", output))
+
+
+class DVAE(ImageTokenizer):
+    """Encoder, a codebook and decoder. The encoder says how likely each code is; its images take the likeliest.
+
+    OpenAI's decoder takes one-hot vectors through a 1 x 1 convolution: a row of its weight for each code, and a bias.
+    `codebook` holds these rows with the bias added, which is the same for every code; they are z_emb.
+    """
+
+    kind = "dvae"
+
+    def __init__(self, settings: config.DVAE):
+        super().__init__(settings)
+        widths = [settings.width << group for group in range(settings.downsamplings + 1)]
+        self.encoder = Groups([("input", convolution(3, settings.width, 7))], [settings.width, *widths], settings,
+                              (3, 3, 3, 1), [("pool", nn.MaxPool2D(2))], settings.codes)
+        self.codebook = self.create_parameter([settings.codes, settings.code_dim],
+                                              default_initializer=nn.initializer.Normal(std=settings.codes**-0.5))
+        self.decoder = Groups([], [settings.code_dim, *reversed(widths)], settings, (1, 3, 3, 3),
+                              [("upsample", nn.Upsample(scale_factor=2, mode="nearest"))], 6)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.settings.codes
+
+    @property
+    def factor(self) -> int:
+        return 2**self.settings.downsamplings
+
+    def logits(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> unnormalized log-likelihoods of the codes [B, codes, h, w]."""
+        return self.encoder(map_pixels(images))
+
+    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.logits(images).argmax(1)
+
+    def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
+        return F.embedding(indices, self.codebook)
+
+    def statistics(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+        """z_emb [B, h, w, d] -> the logit-laplace distribution of the mapped pixels (appendix A.3), [B, 6, H, W]: three
+        channels of means, as logits, and three of log scales."""
+        return self.decoder(z_emb.transpose([0, 3, 1, 2]))
+
+    def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+        return unmap_pixels(F.sigmoid(self.statistics(z_emb)[:, :3]))

@@ -1,0 +1,27 @@
+"""Quantization by likelihood: the encoder's output says how likely each code is."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+class GumbelCode(nn.Layer):
+    """A codebook of `codes` vectors of size `dim`, and the layer that scores them (taming-transformers' GumbelQuantize,
+    after Jang et al., arXiv 1611.01144)."""
+
+    def __init__(self, codes: int, dim: int):
+        super().__init__()
+        self.codebook = self.create_parameter([codes, dim], default_initializer=nn.initializer.Normal())
+        self.proj = nn.Linear(dim, codes)
+
+    def logits(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Features [.., d] -> unnormalized log-likelihoods of the codes [.., codes]."""
+        return self.proj(features)
+
+    def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Features [.., d] -> the likeliest codes, int64 [..]: what `NearestCode.nearest` is there."""
+        return self.logits(features).argmax(-1)
+
+    def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
+        """Indices [..] -> codes [.., d]."""
+        return F.embedding(indices, self.codebook)

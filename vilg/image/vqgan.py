@@ -1,0 +1,184 @@
+"""VQGAN: the autoencoder of Esser et al. (arXiv 2012.09841), layer for layer that of taming-transformers.
+
+The layers bear the names they have there, so that published weights find their places.
+"""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from vilg import config
+from vilg.image.gumbel import GumbelCode
+from vilg.image.quantizer import NearestCode
+from vilg.image.tokenizer import ImageTokenizer
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, epsilon=1e-6)
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding=None) -> nn.Conv2D:
+    """A convolution of the same size that starts as PyTorch's do: weight and bias uniform in +-1/sqrt(fan in)."""
+    bound = 1 / math.sqrt(inputs * kernel**2)
+    start = paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))
+    return nn.Conv2D(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding,
+                     weight_attr=start, bias_attr=start)
+
+
+class ResidualBlock(nn.Layer):
+    """x + conv(swish(norm(conv(swish(norm(x)))))); a 1 x 1 convolution carries x to another number of channels."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.norm1, self.conv1 = norm(inputs), convolution(inputs, outputs)
+        self.norm2, self.conv2 = norm(outputs), convolution(outputs, outputs)
+        self.nin_shortcut = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x):
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.nin_shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class AttentionBlock(nn.Layer):
+    """Every position attends to every other, with one head of all the channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = norm(channels)
+        self.q, self.k, self.v, self.proj_out = (convolution(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x):
+        h = self.norm(x)
+        q_bcn, k_bcn, v_bcn = (layer(h).flatten(2) for layer in (self.q, self.k, self.v))
+        weights_bqk = F.softmax(paddle.matmul(q_bcn * x.shape[1]**-0.5, k_bcn, transpose_x=True), -1)
+        return x + self.proj_out(paddle.matmul(v_bcn, weights_bqk, transpose_y=True).reshape(h.shape))
+
+
+class Downsample(nn.Layer):
+    """Half the side by a 3 x 3 convolution that is padded below and on the right only."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = convolution(channels, channels, stride=2, padding=[0, 1, 0, 1])
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class Upsample(nn.Layer):
+    """Twice the side: every pixel four times, then a 3 x 3 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = convolution(channels, channels)
+
+    def forward(self, x):
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class Level(nn.Layer):
+    """The residual blocks between two changes of size, each followed by attention where the level has it."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool):
+        super().__init__()
+        self.block = nn.LayerList([ResidualBlock(outputs if n else inputs, outputs) for n in range(blocks)])
+        self.attn = nn.LayerList([AttentionBlock(outputs) if attention else nn.Identity() for _ in range(blocks)])
+
+    def forward(self, x):
+        for block, attention in zip(self.block, self.attn):
+            x = attention(block(x))
+        return x
+
+
+class Middle(nn.Sequential):
+    """What the coarsest features go through on both sides of the codes."""
+
+    def __init__(self, channels: int):
+        super().__init__(("block_1", ResidualBlock(channels, channels)), ("attn_1", AttentionBlock(channels)),
+                         ("block_2", ResidualBlock(channels, channels)))
+
+
+class Encoder(nn.Layer):
+    """Images [B, 3, H, W] in [-1, 1] -> [B, latent, H/f, W/f]."""
+
+    def __init__(self, settings: config.VQGAN):
+        super().__init__()
+        widths = [settings.width * times for times in settings.multipliers]
+        self.conv_in = convolution(3, settings.width)
+        self.down = nn.LayerList()
+        for number, (inputs, outputs) in enumerate(zip([settings.width, *widths], widths)):
+            level = Level(inputs, outputs, settings.residual_blocks, 2**number in settings.attention)
+            level.downsample = Downsample(outputs) if number < len(widths) - 1 else nn.Identity()
+            self.down.append(level)
+        self.mid = Middle(widths[-1])
+        self.norm_out, self.conv_out = norm(widths[-1]), convolution(widths[-1], settings.latent)
+
+    def forward(self, images):
+        x = self.conv_in(images)
+        for level in self.down:
+            x = level.downsample(level(x))
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Layer):
+    """[B, latent, h, w] -> images [B, 3, f h, f w] around [-1, 1]. Its levels are numbered from the image on."""
+
+    def __init__(self, settings: config.VQGAN):
+        super().__init__()
+        widths = [settings.width * times for times in settings.multipliers]
+        self.conv_in = convolution(settings.latent, widths[-1])
+        self.mid = Middle(widths[-1])
+        self.up = nn.LayerList()
+        for number, (inputs, outputs) in enumerate(zip([*widths[1:], widths[-1]], widths)):
+            level = Level(inputs, outputs, settings.residual_blocks + 1, 2**number in settings.attention)
+            level.upsample = Upsample(outputs) if number else nn.Identity()
+            self.up.append(level)
+        self.norm_out, self.conv_out = norm(widths[0]), convolution(widths[0], 3)
+
+    def forward(self, latent):
+        x = self.mid(self.conv_in(latent))
+        for level in reversed(self.up):
+            x = level.upsample(level(x))
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class VQGAN(ImageTokenizer):
+    """Encoder, quantizer (by likelihood or by distance) and decoder; taming-transformers' GumbelVQ and VQModel."""
+
+    kind = "vqgan"
+
+    def __init__(self, settings: config.VQGAN):
+        super().__init__(settings)
+        quantizer = {"gumbel": GumbelCode, "nearest": NearestCode}[settings.quantizer]
+        self.encoder = Encoder(settings)
+        self.quant_conv = convolution(settings.latent, settings.code_dim, 1)
+        self.quantizer = quantizer(settings.codes, settings.code_dim)
+        self.post_quant_conv = convolution(settings.code_dim, settings.latent, 1)
+        self.decoder = Decoder(settings)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.settings.codes
+
+    @property
+    def factor(self) -> int:
+        return 2 ** (len(self.settings.multipliers) - 1)
+
+    def features(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> what is quantized, [B, h, w, d]."""
+        return self.quant_conv(self.encoder(images * 2.0 - 1.0)).transpose([0, 2, 3, 1])
+
+    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.quantizer.nearest(self.features(images))
+
+    def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
+        return self.quantizer.embed(indices)
+
+    def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+        return (self.draw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
+
+    def draw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+        """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of a loss."""
+        return self.decoder(self.post_quant_conv(z_emb.transpose([0, 3, 1, 2])))
