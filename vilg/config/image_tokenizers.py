@@ -36,7 +36,7 @@ class VQGAN:
     width: int = 128
     multipliers: list[int] = field(default_factory=lambda: [1, 1, 2, 4])
     residual_blocks: int = 2  # of a level; the decoder has one more
-    attention: list[int] = field(default_factory=lambda: [8])  # levels with attention, by the pixels a side of a feature
+    attention: list[int] = field(default_factory=lambda: [8])  # its levels, by the pixels a side of a feature
     latent: int = 256  # channels that the encoder gives and the decoder takes
     codes: int = 8192
     code_dim: int = 256

@@ -4,6 +4,7 @@ The layers bear the names they have there, so that published weights find their 
 """
 
 import math
+from itertools import pairwise
 
 import paddle
 import paddle.nn.functional as F
@@ -87,7 +88,7 @@ class Level(nn.Layer):
         self.attn = nn.LayerList([AttentionBlock(outputs) if attention else nn.Identity() for _ in range(blocks)])
 
     def forward(self, x):
-        for block, attention in zip(self.block, self.attn):
+        for block, attention in zip(self.block, self.attn, strict=True):
             x = attention(block(x))
         return x
 
@@ -108,7 +109,7 @@ class Encoder(nn.Layer):
         widths = [settings.width * times for times in settings.multipliers]
         self.conv_in = convolution(3, settings.width)
         self.down = nn.LayerList()
-        for number, (inputs, outputs) in enumerate(zip([settings.width, *widths], widths)):
+        for number, (inputs, outputs) in enumerate(pairwise([settings.width, *widths])):
             level = Level(inputs, outputs, settings.residual_blocks, 2**number in settings.attention)
             level.downsample = Downsample(outputs) if number < len(widths) - 1 else nn.Identity()
             self.down.append(level)
@@ -131,7 +132,7 @@ class Decoder(nn.Layer):
         self.conv_in = convolution(settings.latent, widths[-1])
         self.mid = Middle(widths[-1])
         self.up = nn.LayerList()
-        for number, (inputs, outputs) in enumerate(zip([*widths[1:], widths[-1]], widths)):
+        for number, (inputs, outputs) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True)):
             level = Level(inputs, outputs, settings.residual_blocks + 1, 2**number in settings.attention)
             level.upsample = Upsample(outputs) if number else nn.Identity()
             self.up.append(level)

@@ -1,0 +1,50 @@
+"""Published weights for a layer of ours, or one line about what does not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paddle import nn
+
+from vilg.errors import UserError
+from vilg.image.importing.pickles import PickleError
+from vilg.image.importing.torch_files import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes(layer: nn.Layer) -> Shapes:
+    """The shape of every weight of `layer`."""
+    return {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+
+
+def arrays(file: Path, given: dict[str, Any], wanted: Shapes, origin: str) -> dict[str, np.ndarray]:
+    """The numbers of `given`, fp32, which must be a tensor for each of `wanted`, in its shape, and nothing else.
+
+    Nothing is read before all of that is known. Raises UserError, which says with `origin` who wants it so.
+    """
+    if missing := [name for name in wanted if name not in given]:
+        raise UserError(f"{file}: no weight {_listed(missing)}, which {origin} asks for")
+    if unknown := [str(name) for name in given if name not in wanted]:
+        raise UserError(f"{file}: unknown weight {_listed(unknown)}, for which {origin} has no place")
+    for name, shape in wanted.items():
+        if not isinstance(given[name], Tensor):
+            raise UserError(f"{file}: {name} is no tensor")
+        if given[name].shape != shape:
+            raise UserError(f"{file}: {name} has the shape {list(given[name].shape)}, {origin} asks for {list(shape)}")
+    return {name: _array(file, name, given[name]) for name in wanted}
+
+
+def _listed(names: list[str]) -> str:
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def _array(file: Path, name: str, tensor: Tensor) -> np.ndarray:
+    try:
+        numbers = tensor.array()
+    except PickleError as error:
+        raise UserError(f"{file}: {name}: {error}") from None
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{file}: {name} holds what is no finite number")
+    return numbers

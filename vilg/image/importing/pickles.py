@@ -1,0 +1,153 @@
+"""Pickles read as data.
+
+A pickle is a program for a stack machine, and `pickle.load` calls whatever the program names. The machine here has the
+instructions that build data and no others, and a name stays a name: nothing is imported, looked up or called, whatever
+stands in the file. Instructions: those of protocol 2, which torch writes, and of 4 and 5 (the standard library's
+`pickletools`, which also cuts the file into instructions).
+"""
+
+import pickletools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+
+class PickleError(Exception):
+    """A pickle that is damaged, or that asks for what is not here; one line."""
+
+
+class Name(str):
+    """A class or function that a pickle names, as module.name."""
+
+
+@dataclass(eq=False)
+class Record:
+    """An object of a class that is not here: what it was made of, and what was put into it. It does nothing."""
+
+    kind: Name
+    arguments: tuple
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that a pickle may contain.
+
+    `built`: calls of these become what the function here makes of their arguments, which are data. `known` says of any
+    other name whether it may stand there; calls of these become Records.
+    """
+
+    built: dict[str, Callable]
+    known: Callable[[str], bool]
+
+
+_CONSTANTS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
+              "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+_FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_FAULTS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, struct.error)
+
+
+def read(stream: BinaryIO, vocabulary: Vocabulary, persistent: Callable[[Any], Any] | None = None) -> Any:
+    """The object whose pickle begins here; the stream is left behind it.
+
+    `persistent` gives the object that stands for a persistent id, such as the storage of a tensor. Raises PickleError.
+    """
+    try:
+        return _Machine(vocabulary, persistent).run(stream)
+    except _FAULTS as fault:
+        raise PickleError(f"damaged pickle ({' '.join(str(fault).split()) or type(fault).__name__})") from None
+
+
+@dataclass
+class _Machine:
+    vocabulary: Vocabulary
+    persistent: Callable | None
+    stack: list = field(default_factory=list)
+    below: list[list] = field(default_factory=list)  # the stacks under the open marks
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def run(self, stream: BinaryIO) -> Any:
+        for instruction, argument, _ in pickletools.genops(stream):
+            if instruction.name == "STOP":
+                return self.stack.pop()
+            self.step(instruction.name, argument)
+
+    def step(self, name: str, argument) -> None:
+        stack = self.stack
+        if name in _CONSTANTS:
+            stack.append(argument)
+        elif name in _FIXED:
+            stack.append(_FIXED[name])
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name in _TUPLES:
+            stack.append(tuple([stack.pop() for _ in range(_TUPLES[name])][::-1]))
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name == "MARK":
+            self.below.append(stack)
+            self.stack = []
+        elif name in ("TUPLE", "APPENDS", "SETITEMS", "ADDITEMS", "POP_MARK"):
+            self.stack = self.below.pop()
+            self.gather(name, stack)
+        elif name == "APPEND":
+            self.gather("APPENDS", [stack.pop()])
+        elif name == "SETITEM":
+            value, key = stack.pop(), stack.pop()
+            self.gather("SETITEMS", [key, value])
+        elif name == "GLOBAL":
+            stack.append(self.name(argument.replace(" ", ".", 1)))
+        elif name == "STACK_GLOBAL":
+            attribute, module = stack.pop(), stack.pop()
+            stack.append(self.name(f"{module}.{attribute}"))
+        elif name in ("REDUCE", "NEWOBJ"):
+            arguments, called = stack.pop(), stack.pop()
+            stack.append(self.call(called, arguments))
+        elif name == "BUILD":
+            self.build(stack.pop())
+        elif name == "BINPERSID" and self.persistent:
+            stack.append(self.persistent(stack.pop()))
+        elif name == "POP":
+            stack.pop()
+        elif name not in ("PROTO", "FRAME"):
+            raise PickleError(f"refused: its pickle has the instruction {name}, which data does not need")
+
+    def gather(self, name: str, items: list) -> None:
+        """Put the items behind a mark into a new tuple, or into the list, dict or set below it."""
+        if name == "TUPLE":
+            self.stack.append(tuple(items))
+        elif name == "APPENDS":
+            self.top(list).extend(items)
+        elif name == "SETITEMS":
+            self.top(dict).update(zip(items[::2], items[1::2], strict=True))
+        elif name == "ADDITEMS":
+            self.top(set).update(items)
+
+    def top(self, kind: type) -> Any:
+        if type(self.stack[-1]) is not kind:
+            raise TypeError(f"no {kind.__name__} where one is filled")
+        return self.stack[-1]
+
+    def name(self, text: str) -> Name:
+        name = Name(text.replace("__builtin__.", "builtins.", 1) if text.startswith("__builtin__.") else text)
+        if name not in self.vocabulary.built and not self.vocabulary.known(name):
+            raise PickleError(f"refused: its pickle names {name!r}, which a file of this kind does not need")
+        return name
+
+    def call(self, called: Any, arguments: Any) -> Any:
+        if type(called) is not Name or type(arguments) is not tuple:
+            raise TypeError("a call of what is no name")
+        make = self.vocabulary.built.get(called)
+        return make(*arguments) if make else Record(called, arguments)
+
+    def build(self, state: Any) -> None:
+        """What would fill an object: kept in a Record; on a dict it is what torch notes beside weights."""
+        if isinstance(self.stack[-1], Record):
+            self.stack[-1].state = state
+        else:
+            self.top(dict)

@@ -1,0 +1,182 @@
+"""Files of `torch.save`, read without torch: what they hold, with tensors that are read when they are asked for.
+
+The zip format (torch 1.6 and later): `NAME/data.pkl` is a pickle whose persistent ids are
+('storage', type, key, device, count); the numbers of a storage are the bytes of `NAME/data/KEY`.
+
+The legacy format: five pickles in a row (a magic number, a version, facts about the machine, the object, the list of
+storage keys), then for each key a count (8 bytes) and the numbers. Its persistent ids may end in a view, and
+('module', class, file, source) stands for the class of a module. All numbers are little-endian in both.
+"""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vilg.errors import UserError
+from vilg.image.importing import pickles
+from vilg.image.importing.pickles import Name, PickleError, Vocabulary
+
+MAGIC = 0x1950A86A20F9469CFC6C
+VERSION = 1001
+
+# The type of a storage -> that of its numbers. numpy has no bfloat16, the upper half of a float32.
+_TYPES = {f"torch.{name}Storage": code for name, code in {
+    "Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": "bf", "Long": "i8", "Int": "i4", "Short": "i2",
+    "Char": "i1", "Byte": "u1", "Bool": "?"}.items()}
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError, EOFError, ValueError,
+               struct.error)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A row of numbers in a file; `read` gives their bytes."""
+
+    type: str
+    count: int
+    read: Callable[[], bytes]
+
+    @property
+    def size(self) -> int:
+        return self.count * (2 if self.type == "bf" else np.dtype(self.type).itemsize)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage, with strides in numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self):
+        numbers = (self.offset, *self.shape, *self.strides)
+        if not (isinstance(self.storage, Storage) and all(type(number) is int and number >= 0 for number in numbers)):
+            raise TypeError("a tensor of no storage or of no shape")
+        last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
+        if 0 not in self.shape and last >= self.storage.count:
+            raise ValueError("a tensor that ends behind its storage")
+
+    def array(self) -> np.ndarray:
+        """The numbers, fp32, of their own. Raises PickleError if the file ends before them."""
+        data = self.storage.read()
+        if len(data) != self.storage.size:
+            raise PickleError(f"damaged: {len(data)} bytes where there should be {self.storage.size}")
+        if self.storage.type == "bf":
+            flat = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+        else:
+            flat = np.frombuffer(data, np.dtype(self.storage.type).newbyteorder("<"))
+        strides = [stride * flat.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides).astype(np.float32)
+
+
+def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
+    built = {
+        "collections.OrderedDict": dict, "builtins.set": set,
+        "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, strides, *_: Tensor(storage, offset, shape,
+                                                                                            strides),
+        "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    }
+    return Vocabulary(built, lambda name: name in _TYPES or known(name))
+
+
+@contextmanager
+def opened(file: Path, known: Callable[[str], bool]) -> Iterator[Any]:
+    """The object in a file of torch.save; its tensors can be read until the context ends.
+
+    `known` says which classes it may hold beside tensors and plain data; they become Records. Raises UserError for a
+    file that is missing, damaged, of another kind, or names anything else.
+    """
+    try:
+        with open(file, "rb") as stream:
+            if stream.read(4) == b"PK\3\4":
+                yield _from_zip(stream, _vocabulary(known))
+            else:
+                yield _from_legacy(stream, _vocabulary(known))
+    except OSError as error:
+        raise UserError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except PickleError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _from_zip(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
+    try:
+        archive = zipfile.ZipFile(stream)
+    except _ZIP_FAULTS as fault:
+        raise PickleError(f"damaged, or cut off: it begins as a zip file ({fault})") from None
+    found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(found) != 1:
+        raise PickleError("a zip file, but not one of torch.save")
+    folder = found[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist() and _entry(archive, f"{folder}byteorder") != b"little":
+        raise PickleError("written on a big-endian machine")
+
+    def storage(kind: str, key: str, count: int) -> Storage:
+        return Storage(kind, count, partial(_entry, archive, f"{folder}data/{key}"))
+
+    return pickles.read(io.BytesIO(_entry(archive, found[0])), vocabulary, partial(_persistent, storage))
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of an entry, checked against the sum that the archive keeps."""
+    try:
+        if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # the size of what it unpacks to has no bounds
+            raise PickleError(f"{name} is compressed, which torch.save never does")
+        return archive.read(name)
+    except _ZIP_FAULTS as fault:
+        raise PickleError(f"damaged ({' '.join(str(fault).split())})") from None
+
+
+def _from_legacy(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
+    protocol = _range(stream, 0, 1)
+    stream.seek(0)
+    if protocol != b"\x80" or pickles.read(stream, vocabulary) != MAGIC:
+        raise PickleError("not a file of torch.save")
+    version, machine = pickles.read(stream, vocabulary), pickles.read(stream, vocabulary)
+    if version != VERSION or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise PickleError("written by another version of torch.save, or on a big-endian machine")
+    storages, places = {}, {}
+
+    def storage(kind: str, key: str, count: int) -> Storage:
+        made = Storage(kind, count, lambda: _range(stream, places[key], made.size))
+        return storages.setdefault(key, made)
+
+    tree = pickles.read(stream, vocabulary, partial(_persistent, storage))
+    keys, place = pickles.read(stream, vocabulary), stream.tell()
+    if not isinstance(keys, list) or sorted(storages) != sorted(map(str, keys)):
+        raise PickleError("damaged: it lists other storages than it uses")
+    for key in map(str, keys):
+        if int.from_bytes(_range(stream, place, 8), "little") != storages[key].count:
+            raise PickleError("damaged, or cut off: a storage is not where it should be")
+        places[key] = place + 8
+        place += 8 + storages[key].size
+    if place > os.fstat(stream.fileno()).st_size:
+        raise PickleError("cut off: the last numbers are missing")
+    return tree
+
+
+def _range(stream: BinaryIO, place: int, size: int) -> bytes:
+    stream.seek(place)
+    return stream.read(size)
+
+
+def _persistent(storage: Callable[[str, str, int], Storage], identity: tuple) -> Storage | Name:
+    """What stands for a persistent id; ValueError or TypeError for one that torch does not write."""
+    if identity[0] == "module":
+        return identity[1]
+    tag, kind, key, _, count, *view = identity
+    if tag != "storage" or kind not in _TYPES or type(key) is not str or type(count) is not int or count < 0:
+        raise ValueError("a storage of no type or of no size")
+    if view and view[0] is not None and view[0][1] != 0:
+        raise PickleError("holds a view into a storage, which torch no longer writes")
+    return storage(_TYPES[kind], key, count)
