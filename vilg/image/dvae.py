@@ -4,6 +4,7 @@ The layers bear the names they have there, so that published weights find their 
 """
 
 import math
+from itertools import pairwise
 
 import paddle
 import paddle.nn.functional as F
@@ -11,6 +12,7 @@ from paddle import nn
 
 from vilg import config
 from vilg.image.tokenizer import ImageTokenizer
+from vilg.image.upsampling import Nearest
 
 # Appendix A.3: pixels are kept away from 0 and 1, where the logit of the logit-laplace distribution is infinite.
 MARGIN = 0.1
@@ -51,21 +53,39 @@ class Block(nn.Layer):
         return self.id_path(x) + self.gain * self.res_path(x)
 
 
-class Groups(nn.Sequential):
-    """Groups of blocks, with `resample` between one group and the next, and the layers before and behind them."""
+def groups(settings: config.DVAE, widths: list[int], kernels: tuple[int, int, int, int], resample) -> list:
+    """The named groups of blocks from widths[0] channels on; group i gives widths[i + 1]. `resample`, a named layer,
+    stands at the end of all but the last."""
+    gain = 1 / ((len(widths) - 1) * settings.residual_blocks) ** 2
+    made = []
+    for number, (inputs, width) in enumerate(pairwise(widths), 1):
+        blocks = [(f"block_{n + 1}", Block(width if n else inputs, width, kernels, gain))
+                  for n in range(settings.residual_blocks)]
+        made.append((f"group_{number}", nn.Sequential(*blocks, *([resample] if number < len(widths) - 1 else []))))
+    return made
 
-    def __init__(self, first, widths: list[int], settings: config.DVAE, kernels, resample, outputs: int):
-        """Group i takes widths[i] channels and gives widths[i + 1]; `first` is a list of named layers."""
-        groups = settings.downsamplings + 1
-        gain = 1 / (groups * settings.residual_blocks) ** 2
-        named = list(first)
-        for group in range(groups):
-            inputs, width = widths[group:group + 2]
-            blocks = [(f"block_{n + 1}", Block(width if n else inputs, width, kernels, gain))
-                      for n in range(settings.residual_blocks)]
-            named.append((f"group_{group + 1}", nn.Sequential(*blocks, *(resample if group < groups - 1 else []))))
-        output = nn.Sequential(("relu", nn.ReLU()), ("conv", convolution(widths[-1], outputs, 1)))
-        super().__init__(*named, ("output", output))
+
+def output(inputs: int, outputs: int) -> tuple[str, nn.Layer]:
+    return "output", nn.Sequential(("relu", nn.ReLU()), ("conv", convolution(inputs, outputs, 1)))
+
+
+class Encoder(nn.Sequential):
+    """Mapped images [B, 3, H, W] -> [B, codes, H/f, W/f]."""
+
+    def __init__(self, settings: config.DVAE):
+        widths = [settings.width << group for group in range(settings.downsamplings + 1)]
+        super().__init__(("input", convolution(3, settings.width, 7)),
+                         *groups(settings, [settings.width, *widths], (3, 3, 3, 1), ("pool", nn.MaxPool2D(2))),
+                         output(widths[-1], settings.codes))
+
+
+class Decoder(nn.Sequential):
+    """[B, code_dim, h, w] -> [B, 6, f h, f w]."""
+
+    def __init__(self, settings: config.DVAE):
+        widths = [settings.width << group for group in reversed(range(settings.downsamplings + 1))]
+        super().__init__(*groups(settings, [settings.code_dim, *widths], (1, 3, 3, 3), ("upsample", Nearest())),
+                         output(widths[-1], 6))
 
 
 class DVAE(ImageTokenizer):
@@ -79,13 +99,10 @@ class DVAE(ImageTokenizer):
 
     def __init__(self, settings: config.DVAE):
         super().__init__(settings)
-        widths = [settings.width << group for group in range(settings.downsamplings + 1)]
-        self.encoder = Groups([("input", convolution(3, settings.width, 7))], [settings.width, *widths], settings,
-                              (3, 3, 3, 1), [("pool", nn.MaxPool2D(2))], settings.codes)
-        self.codebook = self.create_parameter([settings.codes, settings.code_dim],
-                                              default_initializer=nn.initializer.Normal(std=settings.codes**-0.5))
-        self.decoder = Groups([], [settings.code_dim, *reversed(widths)], settings, (1, 3, 3, 3),
-                              [("upsample", nn.Upsample(scale_factor=2, mode="nearest"))], 6)
+        self.encoder = Encoder(settings)
+        start = nn.initializer.Normal(std=settings.codes**-0.5)
+        self.codebook = self.create_parameter([settings.codes, settings.code_dim], default_initializer=start)
+        self.decoder = Decoder(settings)
 
     @property
     def vocabulary(self) -> int:
@@ -100,7 +117,7 @@ class DVAE(ImageTokenizer):
         return self.encoder(map_pixels(images))
 
     def encode(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.logits(images).argmax(1)
+        return self.logits(images).transpose([0, 2, 3, 1]).argmax(-1)  # half the time of argmax(1) on a CPU
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         return F.embedding(indices, self.codebook)

@@ -14,6 +14,7 @@ from vilg import config
 from vilg.image.gumbel import GumbelCode
 from vilg.image.quantizer import NearestCode
 from vilg.image.tokenizer import ImageTokenizer
+from vilg.image.upsampling import Nearest
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -57,26 +58,18 @@ class AttentionBlock(nn.Layer):
         return x + self.proj_out(paddle.matmul(v_bcn, weights_bqk, transpose_y=True).reshape(h.shape))
 
 
-class Downsample(nn.Layer):
+class Downsample(nn.Sequential):
     """Half the side by a 3 x 3 convolution that is padded below and on the right only."""
 
     def __init__(self, channels: int):
-        super().__init__()
-        self.conv = convolution(channels, channels, stride=2, padding=[0, 1, 0, 1])
-
-    def forward(self, x):
-        return self.conv(x)
+        super().__init__(("conv", convolution(channels, channels, stride=2, padding=[0, 1, 0, 1])))
 
 
-class Upsample(nn.Layer):
+class Upsample(nn.Sequential):
     """Twice the side: every pixel four times, then a 3 x 3 convolution."""
 
     def __init__(self, channels: int):
-        super().__init__()
-        self.conv = convolution(channels, channels)
-
-    def forward(self, x):
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        super().__init__(("nearest", Nearest()), ("conv", convolution(channels, channels)))
 
 
 class Level(nn.Layer):

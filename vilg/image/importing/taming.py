@@ -19,10 +19,10 @@ QUANTIZERS = {"vq": "nearest", "gumbel": "gumbel"}
 TARGETS = {"taming.models.vqgan.VQModel": "vq", "taming.models.vqgan.GumbelVQ": "gumbel"}
 
 # What is left in a checkpoint beside the weights, by the package or by the class. It is read over.
-PACKAGES = ("pytorch_lightning.", "lightning.", "omegaconf.", "torch.optim.")
+PACKAGES = ("pytorch_lightning.", "lightning.", "omegaconf.", "torch.optim.", "numpy.")
 CLASSES = {"argparse.Namespace", "torch.device", "torch.Size", "collections.defaultdict", "pathlib.PosixPath",
-           "typing.Any", "builtins.dict", "builtins.list", "builtins.int", "numpy.dtype",
-           "numpy.core.multiarray.scalar", "_codecs.encode"}
+           "typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.long", "builtins.float",
+           "builtins.str", "builtins.unicode", "_codecs.encode"}
 
 # Parameters of taming's classes that change nothing in what the weights compute.
 TRAINING = {"lossconfig", "temperature_scheduler_config", "kl_weight", "ckpt_path", "ignore_keys", "image_key",
