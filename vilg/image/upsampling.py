@@ -5,8 +5,8 @@ from paddle import nn
 
 
 class Nearest(nn.Layer):
-    """[B, C, H, W] -> [B, C, 2 H, 2 W], what `F.interpolate(x, scale_factor=2)` gives. That runs in one thread on a CPU,
-    where this is 6 times as fast, 3 to 4 times in its gradient."""
+    """[B, C, H, W] -> [B, C, 2 H, 2 W], what `F.interpolate(x, scale_factor=2)` gives. On two CPU cores this takes a
+    sixth of its time, and a quarter to a third in the gradient."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         batch, channels, height, width = x.shape
