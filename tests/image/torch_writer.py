@@ -5,7 +5,7 @@ A pickle of protocol 2 is built by hand, instruction by instruction, since it na
     c MODULE \\n NAME \\n   a name                      ( .. t   a tuple of what stands behind the mark
     NAME ARGUMENTS R      a call                      } ( .. u   a dict, filled with keys and values
     NAME ARGUMENTS \\x81   an object, STATE b fills it   ] ( .. e   a list, filled
-    IDENTITY Q            what a persistent id stands for
+    IDENTITY Q            what a persistent id stands for; q N keeps an object and h N gives it again
 
 A tensor is the call torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks), and its
 storage is the persistent id ('storage', type, key, device, count). The zip format keeps this pickle in NAME/data.pkl
@@ -55,6 +55,13 @@ class Persistent:
 
 
 @dataclass(eq=False)
+class Shared:
+    """One object, wherever it stands."""
+
+    value: Any
+
+
+@dataclass(eq=False)
 class Numbers:
     """A tensor: a view of `array`, which is written once however many views there are."""
 
@@ -69,6 +76,7 @@ class Numbers:
 class Writer:
     legacy: bool
     storages: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
+    memo: dict[int, int] = field(default_factory=dict)
 
     def pickle(self, tree: Any) -> bytes:
         return b"\x80\x02" + self.code(tree) + b"."
@@ -99,14 +107,19 @@ class Writer:
             if self.legacy and tree.module:
                 kind = Persistent(("module", kind, "module.py", "class Module: ..."))
             return self.code(kind) + b")\x81" + self.code(tree.state) + b"b"
+        if isinstance(tree, Shared):
+            if (place := self.memo.get(id(tree))) is not None:
+                return b"h" + bytes([place])
+            place = self.memo[id(tree)] = len(self.memo)
+            return self.code(tree.value) + b"q" + bytes([place])
         if isinstance(tree, Persistent):
             return self.code(tree.identity) + b"Q"
         return self.tensor(tree if isinstance(tree, Numbers) else Numbers(tree))
 
     def tensor(self, view: Numbers) -> bytes:
         array, kind = view.array, view.type or str(view.array.dtype)
-        key, _ = self.storages.setdefault(id(array), (str(len(self.storages)), np.ascontiguousarray(array)))
-        strides = tuple(stride // array.itemsize for stride in np.ascontiguousarray(array).strides)
+        key, _ = self.storages.setdefault(id(array), (str(len(self.storages)), np.asarray(array, order="C")))
+        strides = tuple(stride // array.itemsize for stride in np.asarray(array, order="C").strides)
         storage = ("storage", Name(f"torch {TYPES[kind]}Storage"), key, "cpu", array.size)
         return self.code(Call("torch._utils _rebuild_tensor_v2", (
             Persistent((*storage, None) if self.legacy else storage), view.offset,

@@ -61,7 +61,8 @@ class Tensor:
 
     def __post_init__(self):
         numbers = (self.offset, *self.shape, *self.strides)
-        if not (isinstance(self.storage, Storage) and all(type(number) is int and number >= 0 for number in numbers)):
+        if not (isinstance(self.storage, Storage) and all(type(number) is int and number >= 0 for number in numbers)
+                and len(self.shape) == len(self.strides)):
             raise TypeError("a tensor of no storage or of no shape")
         last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and last >= self.storage.count:
