@@ -208,6 +208,12 @@ def run(capsys, *arguments):
     return code, *capsys.readouterr()
 
 
+def test_the_help_has_examples(capsys):
+    with pytest.raises(SystemExit):
+        run(capsys, "import-image-tokenizer", "--help")
+    assert "example:\n  vilg import-image-tokenizer --from taming" in capsys.readouterr().out
+
+
 def test_the_command(tmp_path, capsys):
     model, other = vqgan(), dvae()
     write(tmp_path / "last.ckpt", published.taming(model), False)

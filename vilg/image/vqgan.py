@@ -81,7 +81,7 @@ class Level(nn.Layer):
         self.attn = nn.LayerList([AttentionBlock(outputs) if attention else nn.Identity() for _ in range(blocks)])
 
     def forward(self, x):
-        for block, attention in zip(self.block, self.attn, strict=True):
+        for block, attention in zip(self.block, self.attn):  # to_static knows no zip(strict=..)
             x = attention(block(x))
         return x
 
