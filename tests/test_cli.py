@@ -13,7 +13,7 @@ from tests.conftest import png
 from vilg.cli import main
 from vilg.training.jobs import pretrain
 
-COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["pretrain"], ["launch"], ["generate"],
+COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["import-image-tokenizer"], ["pretrain"], ["launch"], ["generate"],
             ["caption"], ["export"], ["bench", "attention"], ["bench", "train"]]
 
 

@@ -1,4 +1,4 @@
-"""`vilg train-image-tokenizer`, `pretrain`, `plan` and `launch`."""
+"""`vilg train-image-tokenizer`, `import-image-tokenizer`, `pretrain`, `plan` and `launch`."""
 
 import json
 import shlex
@@ -11,6 +11,7 @@ from vilg.commands.command import command, settings
 def add(commands) -> None:
     _training(commands, "train-image-tokenizer", "train a VQ-VAE: images <-> grids of codes", _train_image_tokenizer,
               "fleet_configs/emoji_vqvae.yaml")
+    _import_image_tokenizer(commands)
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
     _plan(commands)
     _launch(commands)
@@ -28,6 +29,23 @@ def _train_image_tokenizer(options) -> None:
     from vilg.training.jobs import train_image_tokenizer
 
     train_image_tokenizer(resolved)
+
+
+def _import_image_tokenizer(commands) -> None:
+    made = command(commands, "import-image-tokenizer", "published weights -> an image tokenizer of ours",
+                   "vilg import-image-tokenizer --from taming last.ckpt --settings model.yaml --out vqgan\n"
+                   "  vilg import-image-tokenizer --from openai-dvae enc.pkl dec.pkl --out dvae", _run_import)
+    made.add_argument("--from", dest="origin", choices=["taming", "openai-dvae"], required=True, help="their form")
+    made.add_argument("files", type=Path, nargs="+", metavar="SRC", help="the checkpoint; encoder and decoder")
+    made.add_argument("--settings", type=Path, metavar="FILE", help="taming: the sizes of the model, YAML or JSON")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+
+
+def _run_import(options) -> None:
+    from vilg.image.importing import import_tokenizer
+
+    made = import_tokenizer(options.origin, options.files, options.settings, options.out)
+    print(f"{options.out}: {made.kind}, {made.vocabulary} codes of {made.factor} pixels a side")
 
 
 def _pretrain(options) -> None:
