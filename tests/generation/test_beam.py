@@ -52,6 +52,17 @@ def test_a_beam_wide_enough_is_an_exhaustive_search(few_words, penalty, seed):
     assert found[0][1] == captions[order[0]]
 
 
+@pytest.mark.parametrize("width, penalty, prefix", [(1, 1.0, []), (3, 0.0, []), (4, 0.6, [4])])
+def test_images_side_by_side_find_what_each_finds_alone(few_words, width, penalty, prefix):
+    """Their searches end at different words: with no penalty some images are soon done."""
+    images = np.random.default_rng(7).integers(0, CODES, [6, GRID[0] * GRID[1]])
+    together = beam_search(TransformerReader(few_words), images, Letters(), width, penalty, prefix)
+    for image, found in zip(images, together):
+        alone = beam_search(TransformerReader(few_words), image[None], Letters(), width, penalty, prefix)[0]
+        assert [words for _, words in found] == [words for _, words in alone]
+        assert np.allclose([score for score, _ in found], [score for score, _ in alone], atol=1e-4)
+
+
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_a_narrow_beam_scores_what_it_says_and_finds_no_more(few_words, width):
     image = np.random.default_rng(5).integers(0, CODES, GRID[0] * GRID[1])

@@ -15,30 +15,45 @@ def beam_search(reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, wid
     """Codes int64 [B, n] -> for each image up to `width` (score, word ids), the best first, that begin with `prefix`.
 
     The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. A caption
-    is considered wherever a beam might end. [UNK] is never written. With a width of all captions there are this is an
-    exhaustive search.
+    is considered wherever a beam might end. [UNK] is never written. The images are searched side by side. With a width
+    of all captions there are this is an exhaustive search.
     """
-    return [_search(reader, image, tokenizer, width, penalty, list(prefix)) for image in codes]
-
-
-def _search(reader: Reader, image: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float,
-            prefix: list[int]) -> Found:
-    writer = Writer(reader, image[None], tokenizer, prefix, width)
-    words, finished = [prefix] * width, []
-    totals = np.full(width, -np.inf)
-    totals[0] = writer.given  # at first all beams are one
-    longest = (len(prefix) + writer.left + 1) ** max(0.0, penalty)
+    writer = Writer(reader, codes, tokenizer, list(prefix), width)
+    longest = len(prefix) + writer.left + 1
+    searches = [_Search(width, penalty, list(prefix), given, tokenizer.end, longest) for given in writer.given]
     while True:
-        log_p = log_probabilities(writer.logits())
-        ended = (totals + log_p[:, tokenizer.end]) / (len(words[0]) + 1) ** penalty
-        finished += [(float(score), words[beam]) for beam, score in enumerate(ended) if score > -np.inf]
-        finished = sorted(finished, key=lambda one: -one[0])[:width]
-        log_p[:, tokenizer.end] = -np.inf
-        going_on = (totals[:, None] + log_p).ravel()
-        chosen = np.argsort(-going_on, kind="stable")[:width]
-        beams, last, totals = chosen // log_p.shape[1], chosen % log_p.shape[1], going_on[chosen]
+        log_p = log_probabilities(writer.logits()).reshape([len(codes), width, -1])
+        moves = [search.advance(of_image) for search, of_image in zip(searches, log_p)]
+        if not writer.left or all(search.done for search in searches):
+            return [search.finished for search in searches]
+        beams, words = (np.concatenate(parts) for parts in zip(*moves))
+        writer.write(words, beams + np.arange(len(codes)).repeat(width) * width)
+
+
+class _Search:
+    """The beams of one image; `finished` are the best captions so far, `done` once no beam can do better."""
+
+    def __init__(self, width: int, penalty: float, prefix: list[int], given: float, end: int, longest: int):
+        self.width, self.penalty, self.end = width, penalty, end
+        self.words = [prefix] * width
+        self.totals = np.full(width, -np.inf)
+        self.totals[0] = given  # at first all beams are one
+        self.finished: Found = []
+        self.done = False
+        self._most = longest ** max(0.0, penalty)
+
+    def advance(self, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log p float64 [width, vocabulary] of the next word of each beam -> of the new beams, which beam each goes on
+        from and its new word."""
+        ended = (self.totals + log_p[:, self.end]) / (len(self.words[0]) + 1) ** self.penalty
+        self.finished += [(float(score), self.words[beam]) for beam, score in enumerate(ended) if score > -np.inf]
+        self.finished = sorted(self.finished, key=lambda one: -one[0])[: self.width]
+        going_on = self.totals[:, None] + np.where(np.arange(log_p.shape[1]) == self.end, -np.inf, log_p)
+        chosen = np.argsort(-going_on.ravel(), kind="stable")[: self.width]
+        beams, words = chosen // log_p.shape[1], chosen % log_p.shape[1]
+        self.totals = going_on.ravel()[chosen]
+        self.words = [[*self.words[beam], int(word)] for beam, word in zip(beams, words)]
         # What goes on costs nothing from here on at best, and is as long as may be.
-        if not writer.left or len(finished) == width and totals.max() / longest < finished[-1][0]:
-            return finished
-        words = [[*words[beam], int(word)] for beam, word in zip(beams, last)]
-        writer.write(last, beams)
+        if len(self.finished) == self.width and self.totals.max() / self._most < self.finished[-1][0]:
+            self.done = True
+        return beams, words

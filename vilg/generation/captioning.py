@@ -13,8 +13,8 @@ from vilg.text.tokenizer import TextTokenizer
 class Writer:
     """Writes behind BOT and `prefix`, word ids, in `samples` continuations of each image; codes int64 [P, n].
 
-    `left` is how many words there is room for, `given` log p of the prefix behind the first image, in nats. UserError
-    if the prefix itself is too long.
+    `left` is how many words there is room for, `given` float64 [P] log p of the prefix behind each image, in nats.
+    UserError if the prefix itself is too long.
     """
 
     def __init__(self, reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int],
@@ -24,9 +24,9 @@ class Writer:
             raise UserError(f"--prefix: {len(prefix)} tokens, the model has room for {self.left + len(prefix)}")
         self._unknown, self._rows = tokenizer.unknown, len(codes) * samples
         self._reading = reader.read(IMAGE_TO_TEXT, codes, samples)
-        self._last, self.given = np.full(self._rows, tokenizer.begin), 0.0
+        self._last, self.given = np.full(self._rows, tokenizer.begin), np.zeros(len(codes))
         for word in prefix:
-            self.given += log_probabilities(self.logits()[:1])[0, word]
+            self.given += log_probabilities(self.logits()[::samples])[:, word]
             self._last = np.full(self._rows, word)
 
     def logits(self) -> np.ndarray:

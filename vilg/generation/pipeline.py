@@ -117,11 +117,15 @@ class Pipeline(ABC):
             raise UserError(f"--beams {beams}: must not be negative")
         tokenizer = self.text_tokenizer
         begun = tokenizer.encode(unicodedata.normalize("NFC", prefix))
-        if beams:
-            found = beam_search(self.reader, codes, tokenizer, beams, length_penalty, begun)
-            return [tokenizer.decode(of_image[0][1]) for of_image in found]
-        return [text for first in range(0, len(codes), ROWS_AT_ONCE)
-                for text in caption(self.reader, codes[first : first + ROWS_AT_ONCE], tokenizer, sampling, begun)]
+        at_once = max(1, ROWS_AT_ONCE // max(1, beams))
+        texts = []
+        for part in (codes[first : first + at_once] for first in range(0, len(codes), at_once)):
+            if beams:
+                found = beam_search(self.reader, part, tokenizer, beams, length_penalty, begun)
+                texts += [tokenizer.decode(of_image[0][1]) for of_image in found]
+            else:
+                texts += caption(self.reader, part, tokenizer, sampling, begun)
+        return texts
 
     def pictures(self, codes: np.ndarray) -> np.ndarray:
         """Codes int64 [P, n, h, w] -> float32 [P, n, 3, H, W] in [0, 1]."""
