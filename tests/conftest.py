@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from vilg import config
+from vilg.export.exporter import export
 from vilg.image.vqvae import VQVAE
 from vilg.text.vocabulary import train_vocabulary
+from vilg.training.jobs import pretrain
 
 WORDS = ["红苹果", "绿苹果", "大象", "小狗", "红旗", "太阳", "月亮", "火车", "房子", "笑脸"]
 
@@ -38,21 +40,29 @@ def pair(number: int, caption: str | None = None) -> dict[str, bytes]:
             f"{number:05d}.json": json.dumps({"caption": caption}, ensure_ascii=False).encode()}
 
 
-@pytest.fixture
-def shards(tmp_path):
+def write_shards(folder) -> None:
     """Two shards of 12 and 8 good pairs."""
     for part, numbers in enumerate([range(12), range(12, 20)]):
-        write_shard(tmp_path / f"part-{part}.tar", {k: v for n in numbers for k, v in pair(n).items()})
+        write_shard(folder / f"part-{part}.tar", {k: v for n in numbers for k, v in pair(n).items()})
+
+
+@pytest.fixture
+def shards(tmp_path):
+    write_shards(tmp_path)
     return [str(tmp_path / "part-*.tar")]
 
 
 @pytest.fixture
 def small(tmp_path, shards) -> config.Pretraining:
-    """Settings of a run that takes a second, with its tokenizers on disk."""
-    train_vocabulary(WORDS, 100, tmp_path / "vocab.txt")
+    return small_settings(tmp_path)
+
+
+def small_settings(folder, *more: str) -> config.Pretraining:
+    """Settings of a run that takes a second, with its tokenizers on disk; the shards are there."""
+    train_vocabulary(WORDS, 100, folder / "vocab.txt")
     paddle.seed(0)
-    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(tmp_path / "vq")
-    return config.resolve(config.Pretraining, None, small_overrides(tmp_path))
+    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(folder / "vq")
+    return config.resolve(config.Pretraining, None, [*small_overrides(folder), *more])
 
 
 def small_overrides(folder) -> list[str]:
@@ -63,3 +73,14 @@ def small_overrides(folder) -> list[str]:
         "model.conv_kernel=3", "train.steps=6", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
         "train.warmup=2", "checkpoint.every_steps=3",
     ]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The folder of an export that draws 64 x 64 pixels with 256 codes, long enough to be looked at."""
+    folder = tmp_path_factory.mktemp("serving")
+    write_shards(folder)
+    settings = small_settings(folder, "data.image_size=64", "train.steps=30", "checkpoint.every_steps=30")
+    pretrain(settings)
+    export(settings.run.folder, folder / "export")
+    return folder / "export"

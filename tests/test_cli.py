@@ -14,7 +14,8 @@ from vilg.cli import main
 from vilg.training.jobs import pretrain
 
 COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["import-image-tokenizer"], ["pretrain"], ["launch"], ["generate"],
-            ["caption"], ["export"], ["bench", "attention"], ["bench", "train"]]
+            ["caption"], ["export"], ["serve"], ["bench", "attention"], ["bench", "train"],
+            ["bench", "serve"]]
 
 
 def run(capsys, *arguments):

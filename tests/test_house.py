@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "vilg"
 FLOORS = [
     ["cli"],
     ["commands"],
-    ["bench", "plan", "training", "export", "generation", "evaluation"],
+    ["bench", "plan", "training", "serving", "export", "generation", "evaluation"],
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],
     ["config"],
@@ -17,7 +17,7 @@ FLOORS = [
 ]
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within the upper floors the order is fixed too.
-ORDER = ["training", "export", "generation", "evaluation"]
+ORDER = ["training", "serving", "export", "generation", "evaluation"]
 
 
 def imports(file: Path):

@@ -25,7 +25,7 @@ def test_no_paddle_is_asked_for_outside_the_extra_cpu(requirements):
 
 
 def test_the_extras(requirements):
-    assert {"cpu", "demo", "test", "paddlenlp"} <= set(metadata.metadata("vilg").get_all("Provides-Extra"))
+    assert {"cpu", "demo", "test", "paddlenlp", "serve"} <= set(metadata.metadata("vilg").get_all("Provides-Extra"))
 
 
 def test_the_table_of_annotations_and_its_licence_come_along():

@@ -9,7 +9,7 @@ import sys
 import warnings
 
 from vilg import __version__
-from vilg.commands import bench, checkpoint, data, generation, training
+from vilg.commands import bench, checkpoint, data, generation, serving, training
 from vilg.errors import UserError
 
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
                                                            "Chinese text from pictures.")
     top.add_argument("--version", action="version", version=f"vilg {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for room in (data, training, checkpoint, generation, bench):
+    for room in (data, training, checkpoint, generation, serving, bench):
         room.add(commands)
     return top
 

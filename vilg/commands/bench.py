@@ -32,6 +32,13 @@ def add(commands) -> None:
                        "vilg bench generate --json", _bench_generate)
     settings(generate, "settings of a run (8 layers of 512)")
     generate.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    serve = command(kinds, "serve", "many clients at once beside one after the other, over HTTP on this machine",
+                    "vilg bench serve --export emoji-export --requests 64 --together 16 --json", _bench_serve)
+    serve.add_argument("--export", type=Path, required=True, metavar="DIR", help="what `vilg export` wrote")
+    serve.add_argument("--requests", type=int, default=64, metavar="N", help="drawings to ask for, each way (64)")
+    serve.add_argument("--together", type=int, default=16, metavar="N", help="clients that ask at once (16)")
+    serve.add_argument("--seconds", type=int, default=300, metavar="N", help="after which it gives up (300)")
+    serve.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def _bench_attention(options) -> None:
@@ -69,3 +76,10 @@ def _bench_checkpoint(options) -> None:
 
     result = checkpoint.bench(options.folder, options.megabytes)
     print(json.dumps(result) if options.json else checkpoint.table(result))
+
+
+def _bench_serve(options) -> None:
+    from vilg.bench import serve
+
+    result = serve.bench(options.export, options.requests, options.together, options.seconds)
+    print(json.dumps(result) if options.json else serve.table(result))

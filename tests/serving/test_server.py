@@ -1,0 +1,38 @@
+"""What keeps a server from starting is said in one line."""
+
+import os
+import socket
+import sys
+
+import pytest
+
+from vilg.cli import main
+from vilg.serving import offline
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_what_cannot_be_served(capsys, exported, taken):
+    for arguments, message in ((["--export", "none", "--port", "0"], "none: not an export (manifest.json: no such"),
+                               (["--export", exported, "--port", taken], f"--host 127.0.0.1 --port {taken}: address"),
+                               (["--export", exported, "--port", "99999"], "--host 127.0.0.1 --port 99999: "),
+                               (["--export", exported, "--host", "256.0.0.1"], "--host 256.0.0.1 --port 7860: "),
+                               (["--export", exported, "--pictures", "0"], "--pictures 0: must be positive"),
+                               (["--export", exported, "--rows", "7"], "--rows 7: a request may ask for 8")):
+        assert main(["serve", *map(str, arguments)]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"vilg: {message}")
+
+
+def test_without_gradio_it_says_what_to_install(capsys, exported, monkeypatch):
+    for name in (*offline.ENVIRONMENT, "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    for name in ("vilg.serving.application", "vilg.serving.page"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("gradio", "fastapi"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["serve", "--export", str(exported), "--port", "0"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("; pip install 'vilg[serve]'")

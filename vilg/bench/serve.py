@@ -1,0 +1,113 @@
+"""`vilg bench serve`: what a server draws for many clients at once, beside what it draws for one after the other."""
+
+import json
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+
+from vilg import runtime
+from vilg.errors import UserError
+
+TEXTS = ["红苹果", "大象", "太阳", "蓝色的鱼"]
+
+
+def bench(export: Path, requests: int = 64, together: int = 16, seconds: int = 300) -> dict:
+    """{"alone": .., "together": .., "ratio": ..} of a server of its own on the loopback address.
+
+    Each of `requests` asks for one picture over the HTTP API and fetches it: in one thread, a quarter of them, and in
+    `together` threads, all of them. A row has requests, lost, seconds, pictures a second, the median and the worst
+    latency in seconds, and the mean batch; `ratio` is of pictures a second. What takes longer than `seconds`, of the
+    whole bench, counts as lost.
+    """
+    if min(requests, together, seconds) < 1:
+        raise UserError(f"--requests {requests} --together {together} --seconds {seconds}: must be positive")
+    until = time.monotonic() + seconds
+    with _server(export, together, until) as address:
+        _ask(address, 0, until)
+        alone = _measure(address, max(1, requests // 4), 1, until)
+        crowd = _measure(address, requests, together, until)
+    return {"alone": alone, "together": crowd, "ratio": crowd["pictures_per_second"] / alone["pictures_per_second"]}
+
+
+def table(result: dict) -> str:
+    """The result as lines that one reads."""
+    lines = [f"{'clients':>8} {'requests':>9} {'lost':>5} {'median s':>9} {'worst s':>8} {'pictures/s':>11} "
+             f"{'mean batch':>11}"]
+    for row in result["alone"], result["together"]:
+        lines.append(f"{row['clients']:8} {row['requests']:9} {row['lost']:5} {row['median']:9.2f} {row['worst']:8.2f} "
+                     f"{row['pictures_per_second']:11.2f} {row['mean_batch']:11.1f}")
+    return "\n".join([*lines, f"together {result['ratio']:.1f} times as many pictures a second"])
+
+
+@contextmanager
+def _server(export: Path, together: int, until: float) -> Iterator[str]:
+    """The address of a server in a process of its own, which ends with the block."""
+    command = [sys.executable, "-m", "vilg.cli", "serve", "--export", str(export), "--port", "0",
+               "--waiting", str(together)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=runtime.environment_before())
+    try:
+        ready = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))[0]
+        address = process.stdout.readline().strip() if ready else ""
+        if not address:
+            raise UserError("the server did not start")
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _measure(address: str, requests: int, clients: int, until: float) -> dict:
+    before, began = _get(f"{address}/health", until), time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        taken = list(pool.map(lambda number: _ask(address, number, until), range(requests)))
+    seconds, after = time.perf_counter() - began, _get(f"{address}/health", until)
+    good = [one for one in taken if one is not None]
+    if not good:
+        raise UserError("the server answered no request")
+    return {"clients": clients, "requests": requests, "lost": requests - len(good), "seconds": seconds,
+            "pictures_per_second": len(good) / seconds, "median": float(np.median(good)), "worst": max(good),
+            "mean_batch": (after["requests"] - before["requests"]) / (after["batches"] - before["batches"])}
+
+
+def _ask(address: str, number: int, until: float) -> float | None:
+    """Seconds until the picture was here; None if it did not come."""
+    began = time.perf_counter()
+    try:
+        event = _get(f"{address}/gradio_api/call/generate", until,
+                     {"data": [TEXTS[number % len(TEXTS)], 1, 1.0, 0, 1.0, 1.0, number]})["event_id"]
+        with urlopen(f"{address}/gradio_api/call/generate/{event}", timeout=_left(until)) as stream:
+            kind = result = None
+            for line in stream:
+                name, _, value = line.decode().strip().partition(": ")
+                kind, result = (value, result) if name == "event" else (kind, value if name == "data" else result)
+                if time.monotonic() > until:
+                    return None
+        if kind != "complete":
+            return None
+        with urlopen(json.loads(result)[0][0]["image"]["url"], timeout=_left(until)) as picture:
+            return time.perf_counter() - began if picture.read().startswith(b"\x89PNG") else None
+    except (OSError, ValueError):  # refused, broken off, too late, no JSON
+        return None
+
+
+def _get(url: str, until: float, body: dict | None = None) -> dict:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=_left(until)) as answer:
+        return json.load(answer)
+
+
+def _left(until: float) -> float:
+    return max(0.1, until - time.monotonic())

@@ -1,0 +1,63 @@
+"""What came from outside, made into what it has to be, or refused in one line (UserError)."""
+
+import io
+import math
+
+from PIL import Image
+
+from vilg.data import decode
+from vilg.data.shards import Record
+from vilg.errors import UserError
+from vilg.generation.pipeline import Pipeline
+from vilg.serving.limits import Limits
+from vilg.text.sequence import longest_caption
+
+
+def text(given: str | None, limits: Limits, pipeline: Pipeline) -> str:
+    """A caption that the model reads whole."""
+    found = (given or "").strip()
+    if not found:
+        raise UserError("write what to draw")
+    if len(found) > limits.characters:
+        raise UserError(f"the text is too long: {len(found)} characters, at most {limits.characters}")
+    if pipeline.too_long(found):
+        raise UserError(f"the text is too long: the model reads {longest_caption(pipeline.reader.text_length)} tokens")
+    return found
+
+
+def picture(given: bytes | None, limits: Limits) -> Image.Image:
+    """A picture in RGB, from a file's bytes."""
+    if given is None:
+        raise UserError("give a picture to describe")
+    if len(given) > limits.megabytes * 10**6:
+        raise UserError(f"the picture is too large: {len(given) / 1e6:.1f} MB, at most {limits.megabytes}")
+    try:
+        width, height = Image.open(io.BytesIO(given)).size  # of the header; nothing is decoded yet
+        if width * height > limits.megapixels * 10**6:
+            raise UserError(f"the picture is too large: {width} x {height} pixels, at most {limits.megapixels} million")
+        return decode.picture(Record("upload", given, b"", False))
+    except UserError:
+        raise
+    except Exception:  # each decoder of PIL raises what it likes on broken bytes
+        raise UserError("this is no picture that can be read: a broken file, or of an unknown kind") from None
+
+
+def whole(name: str, given, lowest: int, highest: int) -> int:
+    """A whole number."""
+    number = real(name, given)
+    if number != int(number) or not lowest <= number <= highest:
+        raise UserError(f"{name} {given}: must be a whole number from {lowest} to {highest}")
+    return int(number)
+
+
+def real(name: str, given, lowest: float = -math.inf) -> float:
+    """A number, neither infinite nor NaN."""
+    try:
+        number = float(given)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{name} {str(given)[:20]}: not a number")
+    if number < lowest:
+        raise UserError(f"{name} {given}: must be at least {lowest}")
+    return number

@@ -1,0 +1,72 @@
+"""`vilg serve`: an export behind a page and its HTTP API, until it is told to stop."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from vilg.errors import UserError
+from vilg.export import Predictor
+from vilg.generation.sampling import Sampler
+from vilg.serving import offline
+from vilg.serving.batching import Batcher
+from vilg.serving.limits import Limits
+from vilg.serving.tasks import Describing, Drawing
+
+_LAST_WORDS = 2  # seconds that open connections have when the server stops
+
+
+def serve(export: Path, host: str, port: int, limits: Limits) -> None:
+    """Serve an export at host:port (0: any free one) until SIGINT or SIGTERM; a line on stdout says where.
+
+    This process begins no connection any more, for good. UserError if the address cannot be had, if the export is none,
+    or without gradio.
+    """
+    with _listen(host, port) as listener, tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch:
+        predictor = Predictor(export)
+        os.environ.update(offline.ENVIRONMENT, GRADIO_TEMP_DIR=scratch)
+        try:
+            from vilg.serving.application import application
+        except ImportError as missing:
+            raise UserError(f"vilg serve: {missing}; pip install 'vilg[serve]'") from None
+        _warm_up(predictor)
+        with Batcher(predictor, limits.rows, limits.waiting) as batcher:
+            with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while a page is built
+                app = application(predictor, batcher, limits)
+            _run(app, listener)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--host {host} --port {port}: {said.lower()}") from None
+
+
+def _warm_up(predictor: Predictor) -> None:
+    """Load what is loaded at its first call, before anyone waits for it."""
+    for task in Drawing("", 1, Sampler(), 1.0), Describing(Image.new("RGB", (8, 8)), 1):
+        for _ in zip(range(2), task.together(predictor, [task])):
+            pass
+
+
+def _run(app, listener: socket.socket) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None) -> None:
+            await super().startup(sockets)
+            host, port = listener.getsockname()[:2]
+            print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    for one in signal.SIGINT, signal.SIGTERM:
+        signal.signal(one, lambda *_: sys.exit(0))  # uvicorn has its own while it runs, and sends it on when it ends
+    offline.connect_to_nobody()
+    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_LAST_WORDS)).run([listener])
