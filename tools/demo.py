@@ -44,7 +44,8 @@ def main() -> None:
     say("6/7  the export: programs that need nothing of what trained them")
     vilg("export", "--checkpoint", str(FOLDER / "transformer"), "--out", str(EXPORT))
     say("7/7  looking: the export draws and writes, and what was held out is measured")
-    run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(EXPORT), str(FOLDER), "--began", str(began)])
+    run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(EXPORT), str(FOLDER),
+         "--began", str(began)])
 
     report = json.loads((FOLDER / "report.json").read_text())
     print(f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"

@@ -63,7 +63,8 @@ def test_what_stands_in_the_manifest(exported, run):
 
 def test_an_older_checkpoint_of_the_run(run, tmp_path):
     made = export(run / "checkpoints" / "step-00000003", tmp_path / "deep" / "three")
-    assert made.checkpoint.endswith("step-00000003") and [path.name for path in (tmp_path / "deep").iterdir()] == ["three"]
+    assert made.checkpoint.endswith("step-00000003")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["three"]
 
 
 def test_what_is_there_stays(run, tmp_path):

