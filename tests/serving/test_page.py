@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -45,7 +46,7 @@ def server(exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     (folder / "tmp").mkdir()
     command = [sys.executable, str(Path(__file__).parent / "watched.py"), str(folder / "log"), "serve", "--export",
-               str(exported), "--port", "0", "--megabytes", "1", "--waiting", "4"]
+               str(exported), "--port", "0", "--megabytes", "1", "--waiting", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder / "tmp"))
         with started(command, folder) as process:
@@ -183,6 +184,16 @@ def test_a_body_that_is_too_long_is_refused_before_it_comes(server, header, stat
     connection.close()
 
 
+def test_more_requests_than_may_wait_are_all_answered(server):
+    """Of other guidance each, so that none shares a batch."""
+    with ThreadPoolExecutor(6) as clients:
+        answers = list(clients.map(lambda scale: ask(server.address, "generate", ["红苹果", 1, 1, 0, 1, scale, 1]),
+                                   [2, 3, 4, 5, 6, 7]))
+    refused = [said for event, said in answers if event == "error"]
+    assert 1 <= len(refused) <= 4 and all(said[0].startswith("busy: 2 requests are waiting") for said in refused)
+    assert ask(server.address, "generate", ["红苹果", 1, 1, 0, 1, 1, 1])[0] == "complete"
+
+
 def test_who_leaves_is_drawn_for_no_longer(server):
     def health():
         return json.load(urlopen(f"{server.address}/health", timeout=20))
@@ -233,9 +244,9 @@ def test_nor_does_it_when_a_request_names_one(server, name, data):
 
 
 def test_it_ends_cleanly(server):
-    assert any(server.scratch.iterdir())
+    assert [one.name.startswith("vilg-serve-") for one in server.scratch.iterdir()] == [True]
     os.kill(server.pid, signal.SIGTERM)
     out, err = server.communicate(timeout=20)
     assert server.returncode == 0 and out == "", err
     assert err.count("Traceback") == err.count("\nPermissionError: this server fetches nothing"), err
-    assert [one.name for one in server.scratch.iterdir() if one.name.startswith("vilg-serve")] == []
+    assert not any(server.scratch.iterdir())

@@ -27,15 +27,19 @@ def serve(export: Path, host: str, port: int, limits: Limits) -> None:
     This process begins no connection any more, for good. UserError if the address cannot be had, if the export is none,
     or without gradio.
     """
-    with _listen(host, port) as listener, tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch:
+    with _listen(host, port) as listener:
         predictor = Predictor(export)
-        os.environ.update(offline.ENVIRONMENT, GRADIO_TEMP_DIR=scratch)
+        os.environ.update(offline.ENVIRONMENT)
         try:
             from vilg.serving.application import application
         except ImportError as missing:
             raise UserError(f"vilg serve: {missing}; pip install 'vilg[serve]'") from None
         _warm_up(predictor)
-        with Batcher(predictor, limits.rows, limits.waiting) as batcher:
+        for one in signal.SIGINT, signal.SIGTERM:
+            signal.signal(one, lambda *_: sys.exit(0))  # uvicorn has its own while it runs, and sends it on at its end
+        with (tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch,
+              Batcher(predictor, limits.rows, limits.waiting) as batcher):
+            os.environ["GRADIO_TEMP_DIR"] = scratch
             with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while a page is built
                 app = application(predictor, batcher, limits)
             _run(app, listener)
@@ -66,7 +70,5 @@ def _run(app, listener: socket.socket) -> None:
             host, port = listener.getsockname()[:2]
             print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
-    for one in signal.SIGINT, signal.SIGTERM:
-        signal.signal(one, lambda *_: sys.exit(0))  # uvicorn has its own while it runs, and sends it on when it ends
     offline.connect_to_nobody()
     Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_LAST_WORDS)).run([listener])
