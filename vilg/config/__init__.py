@@ -15,9 +15,12 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from vilg.config.check import require
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
+from vilg.config.token_shards import Tokenize
 from vilg.errors import SettingsError
 
-__all__ = ["DVAE", "VQGAN", "VQVAE", "require"]
+__all__ = ["DVAE", "VQGAN", "VQVAE", "Tokenize", "require"]
+
+LONGEST_TEXT = 256  # text positions, as in DALL-E
 
 
 @dataclass
@@ -38,9 +41,10 @@ class Run:
 
 @dataclass
 class Data:
-    """webdataset shards and how a picture is cut out of them."""
+    """webdataset shards, how a picture is cut out of them, and token shards made of them."""
 
     shards: list[str] = field(default_factory=list)  # paths and globs
+    tokens: list[str] = field(default_factory=list)  # folders and globs; where there are any, pre-training reads these
     heldout: list[str] = field(default_factory=list)  # never trained on; measured every `train.measure_every` steps
     image_size: int = 256
     crop_jitter: float = 0.0  # largest share of the shorter side that a random crop leaves out; 0: the centre crop
@@ -64,7 +68,8 @@ class Text:
     length: int = 64  # T, with [BOT], [EOT] and [BOI]
 
     def __post_init__(self):
-        require(4 <= self.length <= 256, f"text.length={self.length}: must be between 4 and 256")
+        require(4 <= self.length <= LONGEST_TEXT,
+                f"text.length={self.length}: must be between 4 and {LONGEST_TEXT}")
 
 
 @dataclass
@@ -257,12 +262,13 @@ class Cluster:
 
 @dataclass
 class Pretraining:
-    """Everything that `vilg pretrain` is told."""
+    """Everything that `vilg pretrain` and `vilg data tokenize` are told."""
 
     run: Run = field(default_factory=Run)
     data: Data = field(default_factory=Data)
     text: Text = field(default_factory=Text)
     image_tokenizer: ImageTokenizer = field(default_factory=ImageTokenizer)
+    tokenize: Tokenize = field(default_factory=Tokenize)
     model: Model = field(default_factory=Model)
     attention: Attention = field(default_factory=Attention)
     noise: Noise = field(default_factory=Noise)
@@ -285,6 +291,9 @@ class ImageTokenizerTraining:
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     resume: str = "none"
+
+    def __post_init__(self):
+        require(not self.data.tokens, "data.tokens: an image tokenizer learns from the images of data.shards")
 
 
 def resolve(schema: type, file: str | Path | None = None, overrides: list[str] = ()) -> Any:

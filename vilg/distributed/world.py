@@ -17,15 +17,27 @@ from vilg.distributed.topology import arrange
 from vilg.errors import UserError
 
 
+def take_signals() -> None:
+    """What this process does on the signals of those that started it."""
+    # When one rank ends, fleetrun ends the others. Paddle's own handler would then print the report of a crash,
+    # below which nobody finds the line that says what was wrong.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGUSR1, file=2)  # the launcher asks a rank that hangs where it stands
+
+
+def apart() -> tuple[int, int]:
+    """(rank, ranks) of this process in a job whose ranks share out the work and say nothing to each other, so that none
+    ever waits."""
+    take_signals()
+    return dist.get_rank(), dist.get_world_size()
+
+
 class World:
     """This process's place among all, and collectives that cost nothing where there is only one process."""
 
     def __init__(self, settings: config.Distributed | None = None):
         """Joins the others. Raises SettingsError if the states cannot be split between so many as the settings say."""
-        # When one rank ends, fleetrun ends the others. Paddle's own handler would then print the report of a crash,
-        # below which nobody finds the line that says what was wrong.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        faulthandler.register(signal.SIGUSR1, file=2)  # the launcher asks a rank that hangs where it stands
+        take_signals()
         # Both set by fleetrun.
         ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
         self.topology = arrange(settings or config.Distributed(), ranks, on_this_node)

@@ -5,11 +5,11 @@ vector of text position p.
 """
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
 from vilg.text.tokenizer import TextTokenizer
-
 
 
 def longest_caption(length: int) -> int:
@@ -32,6 +32,11 @@ def table_size(size: int, length: int) -> int:
     return size + 1 + length
 
 
+def words_of(caption: str, tokenizer: TextTokenizer) -> list[int]:
+    """The ids of the words of a caption, all of them."""
+    return tokenizer.encode(unicodedata.normalize("NFC", caption))
+
+
 class CaptionEncoder:
     """caption -> int64 [T]. A caption of more than T-3 tokens is cut; `cut` counts how often that happened."""
 
@@ -40,7 +45,10 @@ class CaptionEncoder:
         self.cut = 0
 
     def __call__(self, caption: str) -> np.ndarray:
-        ids = self.tokenizer.encode(unicodedata.normalize("NFC", caption))
+        return self.place(words_of(caption, self.tokenizer))
+
+    def place(self, ids: Sequence[int]) -> np.ndarray:
+        """The ids of a caption's words, any number of them -> int64 [T]."""
         longest = longest_caption(self.length)
         if len(ids) > longest:
             self.cut += 1
