@@ -13,9 +13,9 @@ from tests.conftest import png
 from vilg.cli import main
 from vilg.training.jobs import pretrain
 
-COMMANDS = [["data", "openmoji"], ["vocab"], ["train-image-tokenizer"], ["import-image-tokenizer"], ["pretrain"], ["launch"], ["generate"],
-            ["caption"], ["export"], ["serve"], ["bench", "attention"], ["bench", "train"],
-            ["bench", "serve"]]
+COMMANDS = [["data", "openmoji"], ["data", "tokenize"], ["data", "inspect"], ["vocab"], ["train-image-tokenizer"],
+            ["import-image-tokenizer"], ["pretrain"], ["launch"], ["generate"], ["caption"], ["export"], ["serve"],
+            ["bench", "attention"], ["bench", "train"], ["bench", "serve"]]
 
 
 def run(capsys, *arguments):
@@ -45,6 +45,8 @@ def test_the_overview_names_every_command(capsys):
     (["pretrain", "model.heads=7"], 2, "vilg: model.heads=7: must divide model.hidden=4096"),
     (["pretrain", "text.vocab=none.txt", "image_tokenizer.path=none"], 1, "vilg: none/config.json: no such file"),
     (["train-image-tokenizer", "data.shards=[none.tar]"], 1, "vilg: none.tar: no such shard"),
+    (["data", "tokenize", "data.tokens=[a,b]"], 2, "vilg: data.tokens=['a', 'b']: names the one folder"),
+    (["data", "inspect", "none.tar"], 1, "vilg: none.tar: no such file or directory"),
     (["vocab", "--shards", "none.tar", "--size", "99", "--out", "v.txt"], 1, "vilg: none.tar: no such shard"),
     (["generate", "--checkpoint", "none", "--text", "a", "--out", "x.png"], 1, "vilg: none: not a checkpoint"),
     (["caption", "--checkpoint", "none", "--image", "x.png"], 1, "vilg: none: not a checkpoint"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vilg import config
-from vilg.commands.command import command, group
+from vilg.commands.command import command, group, settings
 
 
 def add(commands) -> None:
@@ -16,6 +16,53 @@ def _data(commands) -> None:
     openmoji = command(kinds, "openmoji", "build the embedded data set: emoji and their Chinese names",
                        "vilg data openmoji --out data/openmoji", _openmoji)
     openmoji.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the shards go")
+
+
+    tokenize = command(kinds, "tokenize", "encode the images of data.shards once, into the folder data.tokens",
+                       "vilg data tokenize -c fleet_configs/emoji.yaml 'data.tokens=[data/openmoji/tokens]'\n"
+                       "  fleetrun --nproc_per_node 2 tools/data_tokenize.py -c FILE", _tokenize)
+    settings(tokenize)
+    inspect = command(kinds, "inspect", "show what is in a shard of images or a folder of token shards, and check it",
+                      "vilg data inspect data/openmoji/train-000000.tar\n"
+                      "  vilg data inspect data/openmoji/tokens --picture tokens.png", _inspect)
+    inspect.add_argument("path", type=Path, metavar="PATH", help="a tar, or a folder of token shards")
+    inspect.add_argument("--picture", type=Path, metavar="FILE", help="write some of its images to a PNG; of token "
+                         "shards, what the codes give back")
+    inspect.add_argument("--image-tokenizer", metavar="DIR", help="of token shards, where it lies now")
+    inspect.add_argument("--vocab", metavar="FILE", help="of token shards, where it lies now")
+
+
+def _tokenize(options) -> None:
+    resolved = config.resolve(config.Pretraining, options.config, options.overrides)
+    from vilg.data.tokenizing import tokenize
+
+    made = tokenize(resolved)
+    if made.images:
+        print(f"{made.images} images in {made.seconds:.1f} s: {made.images / made.seconds:.1f} a second")
+    folder = resolved.data.tokens[0]
+    if made.manifest is None:
+        print(f"{folder}: this process has done its share")
+        return
+    images, captions, size = (made.manifest.total(what) for what in ("images", "captions", "size"))
+    print(f"{folder}: {images} images and {captions} captions in {size / 1e6:.1f} MB: "
+          f"{size / max(1, images):.0f} bytes an image, {size / max(1, captions):.0f} a pair")
+
+
+def _inspect(options) -> int:
+    from vilg.data.inspection import Tokenizers, describe, pictures
+
+    tokenizers, healthy = Tokenizers(options.image_tokenizer, options.vocab), True
+    for line, good in describe(options.path, tokenizers):
+        print(line)
+        healthy = healthy and good
+    if options.picture and healthy:
+        from PIL import Image
+
+        from vilg.generation.contact_sheet import contact_sheet
+
+        images, of_one = pictures(options.path, tokenizers)
+        Image.fromarray(contact_sheet(images, of_one if of_one > 1 else None)).save(options.picture, "PNG")
+    return 0 if healthy else 1
 
 
 def _openmoji(options) -> None:

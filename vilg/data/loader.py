@@ -7,25 +7,30 @@ from functools import partial
 import numpy as np
 
 from vilg import config
-from vilg.data import crop, decode
+from vilg.data import crop, decode, token_shards
+from vilg.data import shards as image_shards
 from vilg.data.faults import BrokenSample, Faults
-from vilg.data.order import Sample, endless, read_ahead
+from vilg.data.order import Sample, endless, endless_tokens, read_ahead
 from vilg.data.pixels import to_unit
 from vilg.data.shards import Shards, expand
+from vilg.data.token_shards import TokenSample, TokenShards
 from vilg.errors import UserError
+from vilg.text.sequence import CaptionEncoder
 
 EncodeCaption = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` float32 [B, 3, H, W] in [0, 1], `text` int64 [B, T] (None where captions are not read), `seeds` [B]."""
+    """`images` float32 [B, 3, H, W] in [0, 1] or, from token shards, their `codes` int64 [B, n]; `text` int64 [B, T]
+    (None where captions are not read), `seeds` [B]."""
 
     names: list[str]
     captions: list[str]
-    images: np.ndarray
+    images: np.ndarray | None
     text: np.ndarray | None
     seeds: list[int]
+    codes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -36,6 +41,13 @@ def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
     captions = [sample.caption for sample in samples]
     text = None if encode is None else np.stack([encode(caption) for caption in captions])
     return Batch([sample.name for sample in samples], captions, images, text, [sample.seed for sample in samples])
+
+
+def collate_tokens(samples: list[TokenSample], encode: CaptionEncoder) -> Batch:
+    captions = [encode.tokenizer.decode(sample.words.tolist()) for sample in samples]
+    codes = np.stack([sample.codes for sample in samples]).astype(np.int64)
+    text = np.stack([encode.place(sample.words) for sample in samples])
+    return Batch([sample.name for sample in samples], captions, None, text, [sample.seed for sample in samples], codes)
 
 
 def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ranks: int, consumed: int,
@@ -49,6 +61,20 @@ def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ra
     shards = Shards(expand(settings.shards), faults, captions=encode is not None)
     samples = endless(shards, faults, seed, settings.image_size, settings.crop_jitter, encode is not None)
     return read_ahead(samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode))
+
+
+def token_batches(tokens: TokenShards, settings: config.Data, seed: int, batch: int, rank: int, ranks: int,
+                  consumed: int, encode: CaptionEncoder) -> Iterator[Batch]:
+    """`training_batches` of what has been encoded before."""
+    return read_ahead(endless_tokens(tokens, seed), consumed + rank, ranks, batch, settings.threads,
+                      partial(collate_tokens, encode=encode))
+
+
+def fingerprint(settings: config.Data) -> dict:
+    """What a training of these settings reads, {"shards": how many, "sha256": ..}; other data, or the same in another
+    order, has another hash."""
+    return token_shards.fingerprint(settings.tokens) if settings.tokens else image_shards.fingerprint(
+        settings.shards)
 
 
 def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:

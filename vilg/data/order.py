@@ -15,6 +15,7 @@ import numpy as np
 from vilg.data import crop, decode
 from vilg.data.faults import BrokenSample, Faults
 from vilg.data.shards import Shards
+from vilg.data.token_shards import TokenSample, TokenShards
 from vilg.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # grain reports at import that jax's profiler is not there
@@ -59,14 +60,40 @@ class _Cut(grain.transforms.RandomMap):
         return Sample(record.name, pixels, texts[rng.integers(len(texts))], int(rng.integers(2**63)))
 
 
+class _Drawn(grain.transforms.RandomMap):
+    """Number of an image -> TokenSample, with the random generator of its position."""
+
+    def __init__(self, tokens: TokenShards):
+        self.tokens = tokens
+
+    def random_map(self, number: int, rng: np.random.Generator) -> TokenSample:
+        return self.tokens.sample(int(number), rng)
+
+
 def read_ahead(samples: grain.MapDataset, first: int, every: int, batch: int, threads: int,
-               collate: Callable[[list[Sample]], Any]) -> Iterator[Any]:
+               collate: Callable[[list], Any]) -> Iterator[Any]:
     """Batches of the samples at positions first, first + every, .., read by `threads` threads ahead of their use."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
     return iter(samples.slice(slice(first, None, every)).to_iter_dataset(options).batch(batch, batch_fn=collate))
 
 
+def read_once(read: Callable[[int], Any], numbers: range, batch: int, threads: int) -> Iterator[list]:
+    """Lists of `batch` of what `read` gives for the numbers, in their order, without None; read ahead by `threads`."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
+    found = grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)
+    return iter(found.batch(batch, batch_fn=list))
+
+
 def endless(shards: Shards, faults: Faults, seed: int, size: int, jitter: float, captions: bool) -> grain.MapDataset:
     """position -> Sample for every position from 0 on."""
-    numbers = grain.MapDataset.range(len(shards)).seed(seed).shuffle().repeat()
-    return numbers.random_map(_Cut(shards, faults, size, jitter, captions))
+    return _positions(len(shards), seed).random_map(_Cut(shards, faults, size, jitter, captions))
+
+
+def endless_tokens(tokens: TokenShards, seed: int) -> grain.MapDataset:
+    """position -> TokenSample for every position from 0 on: that of the image which `endless` has there, if these are
+    the tokens of the same images."""
+    return _positions(len(tokens), seed).random_map(_Drawn(tokens))
+
+
+def _positions(count: int, seed: int) -> grain.MapDataset:
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()

@@ -97,12 +97,12 @@ def fingerprint(patterns: list[str]) -> dict:
     return {"shards": len(paths), "sha256": digest.hexdigest()}
 
 
-def expand(patterns: list[str]) -> list[Path]:
-    """The files that paths and globs name, in the order given, each glob sorted. UserError for one without a file."""
+def expand(patterns: list[str], what: str = "shard") -> list[Path]:
+    """What paths and globs name, in the order given, each glob sorted. UserError for one that names nothing."""
     paths = []
     for pattern in patterns:
         found = sorted(glob.glob(pattern))
         if not found:
-            raise UserError(f"{pattern}: no such shard")
+            raise UserError(f"{pattern}: no such {what}")
         paths += map(Path, found)
     return paths

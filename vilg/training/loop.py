@@ -10,8 +10,7 @@ import paddle
 
 from vilg import checkpoint, config
 from vilg.checkpoint import About, Saver
-from vilg.data.loader import Batch
-from vilg.data.shards import fingerprint
+from vilg.data.loader import Batch, fingerprint
 from vilg.distributed.engine import Engine
 from vilg.distributed.states import whole
 from vilg.distributed.world import World
@@ -38,8 +37,7 @@ class Loop:
                              getattr(settings, "distributed", None))
         self.step = self.consumed = 0
         self.saver = Saver(checkpoint.where(settings.checkpoint.place(settings.run)), world, settings.checkpoint)
-        self._data = fingerprint(settings.data.shards) | {"seed": settings.run.seed,
-                                                          "image_size": settings.data.image_size}
+        self._data = fingerprint(settings.data) | {"seed": settings.run.seed, "image_size": settings.data.image_size}
         self._saved_at = time.monotonic()
 
     def run(self) -> None:

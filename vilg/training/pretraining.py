@@ -10,7 +10,8 @@ from paddle import nn
 
 from vilg import config, image
 from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from vilg.data.loader import Batch, heldout_samples, training_batches
+from vilg.data.loader import Batch, heldout_samples, token_batches, training_batches
+from vilg.data.token_shards import TokenShards
 from vilg.distributed.world import World
 from vilg.evaluation.likelihood import Pair, mean_nll, tokenize_pairs
 from vilg.generation.contact_sheet import contact_sheet
@@ -65,17 +66,22 @@ class Pretraining:
                                  settings.attention)
         # Once: both are frozen, and hashing the weights of a large one at every checkpoint would take seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
+        self._tokens = self._open_tokens() if settings.data.tokens else None
         self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
         # Read at once, so that what is wrong with it is said before the training and not an hour into it.
         self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else []
 
     def batches(self, consumed: int) -> Iterator[Batch]:
-        return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
-                                self.world.rank, self.world.ranks, consumed, self.encode)
+        where = (self.settings.data, self.settings.run.seed, self.settings.train.micro_batch, self.world.rank,
+                 self.world.ranks, consumed, self.encode)
+        return token_batches(self._tokens, *where) if self._tokens else training_batches(*where)
 
     @paddle.no_grad()
     def prepare(self, batch: Batch) -> Inputs:
-        codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
+        if batch.codes is None:
+            codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
+        else:
+            codes = paddle.to_tensor(batch.codes)
         text = paddle.to_tensor(batch.text)
         noise = self.settings.noise
         return Inputs(batch.names, batch.captions, text, codes, self._some_dropped(text, batch.seeds), self._noisy_codes(codes, noise.drawn, batch.seeds),
@@ -112,6 +118,11 @@ class Pretraining:
         self.model.train()
         drawn = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
         return {"heldout": contact_sheet(drawn)}
+
+    def _open_tokens(self) -> TokenShards:
+        tokens = TokenShards(self.settings.data.tokens)
+        tokens.refuse_others(self.settings.data, self._tokenizers)
+        return tokens
 
     def _read_heldout(self) -> list[Pair]:
         """Every (caption, image) of the held-out shards in tokens."""

@@ -1,0 +1,129 @@
+"""One file of token shards: the codes and words of up to some thousand images, in safetensors.
+
+    codes          [N, crops, n]  of every crop of every image, in raster order: records of one size
+    words          [W]            of all captions in a row, without BOT, EOT and padding
+    caption_edges  [C + 1]        caption c has words[caption_edges[c] : caption_edges[c + 1]]
+    image_edges    [N + 1]        image i has the captions from image_edges[i] to image_edges[i + 1]
+    names          [B]            SHARD:KEY of all images in a row, in UTF-8
+    name_edges     [N + 1]        likewise
+
+Codes and words are uint16 where the vocabulary has at most 65,536 entries, else uint32. The header holds `about`, a
+JSON object with the SHA-256 of the arrays, so that a file says of itself what it is.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from vilg.errors import UserError
+
+_ABOUT = "vilg"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What is kept of an image: `codes` int [crops, n], and the ids of the words of each of its captions."""
+
+    name: str
+    codes: np.ndarray
+    captions: list[list[int]]
+
+
+def pack(images: list[Tokens], shape: tuple[int, int], codes: int, vocabulary: int) -> dict[str, np.ndarray]:
+    """The arrays of a file. shape: (crops, n); codes and vocabulary: how many there are of each."""
+    captions = [words for image in images for words in image.captions]
+    names = [image.name.encode() for image in images]
+    return {
+        "codes": _ids(np.array([image.codes for image in images]).reshape(-1, *shape), codes),
+        "words": _ids([word for words in captions for word in words], vocabulary),
+        "caption_edges": _edges(map(len, captions)),
+        "image_edges": _edges(len(image.captions) for image in images),
+        "names": np.frombuffer(b"".join(names), np.uint8),
+        "name_edges": _edges(map(len, names)),
+    }
+
+
+def _ids(ids, count: int) -> np.ndarray:
+    ids = np.asarray(ids, dtype=np.int64)
+    if ids.size and not 0 <= ids.min() <= ids.max() < count:
+        raise ValueError(f"ids from {ids.min()} to {ids.max()} of a vocabulary of {count}")
+    return ids.astype(np.uint16 if count <= 2**16 else np.uint32)
+
+
+def _edges(lengths) -> np.ndarray:
+    return np.cumsum([0, *lengths]).astype(np.uint32)
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and bytes."""
+    result = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        result.update(f"{name} {values.dtype} {values.shape}".encode())
+        result.update(np.ascontiguousarray(values))
+    return result.hexdigest()
+
+
+def write_part(file: Path, arrays: dict[str, np.ndarray], about: dict) -> None:
+    """Publish a file that says `about` and the SHA-256 of its arrays."""
+    said = {**about, "sha256": digest(arrays)}
+    publish(file, save(arrays, {_ABOUT: json.dumps(said, ensure_ascii=False)}))
+
+
+def publish(file: Path, data: bytes) -> None:
+    """Write a file that is whole or not there, whenever the process is killed or the power fails. UserError if the disk
+    does not take it."""
+    hidden = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with open(hidden, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(hidden, file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise UserError(f"{file}: {error.strerror.lower()}") from None
+
+
+class TokenPart:
+    """A file, memory-mapped: only what is asked for is read. UserError if it is not one of ours."""
+
+    def __init__(self, file: Path):
+        try:
+            self._file = safe_open(file, "numpy")
+            self.about = json.loads(self._file.metadata()[_ABOUT])
+            self.crops = self._file.get_slice("codes").get_shape()[1]
+        except Exception as error:  # safetensors has types of its own; another's file may lack anything
+            raise UserError(f"{file}: not a file of token shards, or damaged ({error})") from None
+
+    def name(self, image: int) -> str:
+        return self._file.get_slice("names")[self._between("name_edges", image)].tobytes().decode()
+
+    def codes(self, image: int, crop: int) -> np.ndarray:
+        """uint [n]."""
+        return self._file.get_slice("codes")[image, crop]
+
+    def captions(self, image: int) -> range:
+        """The numbers of the captions of an image."""
+        between = self._between("image_edges", image)
+        return range(between.start, between.stop)
+
+    def words(self, caption: int) -> np.ndarray:
+        """uint [m]."""
+        return self._file.get_slice("words")[self._between("caption_edges", caption)]
+
+    def digest(self) -> str:
+        """Of all arrays, which are read for it."""
+        return digest({name: self._file.get_tensor(name) for name in self._file.keys()})
+
+    def _between(self, edges: str, number: int) -> slice:
+        start, stop = self._file.get_slice(edges)[number : number + 2]
+        return slice(int(start), int(stop))

@@ -1,0 +1,126 @@
+"""Random access to images and captions that were made tokens before; see tokenizing.py."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from vilg import config
+from vilg.data.shards import expand
+from vilg.data.token_manifest import Manifest, Part, Recipe, read_manifest
+from vilg.data.token_part import TokenPart
+from vilg.errors import UserError
+
+_OPEN = 4096  # files that are mapped at a time; Linux allows a process 65,530 maps
+_THREADS = 4  # that hash files
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """Codes uint [n] of one crop of an image and the words uint [m] of one of its captions; `seed` as a `Sample`'s."""
+
+    name: str
+    codes: np.ndarray
+    words: np.ndarray
+    seed: int
+
+
+class TokenShards:
+    """All images of the folders that `patterns` name, in the order of the shards that they were made of.
+
+    UserError for a folder that is not complete, and for a file that lacks or has another size than it was written with;
+    `damage` reads it all.
+    """
+
+    def __init__(self, patterns: list[str]):
+        self.folders = {folder: read_manifest(folder) for folder in expand(patterns, "folder of token shards")}
+        self._parts = [(folder, manifest, part) for folder, manifest in self.folders.items() for part in manifest.parts]
+        for folder, _, part in self._parts:
+            _check_size(folder / part.file, part.size)
+        self._edges = np.cumsum([0, *(part.images for _, _, part in self._parts)])
+        if not len(self):
+            raise UserError(f"{patterns[0]}: no image in these token shards")
+        self._opened = lru_cache(_OPEN)(self._open)
+
+    def refuse_others(self, settings: config.Data, tokenizers: dict[str, str]) -> None:
+        """UserError unless a run of these settings would make the same of the images. tokenizers: the fingerprints of
+        its own, {"text": .., "image": ..}."""
+        for folder, manifest in self.folders.items():
+            recipe = manifest.recipe
+            for kind, there in (("image", recipe.image_tokenizer), ("text", recipe.vocabulary)):
+                if there["sha256"] != tokenizers[kind]:
+                    raise UserError(f"{folder}: token shards made with another {kind} tokenizer ({there['path']}) than "
+                                    "these settings name")
+            for name in ("image_size", "crop_jitter"):
+                here, there = getattr(settings, name), getattr(recipe, name)
+                if here != there:
+                    raise UserError(f"{folder}: token shards made with data.{name}={there}, these settings say {here}")
+
+    def __len__(self) -> int:
+        return int(self._edges[-1])
+
+    def sample(self, number: int, rng: np.random.Generator) -> TokenSample:
+        """One of the crops and one of the captions of an image, drawn by `rng`."""
+        part, image, recipe = self._at(number)
+        chosen = part.codes(image, rng.integers(part.crops))
+        captions = part.captions(image)
+        words = part.words(captions[rng.integers(len(captions))])
+        if chosen.max() >= recipe.image_tokenizer["codes"] or words.max(initial=0) >= recipe.vocabulary["entries"]:
+            raise UserError(f"{part.name(image)}: damaged token shards; `vilg data inspect` says which file")
+        return TokenSample(part.name(image), chosen, words, int(rng.integers(2**63)))
+
+    def whole(self, number: int) -> tuple[str, np.ndarray, list[np.ndarray]]:
+        """(name, codes uint [crops, n], the words of each caption) of an image."""
+        part, image, _ = self._at(number)
+        return (part.name(image), np.stack([part.codes(image, crop) for crop in range(part.crops)]),
+                [part.words(caption) for caption in part.captions(image)])
+
+    def _at(self, number: int) -> tuple[TokenPart, int, Recipe]:
+        """(file, number of the image in it, what it was made by)."""
+        index = int(np.searchsorted(self._edges, number, "right")) - 1
+        return self._opened(index), int(number - self._edges[index]), self._parts[index][1].recipe
+
+    def _open(self, index: int) -> TokenPart:
+        folder, _, expected = self._parts[index]
+        part = TokenPart(folder / expected.file)
+        if part.about["sha256"] != expected.sha256:
+            raise UserError(f"{folder / expected.file}: not the file that the manifest beside it names")
+        return part
+
+
+def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What is wrong with each file, if anything is; all of it is read."""
+
+    def problem(part: Part) -> str | None:
+        file = folder / part.file
+        try:
+            _check_size(file, part.size)
+            opened = TokenPart(file)
+            if opened.about["sha256"] != part.sha256 or opened.digest() != part.sha256:
+                return f"{file}: damaged, not the numbers that were written"
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        yield from filter(None, threads.map(problem, manifest.parts))
+
+
+def fingerprint(patterns: list[str]) -> dict:
+    """{"shards": how many files, "sha256": a hash of what is in them, in their order}, wherever they lie."""
+    parts = [part for folder in expand(patterns, "folder of token shards") for part in read_manifest(folder).parts]
+    digest = hashlib.sha256("\n".join(part.sha256 for part in parts).encode())
+    return {"shards": len(parts), "sha256": digest.hexdigest()}
+
+
+def _check_size(file: Path, expected: int) -> None:
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror.lower()}") from None
+    if size != expected:
+        raise UserError(f"{file}: {size} bytes, {expected} were written")
