@@ -1,0 +1,71 @@
+"""`vilg data tokenize` on a rank that kills itself: killed_tokenizing_program.py POINT VICTIM [key=value ..]."""
+
+import builtins
+import os
+import signal
+import sys
+
+from vilg.cli import main
+from vilg.data import token_part, tokenizing
+
+# Where the victim dies; the parts are those of two images that it publishes, its second or the manifest.
+POINTS = ("while encoding", "in the middle of a file", "before the rename", "behind the rename",
+          "before the manifest", "in the middle of the manifest")
+
+
+def die(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Deadly:
+    """A file whose writer dies half way."""
+
+    def __init__(self, opened):
+        self.opened = opened
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.opened.close()
+
+    def write(self, data: bytes) -> None:
+        self.opened.write(data[: len(data) // 2])
+        self.opened.flush()
+        die()
+
+
+def arm(point: str) -> None:
+    """From now on the process dies where it next comes to `point`."""
+    if point == "while encoding":
+        tokenizing.Maker._encode = die
+    elif point.startswith("in the middle"):
+        token_part.open = lambda *arguments: Deadly(builtins.open(*arguments))
+    elif point == "before the rename":
+        os.replace = die
+    elif point == "behind the rename":
+        replace = os.replace
+        os.replace = lambda *names: (replace(*names), die())
+    else:
+        tokenizing.Manifest.write = die
+
+
+def main_with(point: str, settings: list[str]) -> int:
+    write, written = tokenizing.write_part, []
+
+    def counted(*arguments) -> None:
+        write(*arguments)
+        written.append(arguments[0].name)
+        if len(written) == 1 and "manifest" not in point:
+            arm(point)
+
+    tokenizing.write_part = counted
+    if "manifest" in point:
+        finish = tokenizing._finish
+        tokenizing._finish = lambda *arguments: (arm(point), finish(*arguments))[1]
+    return main(["data", "tokenize", *settings])
+
+
+if __name__ == "__main__":
+    own = sys.argv[2] == os.environ.get("PADDLE_TRAINER_ID", "0")
+    sys.exit(main_with(sys.argv[1], sys.argv[3:]) if own else main(["data", "tokenize", *sys.argv[3:]]))
