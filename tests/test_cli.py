@@ -15,7 +15,7 @@ from vilg.training.jobs import pretrain
 
 COMMANDS = [["data", "openmoji"], ["data", "tokenize"], ["data", "inspect"], ["vocab"], ["train-image-tokenizer"],
             ["import-image-tokenizer"], ["pretrain"], ["launch"], ["generate"], ["caption"], ["export"], ["serve"],
-            ["bench", "attention"], ["bench", "train"], ["bench", "serve"]]
+            ["bench", "attention"], ["bench", "train"], ["bench", "serve"], ["bench", "tokenize"]]
 
 
 def run(capsys, *arguments):

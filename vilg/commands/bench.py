@@ -39,6 +39,21 @@ def add(commands) -> None:
     serve.add_argument("--together", type=int, default=16, metavar="N", help="clients that ask at once (16)")
     serve.add_argument("--seconds", type=int, default=300, metavar="N", help="after which it gives up (300)")
     serve.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    tokenize = command(kinds, "tokenize", "images a second that the image tokenizers encode",
+                       "vilg bench tokenize --sizes 64 256 --json", _bench_tokenize)
+    tokenize.add_argument("--sizes", type=positive, nargs="+", default=[64, 256], metavar="N",
+                          help="pixels a side of an image (64 256)")
+    tokenize.add_argument("--batch", type=positive, default=4, metavar="N", help="images encoded at once (4)")
+    tokenize.add_argument("--repeats", type=positive, default=3, metavar="N",
+                          help="batches, of which the fastest counts (3)")
+    tokenize.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _bench_tokenize(options) -> None:
+    from vilg.bench import tokenize
+
+    result = tokenize.bench(options.sizes, options.batch, options.repeats)
+    print(json.dumps(result) if options.json else tokenize.table(result))
 
 
 def _bench_attention(options) -> None:

@@ -12,12 +12,11 @@ def add(commands) -> None:
 
 
 def _data(commands) -> None:
-    kinds = group(commands, "data", "build data sets", "vilg data openmoji --out data/openmoji")
+    kinds = group(commands, "data", "build data sets, encode them, look into them",
+                  "vilg data openmoji --out data/openmoji")
     openmoji = command(kinds, "openmoji", "build the embedded data set: emoji and their Chinese names",
                        "vilg data openmoji --out data/openmoji", _openmoji)
     openmoji.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the shards go")
-
-
     tokenize = command(kinds, "tokenize", "encode the images of data.shards once, into the folder data.tokens",
                        "vilg data tokenize -c fleet_configs/emoji.yaml 'data.tokens=[data/openmoji/tokens]'\n"
                        "  fleetrun --nproc_per_node 2 tools/data_tokenize.py -c FILE", _tokenize)
