@@ -175,7 +175,7 @@ class Batcher:
         except Exception as error:
             if len(batch) > 1:  # one of them is to blame; the others shall have their results
                 for ticket in batch:
-                    if not ticket.finished and not ticket.gone:
+                    if not ticket.finished:
                         self._carry_out([ticket])
                 return
             if not isinstance(error, UserError):
