@@ -40,6 +40,7 @@ class VQGAN:
     latent: int = 256  # channels that the encoder gives and the decoder takes
     codes: int = 8192
     code_dim: int = 256
+    commitment: float = 0.25  # beta of equation (2), with nearest codes
 
     def __post_init__(self):
         require(self.quantizer in ("gumbel", "nearest"), f"vqgan.quantizer={self.quantizer}: none of gumbel, nearest")

@@ -4,6 +4,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from vilg.image.relaxation import divergence_from_even, relaxed_choice
+
 
 class GumbelCode(nn.Layer):
     """A codebook of `codes` vectors of size `dim`, and the layer that scores them (taming-transformers' GumbelQuantize,
@@ -21,6 +23,13 @@ class GumbelCode(nn.Layer):
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
         """Features [.., d] -> the likeliest codes, int64 [..]: what `NearestCode.nearest` is there."""
         return self.logits(features).argmax(-1)
+
+    def forward(self, features: paddle.Tensor, temperature: float):
+        """Features [.., d] -> (z_emb of one code a position, with the gradient of a relaxed choice; indices; the
+        divergence of the likelihoods from even ones, in nats a position)."""
+        logits = self.logits(features)
+        choice = relaxed_choice(logits, temperature, straight_through=True)
+        return paddle.matmul(choice, self.codebook), logits.argmax(-1), divergence_from_even(logits)
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         """Indices [..] -> codes [.., d]."""

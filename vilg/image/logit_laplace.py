@@ -1,0 +1,16 @@
+"""The logit-laplace distribution of pixels (Ramesh et al., arXiv 2102.12092, appendix A.3)."""
+
+import math
+
+import paddle
+
+
+def negative_log_likelihood(mapped: paddle.Tensor, statistics: paddle.Tensor) -> paddle.Tensor:
+    """-ln f of mapped pixels [B, 3, H, W] in (0, 1), the mean over all of them, in nats.
+
+    f(x | mu, b) = exp(-|logit(x) - mu| / b) / (2 b x (1 - x)); statistics [B, 6, H, W] are three channels of mu and
+    three of ln b.
+    """
+    mean, log_scale = statistics.split(2, axis=1)
+    x, rest = mapped.log(), (1 - mapped).log()
+    return ((x - rest - mean).abs() * (-log_scale).exp() + log_scale + x + rest).mean() + math.log(2)

@@ -1,0 +1,46 @@
+"""The discriminator of a VQGAN and what the two learn from each other (Esser et al., arXiv 2012.09841, section 3.1)."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+def convolution(inputs: int, outputs: int, stride: int, bias: bool) -> nn.Conv2D:
+    """4 x 4, normal with a deviation of 0.02 at the start."""
+    start = paddle.ParamAttr(initializer=nn.initializer.Normal(std=0.02))
+    return nn.Conv2D(inputs, outputs, 4, stride, 1, weight_attr=start, bias_attr=None if bias else False)
+
+
+def norm(channels: int) -> nn.BatchNorm2D:
+    start = paddle.ParamAttr(initializer=nn.initializer.Normal(mean=1.0, std=0.02))
+    return nn.BatchNorm2D(channels, weight_attr=start)
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Images [B, 3, H, W] around [-1, 1] -> how real each patch looks, [B, 1, h, w]: pix2pix's (Isola et al., arXiv
+    1611.07004), taming-transformers' NLayerDiscriminator. `layers` convolutions halve the side."""
+
+    def __init__(self, width: int, layers: int):
+        widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
+        made = [convolution(3, width, 2, bias=True), nn.LeakyReLU(0.2)]
+        for layer in range(1, layers + 1):
+            stride = 2 if layer < layers else 1
+            made += [convolution(widths[layer - 1], widths[layer], stride, bias=False), norm(widths[layer]),
+                     nn.LeakyReLU(0.2)]
+        super().__init__(*made, convolution(widths[-1], 1, 1, bias=True))
+
+    @staticmethod
+    def least_side(layers: int) -> int:
+        """The smallest side of an image of which a patch is left."""
+        return 3 * 2**layers
+
+
+def hinge(real: paddle.Tensor, drawn: paddle.Tensor) -> paddle.Tensor:
+    """What the discriminator minimizes, by its opinions of real and of drawn patches."""
+    return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + drawn).mean())
+
+
+def adaptive_weight(reconstruction: paddle.Tensor, adversarial: paddle.Tensor) -> paddle.Tensor:
+    """Equation (7): |gradient of the reconstruction loss| / (|that of the adversarial loss| + 1e-4), both at the weight
+    of the decoder's last layer; at most 1e4."""
+    return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clip(0.0, 1e4)
