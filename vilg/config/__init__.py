@@ -16,9 +16,11 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from vilg.config.check import require
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.token_shards import Tokenize
+from vilg.config.tokenizer_training import Codebook, DeadCodes, Discriminator, Perceptual, Relaxation
 from vilg.errors import SettingsError
 
-__all__ = ["DVAE", "VQGAN", "VQVAE", "Tokenize", "require"]
+__all__ = ["DVAE", "VQGAN", "VQVAE", "Codebook", "DeadCodes", "Discriminator", "Perceptual", "Relaxation", "Tokenize",
+           "require"]
 
 LONGEST_TEXT = 256  # text positions, as in DALL-E
 
@@ -70,21 +72,6 @@ class Text:
     def __post_init__(self):
         require(4 <= self.length <= LONGEST_TEXT,
                 f"text.length={self.length}: must be between 4 and {LONGEST_TEXT}")
-
-
-@dataclass
-class DeadCodes:
-    """When a code counts as dead: chosen less than `threshold` times its fair share in `every` steps.
-
-    Revival stops after the share `until` of all steps, so that the codebook can settle.
-    """
-
-    every: int = 20
-    threshold: float = 0.1
-    until: float = 0.7
-
-    def __post_init__(self):
-        require(self.every > 0, f"dead_codes.every={self.every}: must be positive")
 
 
 @dataclass
@@ -284,16 +271,24 @@ class Pretraining:
 class ImageTokenizerTraining:
     """Everything that `vilg train-image-tokenizer` is told."""
 
+    kind: str = "vqvae"  # vqvae | vqgan | dvae; the section of this name has its sizes
     run: Run = field(default_factory=Run)
     data: Data = field(default_factory=Data)
     vqvae: VQVAE = field(default_factory=VQVAE)
+    vqgan: VQGAN = field(default_factory=VQGAN)
+    dvae: DVAE = field(default_factory=DVAE)
+    codebook: Codebook = field(default_factory=Codebook)
     dead_codes: DeadCodes = field(default_factory=DeadCodes)
+    relaxation: Relaxation = field(default_factory=Relaxation)
+    perceptual: Perceptual = field(default_factory=Perceptual)
+    discriminator: Discriminator = field(default_factory=Discriminator)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     resume: str = "none"
 
     def __post_init__(self):
         require(not self.data.tokens, "data.tokens: an image tokenizer learns from the images of data.shards")
+        require(self.kind in ("vqvae", "vqgan", "dvae"), f"kind={self.kind}: none of vqvae, vqgan, dvae")
 
 
 def resolve(schema: type, file: str | Path | None = None, overrides: list[str] = ()) -> Any:

@@ -19,12 +19,13 @@ Losses = Callable[[nn.Layer], Iterator[tuple[str, paddle.Tensor]]]
 class Engine:
     """A step is any number of `micro_step`s and then `step`.
 
-    recipe(model) gives the optimizer; `clip` is the largest global norm of a gradient, 0 for any.
+    recipe(model) gives the optimizer; `clip` is the largest global norm of a gradient, 0 for any. Without settings
+    every rank has all of the model, in fp32.
     """
 
     def __init__(self, world: World, model: nn.Layer, recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer],
                  clip: float, settings: config.Distributed | None = None):
-        settings = settings or config.Distributed()
+        settings = settings or config.Distributed(precision="fp32")
         self.world = world
         self._parameters = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
         self._buffers = {name: value for name, value in model.state_dict().items() if name not in self._parameters}

@@ -73,7 +73,7 @@ class Held:
 
 def parts(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int) -> list[Part]:
     """The values and moments of all parameters as this rank holds them: `model/NAME`, `moment1/NAME`, .."""
-    states = optimizer.state_dict()
+    states = optimizer.state_dict() or _of_no_step(held, optimizer)
     result = []
     for one in held:
         if rank not in one.holders:
@@ -100,6 +100,14 @@ def _moment_name(one: Held, optimizer: paddle.optimizer.Optimizer, moment: str) 
     """AdamW calls moments after the master, where there is one; a stage may have named that after the parameter."""
     master = optimizer._master_weights.get(one.key)
     return f"{one.key if master is None else master.name}_{moment}_0"
+
+
+def _of_no_step(held: list[Held], optimizer: paddle.optimizer.Optimizer) -> dict[str, paddle.Tensor]:
+    """The moments with which an optimizer that has not made a step yet, and so has none, will begin."""
+    begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
+    return {_moment_name(one, optimizer, moment): paddle.full([1] if moment in _OF_ALL else [one.room],
+                                                              begin.get(moment, 0.0))
+            for one in held for moment in MOMENTS}
 
 
 def shapes(held: list[Held]) -> dict[str, list[int]]:

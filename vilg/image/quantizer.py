@@ -9,7 +9,7 @@ from paddle import nn
 
 
 class NearestCode(nn.Layer):
-    """A codebook of `codes` vectors of size `dim`, trained by gradient.
+    """A codebook of `codes` vectors of size `dim`.
 
     Section 3.1.1: z = q(E(x)) takes, for each position, the code nearest to the encoder's output.
     """
@@ -19,6 +19,11 @@ class NearestCode(nn.Layer):
         self.codebook = self.create_parameter(
             [codes, dim], default_initializer=nn.initializer.Uniform(-1 / math.sqrt(dim), 1 / math.sqrt(dim))
         )
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the codes follow means of features (moving_average.py) instead of gradients."""
+        return self.codebook.stop_gradient
 
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
         """Equation (1): features [.., d] -> argmin_k |features - e_k|, int64 [..]."""
@@ -51,7 +56,7 @@ class CodeUsage:
     less than `threshold` times its fair share is moved onto a feature of the current batch.
     """
 
-    def __init__(self, codes: int, threshold: float):
+    def __init__(self, codes: int, threshold: float = 0.0):
         self.counts = paddle.zeros([codes])
         self.threshold = threshold
 
@@ -72,13 +77,13 @@ class CodeUsage:
         self.counts = paddle.zeros_like(self.counts)
 
     @paddle.no_grad()
-    def revive(self, quantizer: NearestCode, features: paddle.Tensor, seed: int) -> int:
-        """Move the codes in too little use onto `features` [N, d], drawn by `seed`; returns how many moved."""
+    def revive(self, quantizer: NearestCode, features: paddle.Tensor, seed: int) -> paddle.Tensor:
+        """Move the codes in too little use onto `features` [N, d], drawn by `seed`; returns those that moved, [M]."""
         fair_share = float(self.counts.sum()) / self.counts.shape[0]
         dead = (self.counts < self.threshold * fair_share).nonzero().flatten()
-        count = min(dead.shape[0], features.shape[0])
-        if count:
-            chosen = np.random.default_rng(seed).permutation(features.shape[0])[:count]
+        moved = dead[: features.shape[0]]
+        if moved.shape[0]:
+            chosen = np.random.default_rng(seed).permutation(features.shape[0])[: moved.shape[0]]
             codebook = quantizer.codebook
-            codebook.set_value(paddle.scatter(codebook, dead[:count], features[paddle.to_tensor(chosen)]))
-        return count
+            codebook.set_value(paddle.scatter(codebook, moved, features[paddle.to_tensor(chosen)]))
+        return moved

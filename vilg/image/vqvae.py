@@ -92,13 +92,14 @@ class VQVAE(ImageTokenizer):
         return self.decoder(z_emb.transpose([0, 3, 1, 2]))
 
     def losses(self, images: paddle.Tensor):
-        """Equation (2) on images [B, 3, H, W] in [0, 1].
+        """Equation (2) on images [B, 3, H, W] in [0, 1]; without its codebook term if that is averaged.
 
         Returns (loss, {name: part of the loss}, features, indices).
         """
         features = self.features(images)
         z_emb, indices, codebook_term, commitment_term = self.quantizer(features)
         reconstruction = F.mse_loss(self._draw(z_emb), images * 2.0 - 1.0)
-        loss = reconstruction + codebook_term + self.settings.commitment * commitment_term
+        learned = reconstruction if self.quantizer.averaged else reconstruction + codebook_term
+        loss = learned + self.settings.commitment * commitment_term
         parts = {"reconstruction": reconstruction, "codebook": codebook_term, "commitment": commitment_term}
         return loss, parts, features, indices

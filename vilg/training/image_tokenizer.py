@@ -1,24 +1,32 @@
-"""The objective of a VQ-VAE: equation (2) of the paper, and the care of its codebook."""
+"""What the training of the three kinds of image tokenizers shares: data, held-out images, measures and pictures."""
 
+import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import nn
 
-from vilg import config
+from vilg import config, image
 from vilg.data.loader import Batch, heldout_samples, training_batches
 from vilg.data.pixels import to_unit
 from vilg.distributed.world import World
 from vilg.evaluation.psnr import mean_psnr
+from vilg.evaluation.ssim import mean_ssim
 from vilg.generation.contact_sheet import contact_sheet
+from vilg.image import lpips
 from vilg.image.quantizer import CodeUsage
-from vilg.image.vqvae import VQVAE
-from vilg.training.seed import step_seed
+from vilg.image.tokenizer import ImageTokenizer
+from vilg.training.codebook import Codebook
+
+log = logging.getLogger(__name__)
 
 OUTPUT = "image_tokenizer"  # the folder of a finished run that `vilg.image.load` reads
 _DRAWN = 16  # held-out images shown in VisualDL
+_TOGETHER = 64  # held-out images in one pass
 
 
 @dataclass(frozen=True)
@@ -29,89 +37,115 @@ class Inputs:
     images: paddle.Tensor
 
 
-class ImageTokenizerTraining:
-    """Trains a VQ-VAE on the images of the shards."""
+class ImageTokenizerTraining(ABC):
+    """Trains the image tokenizer of the settings' kind on the images of the shards; a subclass knows its losses.
+
+    The loss of the tokenizer bears the name of its kind. `self.parts` are of this rank's last micro-batch.
+    """
 
     unit = "images"
+    perceptual_loss = False  # whether the kind is trained by LPIPS, not only measured
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         self.settings, self.world = settings, world
         paddle.seed(settings.run.seed)
-        self.model = VQVAE(settings.vqvae)
+        self.model: ImageTokenizer = image.KINDS[settings.kind][0](getattr(settings, settings.kind))
         self.model.grid(settings.data.image_size)  # refuses a size that the codes do not divide
-        self.usage = CodeUsage(settings.vqvae.codes, settings.dead_codes.threshold)
-        self._parts: dict[str, paddle.Tensor] = {}
-        self._features: paddle.Tensor | None = None
+        self.codebook = Codebook(settings, world, self.model)
+        self.rivals: dict[str, nn.Layer] = {}
+        self.parts: dict[str, paddle.Tensor] = {}
+        self.step = 0
+        self.lpips = self._read_lpips()
         self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else None
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
                                 self.world.rank, self.world.ranks, consumed)
 
+    def begin(self, step: int) -> None:
+        self.step = step
+
+    @property
+    def done(self) -> float:
+        """The share of all steps before this one."""
+        return (self.step - 1) / self.settings.train.steps
+
     def prepare(self, batch: Batch) -> Inputs:
         return Inputs(batch.names, paddle.to_tensor(batch.images))
 
     def counts(self, inputs: Inputs) -> dict[str, float]:
-        return {"vqvae": float(len(inputs.names))}
+        return {self.settings.kind: float(len(inputs.names))}
 
     def units(self, inputs: Inputs) -> int:
         return len(inputs.names)
 
-    def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
-        loss, self._parts, features, indices = model.losses(inputs.images)
-        self._features = features.detach()
-        chosen = paddle.bincount(indices.flatten(), minlength=self.model.vocabulary)
-        self.usage.add(self.world.sum_tensor(chosen))
-        yield "vqvae", loss * len(inputs.names)
+    @abstractmethod
+    def losses(self, inputs: Inputs, model: ImageTokenizer) -> Iterator[tuple[str, paddle.Tensor]]:
+        """See Objective."""
 
     def weight(self, name: str) -> float:
         return 1.0
 
     def after_update(self, step: int) -> dict[str, float]:
-        metrics = {name: float(value) for name, value in self._parts.items()}  # of this rank's last micro-batch
-        rules = self.settings.dead_codes
-        if step % rules.every == 0:
-            metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}
-            if step <= rules.until * self.settings.train.steps:
-                metrics["codes_revived"] = self._revive(step)
-            self.usage.reset()
-        return metrics
-
-    def _revive(self, step: int) -> int:
-        """Every rank has the same features and the same seed, so the codebooks stay equal."""
-        features = self.world.interleave(self._features.flatten(1, 2)).flatten(0, 1)  # [B h w, d]
-        return self.usage.revive(self.model.quantizer, features, step_seed(self.settings.run.seed, step, 0))
+        return {name: float(value) for name, value in self.parts.items()} | self.codebook.after_update(step)
 
     def measure(self) -> dict[str, float]:
-        """PSNR over the held-out images, computed alike on every rank."""
-        return {"heldout_psnr": mean_psnr(self.heldout, reconstruct(self.model, self.heldout))}
+        """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank."""
+        codes, drawn = there_and_back(self.model, self.heldout)
+        usage = CodeUsage(self.model.vocabulary)
+        usage.add(paddle.bincount(codes.flatten(), minlength=self.model.vocabulary))
+        measured = {"psnr": mean_psnr(self.heldout, drawn), "ssim": mean_ssim(self.heldout, drawn),
+                    "codes_used": usage.used(), "perplexity": usage.perplexity()}
+        if self.lpips:
+            measured["lpips"] = mean_lpips(self.lpips, self.heldout, drawn)
+        return {f"heldout_{name}": value for name, value in measured.items()}
 
     def draw(self) -> dict[str, np.ndarray]:
         images = self.heldout[:_DRAWN]
-        rows = np.concatenate([images, reconstruct(self.model, images)])
+        rows = np.concatenate([images, there_and_back(self.model, images)[1]])
         return {"heldout": contact_sheet(rows, columns=_DRAWN)}
+
+    def tokenizers(self) -> dict[str, str]:
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self.codebook.state()
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        self.codebook.load_state(state)
+
+    def finish(self, folder: Path) -> None:
+        self.model.save(folder / OUTPUT)
 
     def _read_heldout(self) -> np.ndarray:
         """The held-out images [N, 3, H, W] in [0, 1]."""
         samples = heldout_samples(self.settings.data, captions=False)
         return to_unit(np.stack([sample.image for sample, _ in samples]))
 
-    def tokenizers(self) -> dict[str, str]:
-        return {}
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"code_counts": self.usage.counts.numpy()}
-
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        self.usage.counts = paddle.to_tensor(state["code_counts"])
-
-    def finish(self, folder: Path) -> None:
-        self.model.save(folder / OUTPUT)
+    def _read_lpips(self) -> lpips.LPIPS | None:
+        place, size = self.settings.perceptual.weights, self.settings.data.image_size
+        if place:
+            config.require(size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants "
+                                                     f"{lpips.LEAST_SIDE}")
+            return lpips.load(Path(place))
+        if self.perceptual_loss and self.world.first:
+            log.warning("the perceptual loss is off: perceptual.weights names no weights")
+        return None
 
 
 @paddle.no_grad()
-def reconstruct(tokenizer, images: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Images [N, 3, H, W] in [0, 1] -> what comes back from their codes."""
-    parts = [tokenizer.decode(tokenizer.encode(paddle.to_tensor(images[start : start + batch]))).numpy()
-             for start in range(0, len(images), batch)]
-    return np.concatenate(parts)
+def there_and_back(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.Tensor, np.ndarray]:
+    """Images [N, 3, H, W] in [0, 1] -> their codes [N, h, w], and the images that come back from these."""
+    codes, drawn = [], []
+    for start in range(0, len(images), _TOGETHER):
+        codes.append(tokenizer.encode(paddle.to_tensor(images[start : start + _TOGETHER])))
+        drawn.append(tokenizer.decode(codes[-1]).numpy())
+    return paddle.concat(codes), np.concatenate(drawn)
+
+
+@paddle.no_grad()
+def mean_lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> float:
+    """The mean LPIPS of images [N, 3, H, W] in [0, 1]."""
+    found = [distance(*(paddle.to_tensor(each[start : start + _TOGETHER]) * 2.0 - 1.0 for each in (images, others)))
+             for start in range(0, len(images), _TOGETHER)]
+    return float(paddle.concat(found).mean())

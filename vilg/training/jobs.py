@@ -5,11 +5,15 @@ import logging
 from vilg import config
 from vilg.distributed.world import World
 from vilg.text.sequence import longest_caption
-from vilg.training.image_tokenizer import ImageTokenizerTraining
+from vilg.training.dvae import DVAETraining
 from vilg.training.loop import Loop
 from vilg.training.pretraining import Pretraining
+from vilg.training.vqgan import VQGANTraining
+from vilg.training.vqvae import VQVAETraining
 
 log = logging.getLogger(__name__)
+
+_TOKENIZERS = {"vqvae": VQVAETraining, "vqgan": VQGANTraining, "dvae": DVAETraining}
 
 
 def pretrain(settings: config.Pretraining) -> None:
@@ -24,7 +28,7 @@ def pretrain(settings: config.Pretraining) -> None:
 
 
 def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:
-    """Train a VQ-VAE; every rank calls this with the same settings."""
+    """Train a VQ-VAE, a VQGAN or a dVAE; every rank calls this with the same settings."""
     world = World()
     settings.train.accumulation(world.ranks)
-    Loop(settings, ImageTokenizerTraining(settings, world), world).run()
+    Loop(settings, _TOKENIZERS[settings.kind](settings, world), world).run()

@@ -20,6 +20,7 @@ from vilg.training.dump import dump_inputs
 from vilg.training.objective import Objective
 from vilg.training.optimizer import adamw, learning_rate
 from vilg.training.records import Records
+from vilg.training.rivals import Rivals
 from vilg.training.seed import step_seed
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class Loop:
         self.accumulation = settings.train.accumulation(world.ranks)
         self.engine = Engine(world, objective.model, partial(adamw, settings.train), settings.train.clip,
                              getattr(settings, "distributed", None))
+        # Rivals see what the model has drawn, in fp32 and unsharded.
+        self.rivals = Rivals(world, objective.rivals, partial(adamw, settings.train), settings.train.clip)
         self.step = self.consumed = 0
         self.saver = Saver(checkpoint.where(settings.checkpoint.place(settings.run)), world, settings.checkpoint)
         self._data = fingerprint(settings.data) | {"seed": settings.run.seed, "image_size": settings.data.image_size}
@@ -91,23 +94,28 @@ class Loop:
         train = self.settings.train
         # Whatever is random in a step follows from (seed, step, rank), so a resumed run needs no stored generator.
         paddle.seed(step_seed(self.settings.run.seed, self.step, self.world.rank))
+        self.objective.begin(self.step + 1)
         with self.world.together():  # a rank's reader may meet one broken sample too many
             inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
         losses = self._losses(inputs)
-        total = sum(self.objective.weight(name) * value for name, value in losses.items())
-        if not math.isfinite(total):
+        total = sum(self.objective.weight(name) * value for name, value in losses.items()
+                    if name not in self.rivals.engines)
+        if not all(map(math.isfinite, losses.values())):
             self._stop_on_non_finite(inputs, **{f"loss_{name}": value for name, value in losses.items()})
         lr = learning_rate(train, self.step + 1)
         norm = self.engine.step(lr)
         if not (math.isfinite(norm) or self.engine.may_overflow):
             self._stop_on_non_finite(inputs, grad_norm=norm)
+        norms = self.rivals.step(lr, losses)
+        if not all(map(math.isfinite, norms.values())):
+            self._stop_on_non_finite(inputs, **norms)
         self.step += 1
         self.consumed += train.global_batch
         extra = self.objective.after_update(self.step)
         seconds = time.perf_counter() - began
         units = sum(map(self.objective.units, inputs)) * self.world.ranks
         return {"step": self.step, "loss": total, **{f"loss_{name}": value for name, value in losses.items()},
-                "lr": lr, "grad_norm": norm, f"{self.objective.unit}_per_second": units / seconds,
+                "lr": lr, "grad_norm": norm, **norms, f"{self.objective.unit}_per_second": units / seconds,
                 "seconds": seconds, "consumed_samples": self.consumed, **extra}
 
     def _losses(self, inputs: list) -> dict[str, float]:
@@ -146,7 +154,7 @@ class Loop:
 
     def _save(self) -> None:
         extra = [whole(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
-        self.saver.save(self.engine.state() + extra, About(
+        self.saver.save(self.engine.state() + self.rivals.state() + extra, About(
             self.step, self.consumed, config.as_tree(self.settings), self.objective.tokenizers(), self._data,
             self.engine.loss_scale))
         self._saved_at = time.monotonic()
@@ -180,9 +188,11 @@ class Loop:
             reader = checkpoint.Reader(chosen)
             self._refuse_another_run(chosen, reader.manifest)
             extra = [name for name in reader.shapes if name.startswith("extra/")]
+            rivals, own = self.rivals.divide({name: shape for name, shape in reader.shapes.items()
+                                              if name not in extra})
             try:
-                self.engine.load_state({name: shape for name, shape in reader.shapes.items() if name not in extra},
-                                       reader.range)
+                self.engine.load_state(own, reader.range)
+                self.rivals.load_state(rivals, reader.range)
             except UserError as error:
                 raise UserError(f"{chosen}: {error}") from None
             self.engine.loss_scale = reader.manifest.loss_scale

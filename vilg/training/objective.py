@@ -16,9 +16,13 @@ class Objective(Protocol):
 
     model: nn.Layer
     unit: str  # what speed is counted in: tokens, images
+    rivals: dict[str, nn.Layer]  # models that are trained against `model`, each with an optimizer of its own
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         """This rank's micro-batches behind the first `consumed` samples of the run."""
+
+    def begin(self, step: int) -> None:
+        """Called before the micro-batches of a step, counted from 1."""
 
     def prepare(self, batch: Batch) -> Any:
         """What `losses` reads, computed without gradients; a dataclass whose fields can be dumped."""
@@ -31,7 +35,8 @@ class Objective(Protocol):
 
     def losses(self, inputs: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
         """(name, summed loss), one after the other: the engine goes backward through each before it asks for the next,
-        so that the activations of only one live at a time. `model` is what the engine has made of the objective's."""
+        so that the activations of only one live at a time. `model` is what the engine has made of the objective's. The
+        loss that trains a rival bears its name; without one the rival stays as it is in this step."""
 
     def weight(self, name: str) -> float:
         """The weight of a loss in the sum."""

@@ -54,6 +54,7 @@ class Pretraining:
     """The shared transformer over text tokens and the codes of a frozen image tokenizer."""
 
     unit = "tokens"
+    rivals: dict[str, nn.Layer] = {}
 
     def __init__(self, settings: config.Pretraining, world: World):
         self.settings, self.world = settings, world
@@ -75,6 +76,9 @@ class Pretraining:
         where = (self.settings.data, self.settings.run.seed, self.settings.train.micro_batch, self.world.rank,
                  self.world.ranks, consumed, self.encode)
         return token_batches(self._tokens, *where) if self._tokens else training_batches(*where)
+
+    def begin(self, step: int) -> None:
+        pass
 
     @paddle.no_grad()
     def prepare(self, batch: Batch) -> Inputs:

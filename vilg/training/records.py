@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ class Records:
         kept = [line for line in _lines(file) if json.loads(line)["step"] <= step]
         file.write_text("".join(kept), "utf-8")
         self._file = open(file, "a", encoding="utf-8", buffering=1)  # a line reaches the file when it is written
+        self._folder = folder
         self._curves = LogWriter(logdir=str(folder / "visualdl"))
 
     def metrics(self, values: dict[str, float]) -> None:
@@ -30,8 +32,10 @@ class Records:
                 self._curves.add_scalar(name, value, values["step"])
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Pictures uint8 [H, W, 3] in VisualDL; the newest of each name is a PNG in the run's folder too."""
         for name, picture in pictures.items():
             self._curves.add_image(name, picture, step)
+            Image.fromarray(picture).save(self._folder / f"{name}.png")
 
     def close(self) -> None:
         self._file.close()

@@ -1,0 +1,63 @@
+"""Training a dVAE through the same loop."""
+
+import numpy as np
+import paddle
+
+from tests.processes import metrics
+from vilg import checkpoint, config, image
+from vilg.distributed.world import World
+from vilg.training.dvae import DVAETraining
+from vilg.training.jobs import train_image_tokenizer
+from vilg.training.schedules import kl_weight, temperature
+
+
+def test_it_learns_and_leaves_a_tokenizer(small_tokenizer):
+    settings = small_tokenizer("dvae", "train.steps=100", "train.lr=0.01")
+    train_image_tokenizer(settings)
+    lines = metrics(settings.run.folder)
+    assert lines[-1]["nll"] < lines[0]["nll"] - 0.2
+    assert lines[0]["temperature"] == 1 and abs(lines[-1]["temperature"] - 1 / 16) < 1e-6
+    assert lines[0]["kl_weight"] == 0 and abs(lines[-1]["kl_weight"] - 0.5) < 1e-6
+    tokenizer = image.load(settings.run.folder / "image_tokenizer")
+    assert tokenizer.kind == "dvae" and tokenizer.grid(16) == (8, 8)
+
+
+def test_resume_is_exact(small_tokenizer):
+    whole, part, rest = (small_tokenizer("dvae", f"run.name={name}", *more) for name, more in
+                         (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"])))
+    for one in (whole, part, rest):
+        train_image_tokenizer(one)
+    names = ("loss", "kl", "grad_norm", "codebook_used")
+    one, two = ([[line.get(name) for name in names] for line in metrics(s.run.folder)] for s in (whole, rest))
+    assert one == two
+    last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000020")[1] for s in (whole, rest)]
+    assert all(np.array_equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_the_lower_bound_against_numpy(small_tokenizer, monkeypatch):
+    """With the choice held to the likeliest code: -ln p(x|z) of every pixel and channel, and beta KL of every code,
+    over the number of pixels x channels."""
+    objective = DVAETraining(small_tokenizer("dvae", "relaxation.kl_until=0", "relaxation.kl_weight=6.6"), World())
+    monkeypatch.setattr("vilg.training.dvae.relaxed_choice", lambda logits, heat, straight_through:
+                        paddle.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]))
+    objective.begin(3)
+    inputs, model = objective.prepare(next(objective.batches(0))), objective.model
+    (name, loss), = objective.losses(inputs, model)
+
+    images = inputs.images.numpy().astype(np.float64)
+    x = 0.8 * images + 0.1
+    statistics = model.statistics(model.embed(model.encode(inputs.images))).numpy()
+    mean, scale = statistics[:, :3], np.exp(statistics[:, 3:])
+    density = np.exp(-abs(np.log(x / (1 - x)) - mean) / scale) / (2 * scale * x * (1 - x))
+    logits = model.logits(inputs.images).numpy().astype(np.float64)
+    share = np.exp(logits - logits.max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    bound = -np.log(density).sum((1, 2, 3)) + 6.6 * (share * np.log(share * 32)).sum((1, 2, 3))
+    assert name == "dvae" and np.isclose(float(loss), (bound / (3 * 16 * 16)).sum(), rtol=1e-4)
+
+
+def test_schedules():
+    rules = config.Relaxation(start=1.0, end=0.0625, until=0.5, kl_weight=6.6, kl_until=0.1)
+    assert [round(temperature(rules, done), 5) for done in (0, 0.25, 0.5, 1)] == [1, 0.53125, 0.0625, 0.0625]
+    assert np.allclose([kl_weight(rules, done) for done in (0, 0.05, 0.1, 1)], [0, 3.3, 6.6, 6.6])
+    assert kl_weight(config.Relaxation(kl_until=0), 0) == 6.6

@@ -1,0 +1,141 @@
+"""Training a VQGAN through the same loop: both models, both optimizers, and the switch."""
+
+import logging
+
+import numpy as np
+import paddle
+import pytest
+
+from tests.processes import metrics
+from vilg import checkpoint, image
+from vilg.distributed.world import World
+from vilg.errors import UserError
+from vilg.training.image_tokenizer import Inputs
+from vilg.training.jobs import train_image_tokenizer
+from vilg.training.vqgan import VQGANTraining, with_gradient
+
+EXACT = ("loss", "loss_discriminator", "grad_norm", "grad_norm_discriminator", "adaptive_weight", "codebook_used",
+         "codes_revived")
+
+
+def exact(settings):
+    return [[line.get(name) for name in EXACT] for line in metrics(settings.run.folder)]
+
+
+@pytest.fixture(params=["nearest", "gumbel"])
+def quantizer(request):
+    return f"vqgan.quantizer={request.param}"
+
+
+def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantizer, caplog):
+    settings = small_tokenizer("vqgan", quantizer, "train.steps=40", "train.draw_every=40")
+    with caplog.at_level(logging.WARNING):
+        train_image_tokenizer(settings)
+    assert [r.message for r in caplog.records if "perceptual" in r.message] == [
+        "the perceptual loss is off: perceptual.weights names no weights"]
+    lines = metrics(settings.run.folder)
+    assert lines[-1]["l1"] < 0.9 * lines[0]["l1"]
+    assert ["loss_discriminator" in line for line in lines] == [False] * 20 + [True] * 20
+    assert {"heldout_psnr", "heldout_ssim", "heldout_codes_used", "heldout_perplexity"} <= lines[-1].keys()
+    assert (settings.run.folder / "heldout.png").stat().st_size > 0
+    tokenizer = image.load(settings.run.folder / "image_tokenizer")
+    assert tokenizer.kind == "vqgan" and tokenizer.grid(16) == (8, 8)
+
+
+@pytest.mark.parametrize("stop", [5, 14])
+def test_resume_is_exact_before_the_discriminator_begins_and_behind(small_tokenizer, quantizer, stop):
+    settings = [small_tokenizer("vqgan", quantizer, f"run.name={name}", "codebook.update=average", *more) for name, more
+                in (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"]))]
+    for one in settings:
+        train_image_tokenizer(one)
+    whole, parts = settings[0], settings[-1]
+    lines = exact(whole)
+    assert exact(parts) == lines and lines[-1][1] is not None
+    last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000020")[1] for s in (whole, parts)]
+    assert {"model/decoder.conv_out.weight", "rival/discriminator/model/0.weight",
+            "rival/discriminator/moment2/0.weight"} <= last[0].keys() == last[1].keys()
+    assert all(np.array_equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_checkpoint_of_another_discriminator_or_of_none(small_tokenizer):
+    train_image_tokenizer(small_tokenizer("vqgan", "train.stop_at=1"))
+    for override in ("discriminator.width=4", "discriminator.layers=1"):
+        with pytest.raises(UserError, match="discriminator: a checkpoint of another model"):
+            train_image_tokenizer(small_tokenizer("vqgan", "resume=auto", override))
+
+
+def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
+    objective = VQGANTraining(settings, World())
+    objective.begin(step)
+    return objective, objective.prepare(next(objective.batches(0)))
+
+
+def gradients(layer) -> dict[str, np.ndarray]:
+    """Of the parameters that have one, which is 0 from then on."""
+    found = {name: value.grad.numpy() for name, value in layer.named_parameters()
+             if value.grad is not None and value.grad.any()}
+    layer.clear_gradients()
+    return found
+
+
+def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_tokenizer):
+    """Computed once more as it is written, |x - x'| + lambda x (minus the opinion) + codes, in one backward pass."""
+    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest")
+    objective, inputs = objective_at(settings, 11)
+    model, judge = objective.model, objective.discriminator
+    losses = objective.losses(inputs, model)
+    name, loss = next(losses)
+    loss.backward()
+    found = gradients(model)
+    assert name == "vqgan" and not gradients(judge)
+
+    pictures = inputs.images * 2 - 1
+    z_emb, _, codebook_term, commitment_term = model.quantizer(model.features(inputs.images))
+    drawn = model.draw(z_emb)
+    l1, fooling = (drawn - pictures).abs().mean(), -judge(drawn).mean()
+    last = model.decoder.conv_out.weight
+    norms = [np.linalg.norm(paddle.grad(term, last, retain_graph=True)[0].numpy()) for term in (l1, fooling)]
+    weight = 0.8 * min(norms[0] / (norms[1] + 1e-4), 1e4)
+    assert np.isclose(float(objective.parts["adaptive_weight"]), weight, rtol=1e-4)
+    wanted = (l1 + weight * fooling + codebook_term + 0.25 * commitment_term) * len(inputs.names)
+    assert np.isclose(float(loss), float(wanted), rtol=1e-4)
+    wanted.backward()
+    wanted = gradients(model)
+    assert found.keys() == wanted.keys()
+    assert all(np.allclose(found[key], wanted[key], rtol=1e-3, atol=1e-4) for key in wanted)
+
+    gradients(judge)
+    name, loss = next(losses)
+    loss.backward()
+    assert name == "discriminator" and not gradients(model)
+    assert {"0.weight", "2.weight", "8.weight"} <= gradients(judge).keys()
+
+
+def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tokenizer):
+    settings = small_tokenizer("vqgan", "train.stop_at=10")
+    before = VQGANTraining(settings, World()).discriminator.state_dict()
+    train_image_tokenizer(settings)
+    after = checkpoint.load(settings.run.folder / "checkpoints" / "step-00000010")[1]
+    assert all(np.array_equal(after[f"rival/discriminator/model/{name}"], value.numpy()) for name, value in
+               before.items())
+    assert not any(after[name].any() for name in after if name.startswith("rival/discriminator/moment"))
+    objective, inputs = objective_at(settings, 10)
+    assert objective.counts(inputs) == {"vqgan": 4.0} and len(list(objective.losses(inputs, objective.model))) == 1
+    objective.begin(11)
+    assert objective.counts(inputs) == {"vqgan": 4.0, "discriminator": 4.0}
+
+
+def test_a_loss_of_a_value_and_a_gradient():
+    at, gradient = paddle.randn([3, 4]), paddle.randn([3, 4])
+    at.stop_gradient = False
+    loss = with_gradient(paddle.to_tensor(7.0), at, gradient)
+    loss.backward()
+    assert float(loss) == 7 and np.allclose(at.grad.numpy(), gradient.numpy())
+
+
+@pytest.mark.parametrize("override, message", [
+    ("discriminator.layers=3", "discriminator.layers=3: of an image below 24 pixels"),
+    ("perceptual.weights=none", "perceptual.weights=none: no such file")])
+def test_what_cannot_be_trained_is_one_line(small_tokenizer, override, message):
+    with pytest.raises(UserError, match=message):
+        VQGANTraining(small_tokenizer("vqgan", override), World())

