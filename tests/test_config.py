@@ -58,7 +58,11 @@ def test_an_impossible_value_names_the_key(override):
 
 
 @pytest.mark.parametrize("override", ["vqvae.downsamplings=0", "vqvae.width=30", "vqvae.codes=1", "vqvae.width=0",
-                                      "vqvae.code_dim=0", "vqvae.residual_blocks=-1", "dead_codes.every=0"])
+                                      "vqvae.code_dim=0", "vqvae.residual_blocks=-1", "dead_codes.every=0",
+                                      "kind=x", "codebook.update=x", "codebook.decay=1", "relaxation.end=2",
+                                      "relaxation.end=0", "relaxation.until=1.5", "relaxation.kl_until=-1",
+                                      "relaxation.kl_weight=-1", "perceptual.weight=-1", "discriminator.start=2",
+                                      "discriminator.weight=-1", "discriminator.layers=0", "discriminator.width=0"])
 def test_an_impossible_value_of_an_image_tokenizer(override):
     assert override.partition("=")[0] in fails(override, schema=config.ImageTokenizerTraining)
 
@@ -85,7 +89,8 @@ def test_saved_settings_come_back_equal(tmp_path):
 
 @pytest.mark.parametrize("name, schema", [
     ("emoji", config.Pretraining), ("lite", config.Pretraining), ("10b", config.Pretraining),
-    ("emoji_vqvae", config.ImageTokenizerTraining),
+    ("emoji_vqvae", config.ImageTokenizerTraining), ("emoji_vqgan", config.ImageTokenizerTraining),
+    ("emoji_dvae", config.ImageTokenizerTraining), ("vqgan_f8", config.ImageTokenizerTraining),
 ])
 def test_the_files_that_come_with_vilg(name, schema):
     config.resolve(schema, CONFIGS / f"{name}.yaml")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import pair, small_overrides, write_shard
 from tests.processes import fleetrun, fleetrun_command, metrics, ranks_of, running, started, vilg
+from tests.training.conftest import SIZES
 from vilg import checkpoint
 from vilg.export.exporter import export
 
@@ -78,11 +79,13 @@ def test_a_checkpoint_that_cannot_be_written_stops_both_ranks(small, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards):
-    """Codebooks stay equal on both ranks through revivals; the losses are those of one process."""
+@pytest.mark.parametrize("update", ["gradient", "average"])
+def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update):
+    """Codebooks stay equal on both ranks through revivals; losses, codes and averages are those of one process."""
     common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "vqvae.width=32",
               "vqvae.residual_blocks=1", "vqvae.codes=32", "vqvae.code_dim=8", "dead_codes.every=4", "train.steps=16",
-              "train.global_batch=8", "train.lr=0.003", "train.warmup=2", "checkpoint.every_steps=16"]
+              "train.global_batch=8", "train.lr=0.003", "train.warmup=2", "checkpoint.every_steps=16",
+              f"codebook.update={update}"]
     one = vilg("train-image-tokenizer", *common, "run.name=one", "train.micro_batch=8", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.micro_batch=4", cwd=tmp_path)
@@ -91,6 +94,24 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards):
     assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
     assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
     assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
+    last = [checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1] for name in ("one", "two")]
+    assert ("extra/average_sums" in last[0]) == (update == "average")
+    for tensor in ("model/quantizer.codebook", "extra/average_counts", "extra/average_sums"):
+        if tensor in last[0]:
+            assert np.allclose(last[0][tensor], last[1][tensor], atol=1e-4)
+
+
+def test_a_vqgan_on_two_processes_resumes_to_the_last_bit_behind_the_start_of_its_discriminator(tmp_path, shards):
+    common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "kind=vqgan",
+              *SIZES["vqgan"], "train.steps=8", "train.global_batch=4", "train.micro_batch=2",
+              "checkpoint.every_steps=4"]
+    for more in (["run.name=whole"], ["run.name=parts", "train.stop_at=6"], ["run.name=parts", "resume=auto"]):
+        done = fleetrun(2, "train_image_tokenizer", *common, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    keys = ("loss", "loss_discriminator", "grad_norm", "grad_norm_discriminator", "adaptive_weight")
+    whole, parts = ([[line.get(key) for key in keys] for line in metrics(tmp_path / "runs" / name)]
+                    for name in ("whole", "parts"))
+    assert whole == parts and len(whole) == 8 and whole[-1][1] is not None
 
 
 def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(small, tmp_path):

@@ -22,13 +22,9 @@ def exact(settings):
     return [[line.get(name) for name in EXACT] for line in metrics(settings.run.folder)]
 
 
-@pytest.fixture(params=["nearest", "gumbel"])
-def quantizer(request):
-    return f"vqgan.quantizer={request.param}"
-
-
+@pytest.mark.parametrize("quantizer", ["nearest", "gumbel"])
 def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantizer, caplog):
-    settings = small_tokenizer("vqgan", quantizer, "train.steps=40", "train.draw_every=40")
+    settings = small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "train.steps=40", "train.draw_every=40")
     with caplog.at_level(logging.WARNING):
         train_image_tokenizer(settings)
     assert [r.message for r in caplog.records if "perceptual" in r.message] == [
@@ -42,13 +38,13 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
     assert tokenizer.kind == "vqgan" and tokenizer.grid(16) == (8, 8)
 
 
-@pytest.mark.parametrize("stop", [5, 14])
+@pytest.mark.parametrize("quantizer, stop", [("nearest", 5), ("gumbel", 14)])
 def test_resume_is_exact_before_the_discriminator_begins_and_behind(small_tokenizer, quantizer, stop):
-    settings = [small_tokenizer("vqgan", quantizer, f"run.name={name}", "codebook.update=average", *more) for name, more
-                in (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"]))]
-    for one in settings:
+    whole, part, parts = (small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "codebook.update=average",
+                                          f"run.name={name}", *more) for name, more in
+                          (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"])))
+    for one in (whole, part, parts):
         train_image_tokenizer(one)
-    whole, parts = settings[0], settings[-1]
     lines = exact(whole)
     assert exact(parts) == lines and lines[-1][1] is not None
     last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000020")[1] for s in (whole, parts)]

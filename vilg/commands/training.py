@@ -9,8 +9,8 @@ from vilg.commands.command import command, settings
 
 
 def add(commands) -> None:
-    _training(commands, "train-image-tokenizer", "train a VQ-VAE: images <-> grids of codes", _train_image_tokenizer,
-              "fleet_configs/emoji_vqvae.yaml")
+    _training(commands, "train-image-tokenizer", "train a VQ-VAE, VQGAN or dVAE: images <-> grids of codes",
+              _train_image_tokenizer, "fleet_configs/emoji_vqvae.yaml")
     _import_image_tokenizer(commands)
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
     _plan(commands)
