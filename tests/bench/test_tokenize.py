@@ -21,7 +21,8 @@ def test_every_kind_and_size_as_json_and_as_a_table(capsys, monkeypatch):
     command = ["bench", "tokenize", "--sizes", "16", "32", "--batch", "2", "--repeats", "1"]
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [(row["kind"], row["size"]) for row in result["rows"]] == [(kind, size) for kind in SMALL for size in (16, 32)]
+    assert [(row["kind"], row["size"]) for row in result["rows"]] == [
+        (kind, size) for kind in SMALL for size in (16, 32)]
     for row in result["rows"]:
         assert row["matmul_share"] == pytest.approx(row["gflop_per_image"] * row["images_per_second"] / 100)
     assert main(command) == 0
@@ -37,7 +38,7 @@ def test_operations_against_sums_by_hand():
     by_hand = 2 * (down + residual + out + 64 * 8 * 16)
     for batch in (1, 2):
         images = paddle.rand([batch, 3, 16, 16])
-        assert tokenize.operations(model, lambda: model.encode(images)) == batch * by_hand
+        assert tokenize.operations(model, lambda images=images: model.encode(images)) == batch * by_hand
 
     model = VQGAN(SMALL["vqgan"]())  # 8 x 8 codes; levels of 32 and 64 channels
     first = 256 * (32 * 3 * 9 + 2 * 32 * 32 * 9) + 64 * 32 * 32 * 9  # conv_in, a block, half the side

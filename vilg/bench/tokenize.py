@@ -1,4 +1,4 @@
-"""`vilg bench tokenize`: images a second of the three kinds of image tokenizers, beside what a large product reaches."""
+"""`vilg bench tokenize`: images a second of the three image tokenizers, beside what a large product reaches."""
 
 from collections.abc import Callable
 from math import prod
@@ -12,7 +12,7 @@ from vilg.bench.clock import matmul_rate, milliseconds
 from vilg.image import KINDS
 from vilg.image.tokenizer import ImageTokenizer
 
-# Of which the defaults are measured, with random weights: those of the published GumbelVQ f8 and dVAE, and our VQ-VAE's.
+# The defaults are measured, with random weights: sizes of the published GumbelVQ f8 and dVAE, and of our VQ-VAE.
 SETTINGS = {"vqvae": config.VQVAE, "vqgan": config.VQGAN, "dvae": config.DVAE}
 
 

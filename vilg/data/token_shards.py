@@ -14,6 +14,7 @@ from vilg.data.shards import expand
 from vilg.data.token_manifest import Manifest, Part, Recipe, read_manifest
 from vilg.data.token_part import TokenPart
 from vilg.errors import UserError
+from vilg.progress import Progress
 
 _OPEN = 4096  # files that are mapped at a time; Linux allows a process 65,530 maps
 _THREADS = 4  # that hash files
@@ -106,8 +107,11 @@ def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        yield from filter(None, threads.map(problem, manifest.parts))
+    with ThreadPoolExecutor(_THREADS) as threads, Progress("hashes", len(manifest.parts)) as progress:
+        for found in threads.map(problem, manifest.parts):
+            progress.advance()
+            if found:
+                yield found
 
 
 def fingerprint(patterns: list[str]) -> dict:
