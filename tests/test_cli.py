@@ -122,6 +122,8 @@ def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(ca
     assert run(capsys, *arguments, "--text", "红苹果", "大象", "-n", 2, "--seed", 7, "--out", tmp_path / "drawn")[0] == 0
     index = json.loads((tmp_path / "drawn" / "index.json").read_text("utf-8"))
     assert [one["files"] for one in index] == [["0001-01.png", "0001-02.png"], ["0002-01.png", "0002-02.png"]]
+    code, _, err = run(capsys, *arguments, "--text", "红苹果", "--out", tmp_path / "drawn")
+    assert code == 1 and "holds drawings already" in err
     picture = Image.open(tmp_path / "drawn" / "0002-02.png")
     said = json.loads(picture.text["vilg"])
     assert said["text"] == "大象" and said["seeds"] == [8]
@@ -145,7 +147,8 @@ def test_generate_asks_another_judge(capsys, trained, tmp_path, monkeypatch):
     tiles = [sheet[20 * row : 20 * row + 16, 20 * column : 20 * column + 16] for row in range(2) for column in range(3)]
     assert said["seeds"] == [int(np.argmin([tile.mean() for tile in tiles]))]
     for judge, message in (("own_judge:vague", "the judge gave"), ("own_judge:none", "--judge own_judge:none: not"),
-                           ("nowhere", "--judge nowhere: not MODULE:FUNCTION")):
+                           ("nowhere", "--judge nowhere: not MODULE:FUNCTION"),
+                           ("own_judge:numpy", "--judge own_judge:numpy: not a function")):
         code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--judge", judge)
         assert code == 1 and f"vilg: {message}" in err and not (tmp_path / "x.png").exists()
 
@@ -196,6 +199,7 @@ def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
     (["generate", "--texts", "broken.png", "--out", "x.png"], "broken.png: not a text file"),
     (["generate", "--text", "a", "-n", 0, "--out", "x.png"], "-n 0"),
     (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
+    (["generate", "--text", "a", "--out", "x.xbm"], "--out x.xbm"),
     (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),
     (["generate", "--text", "a", "--out", "x.png", "--top-k", -2], "--top-k -2"),
     (["generate", "--text", "a", "--out", "x.png", "--top-p", 2], "--top-p 2.0"),

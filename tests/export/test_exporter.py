@@ -17,6 +17,7 @@ from vilg.export.program import Program
 from vilg.export.programs import save_direction
 from vilg.generation.decoder import TransformerReader
 from vilg.model.transformer import Transformer
+from vilg.text.tokenizer import WordPiece
 
 WORDS, CODES = 19, 13
 
@@ -72,6 +73,14 @@ def test_what_is_there_stays(run, tmp_path):
     with pytest.raises(UserError, match="is there already"):
         export(run, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_vocabulary_with_a_line_twice(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\nb\na\nc\n", "utf-8")
+    own = WordPiece(tmp_path / "vocab.txt")
+    exporter._write_vocabulary(own, tmp_path / "out.txt")
+    written = WordPiece(tmp_path / "out.txt")
+    assert written.entries() == own.entries() and written.encode("a b c") == own.encode("a b c") == [5, 4, 6]
 
 
 @pytest.mark.parametrize("part, what", [("text_head.bias", "logits"), ("decoder", "pixels"), ("encoder", "codes")])

@@ -12,6 +12,7 @@ from tests.conftest import png
 from vilg.attention import operator
 from vilg.errors import UserError
 from vilg.export import Predictor
+from vilg.generation import pipeline
 from vilg.generation.sampling import Sampler
 from vilg.generation.trained import load_trained
 
@@ -47,12 +48,12 @@ def test_the_same_codes_as_the_checkpoint(trained, predictor, sampler, more):
 
 
 @pytest.mark.parametrize("asked", [{}, {"greedy": False, "seed": 5}, {"beams": 4, "length_penalty": 0.6},
-                                   {"prefix": "红"}, {"beams": 2, "prefix": "大"}])
+                                   {"prefix": "红"}, {"beams": 2, "prefix": "大"}, {"beams": 2, "prefix": "龘"}])
 def test_the_same_words_as_the_checkpoint(trained, predictor, images, asked):
     written = predictor.caption(images, **asked)
     assert written == trained.caption(images, **asked)
     assert [predictor.caption(one[None], **asked)[0] for one in images] == written
-    assert all(text.startswith(asked.get("prefix", "")) for text in written)
+    assert all(text.startswith(asked.get("prefix", "").replace("龘", "[UNK]")) for text in written)
 
 
 def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images):
@@ -131,6 +132,12 @@ def flip(path):
     path.write_bytes(data)
 
 
+def change(folder, one, other):
+    manifest = folder / "manifest.json"
+    assert one in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(one, other))
+
+
 @pytest.mark.parametrize("damage, said", [
     (lambda folder: flip(folder / "image_to_text_step.pdiparams"), "_step.pdiparams: not what was exported"),
     (lambda folder: flip(folder / "vocab.txt"), "vocab.txt: not what was exported"),
@@ -140,8 +147,8 @@ def flip(path):
     (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: damaged, not JSON"),
     (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: damaged, not the manifest"),
     (lambda folder: (folder / "manifest.json").write_text('{"format": 9}'), "another format"),
-    (lambda folder: (folder / "manifest.json").write_text(
-        (folder / "manifest.json").read_text().replace("vocab.txt", "words.txt")), "names no vocab.txt"),
+    (lambda folder: change(folder, "vocab.txt", "words.txt"), "manifest.json: not what was exported"),
+    (lambda folder: change(folder, '"conv_kernel": 3', '"conv_kernel": 5'), "manifest.json: not what was exported"),
 ])
 def test_a_damaged_export_is_refused(exported, tmp_path, damage, said):
     import shutil
@@ -167,13 +174,27 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
     (lambda one: one.generate(["红"], n=0), "-n 0"), (lambda one: one.generate(["红"], n=3, best_of=2), "--best-of 2"),
     (lambda one: one.generate(["红"], guidance=-1), "--guidance -1"),
     (lambda one: one.generate(["红"], temperature=0), "--temperature 0"),
-    (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"\[B, 3, 16, 16\] expected, not \[1, 3, 8, 8\]"),
+    (lambda one: one.generate(["红"], guidance=1e39), "--guidance 1e"),
+    (lambda one: one.generate([]), "at least one text"), (lambda one: one.generate("红苹果"), "a list of"),
+    (lambda one: one.caption([]), "at least one image"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16], np.uint8)), "in .0, 1. expected, not uint8"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=1e6), "--length-penalty"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=float("nan")), "--length-penalty"),
+    (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"in .0, 1. expected, not float64 \[1, 3, 8, 8\]"),
     (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),
     (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红", "绿"]), "1 images and 2 texts"),
 ])
 def test_bad_requests(predictor, call, said):
     with pytest.raises(UserError, match=said):
         call(predictor)
+
+
+def test_more_than_are_drawn_at_once(predictor, monkeypatch):
+    """Texts, drawings of a text and pictures come in parts, and are what they are together."""
+    whole, images = predictor.draw(TEXTS, Sampler(seed=3), 5), predictor.generate(TEXTS, n=5, seed=3)
+    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", 2)
+    assert np.array_equal(predictor.draw(TEXTS, Sampler(seed=3), 5).codes, whole.codes)
+    assert np.allclose(predictor.generate(TEXTS, n=5, seed=3), images, atol=1e-5)
 
 
 def test_pictures_in_files(predictor, tmp_path):

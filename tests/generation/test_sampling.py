@@ -33,6 +33,10 @@ def test_top_p_is_the_smallest_set_that_reaches_it(top_p):
         assert np.allclose(found, expected)
 
 
+def test_the_lowest_temperature_is_greedy():
+    assert probabilities(LOGITS, 1e-310, 0)[0].tolist() == [0, 0, 0, 1]
+
+
 def test_top_k_comes_before_top_p():
     both = probabilities(LOGITS, 1.0, 2, 0.9)
     assert (np.count_nonzero(both, axis=-1) <= 2).all() and np.allclose(both.sum(-1), 1)

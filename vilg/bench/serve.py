@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from http.client import HTTPException
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -99,7 +100,7 @@ def _ask(address: str, number: int, until: float) -> float | None:
             return None
         with urlopen(json.loads(result)[0][0]["image"]["url"], timeout=_left(until)) as picture:
             return time.perf_counter() - began if picture.read().startswith(b"\x89PNG") else None
-    except (OSError, ValueError):  # refused, broken off, too late, no JSON
+    except (OSError, HTTPException, ValueError):  # refused, broken off, too late, no JSON
         return None
 
 

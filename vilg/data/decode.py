@@ -9,11 +9,14 @@ from PIL import Image
 from vilg.data.faults import BrokenSample
 from vilg.data.shards import Record
 
+# Those that PIL decodes itself; for others, such as EPS, it would start a program on what may come from anywhere.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
 
 def picture(record: Record) -> Image.Image:
     """The picture in RGB, transparent parts on white. Raises BrokenSample."""
     try:
-        image = Image.open(io.BytesIO(record.image))
+        image = Image.open(io.BytesIO(record.image), formats=FORMATS)
         image.load()
         return on_white(image)
     except Exception as error:  # each decoder of PIL raises what it likes on broken bytes

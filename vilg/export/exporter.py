@@ -46,7 +46,11 @@ def export(checkpoint: Path, out: Path, portable: bool = False) -> Manifest:
             made = Manifest(sizes, operator, trained.origin, versions, {}, files)
             made.write(hidden)
             progress.advance(now="self-test")
-            made = replace(made, self_test=compare(trained, Predictor(hidden)))
+            try:
+                made = replace(made, self_test=compare(trained, Predictor(hidden)))
+            except RuntimeError as error:  # Paddle does not say that it could not write a program
+                raise UserError(f"--out {out}: what was written cannot be loaded; is the disk full? "
+                                f"({' '.join(str(error).split())[:100]})") from None
             made.write(hidden)
             os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
             os.rename(hidden, out)
@@ -86,7 +90,12 @@ def sizes_of(model: Transformer, image_size: int) -> Sizes:
 
 def _write_vocabulary(tokenizer: TextTokenizer, file: Path) -> None:
     entries = tokenizer.entries()
-    file.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
+    lines = [""] * (max(entries.values()) + 1)
+    for entry, number in entries.items():
+        lines[number] = entry
+    for number in reversed(range(len(lines) - 1)):  # an entry that stands there twice has the number of the later line
+        lines[number] = lines[number] or lines[number + 1]
+    file.write_text("".join(line + "\n" for line in lines), "utf-8")
     if WordPiece(file).fingerprint() != tokenizer.fingerprint():
         raise UserError(f"text.tokenizer={type(tokenizer).__name__}: an export needs a BERT vocabulary")
 

@@ -73,7 +73,12 @@ class Manifest:
     files: dict[str, File]
 
     def write(self, folder: Path) -> None:
-        (folder / NAME).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", "utf-8")
+        tree = {"format": FORMAT, **asdict(self)}
+        (folder / NAME).write_text(json.dumps({**tree, "sha256": _digest(tree)}, indent=1) + "\n", "utf-8")
+
+
+def _digest(tree: dict) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def file_of(path: Path) -> File:
@@ -93,8 +98,12 @@ def read(folder: Path) -> Manifest:
     except ValueError:
         raise UserError(f"{folder / NAME}: damaged, not JSON") from None
     try:
-        if tree.pop("format") != FORMAT:
+        own = tree.pop("sha256", None)
+        if tree["format"] != FORMAT:
             raise UserError(f"{folder}: an export of another format; this vilg reads format {FORMAT}")
+        if own != _digest(tree):
+            raise UserError(f"{folder / NAME}: not what was exported (SHA-256 differs); the export is damaged")
+        del tree["format"]
         files = {name: File(**file) for name, file in tree.pop("files").items()}
         sizes = tree.pop("sizes")
         manifest = Manifest(sizes=Sizes(**{**sizes, "grid": tuple(sizes["grid"])}), files=files, **tree)

@@ -18,13 +18,14 @@ from vilg.text.tokenizer import WordPiece
 class Predictor(Pipeline):
     """generate(texts, n, seed), caption(images) and score(images, texts) of an export; see Pipeline.
 
-    One thread at a time uses a predictor; `clone` gives another one its own, over the same weights. UserError if the
+    One thread at a time uses a predictor; `clone` gives another one its own. UserError if the
     folder is no export, if a file of it is missing or damaged, or if it needs the operator and that cannot be had.
     """
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         self.origin, self.manifest = str(folder), manifest.read(folder)
+        self.checkpoint = self.manifest.checkpoint
         if self.manifest.operator and (missing := operator.load()):
             raise UserError(f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
                             "makes one that does not")
@@ -34,7 +35,7 @@ class Predictor(Pipeline):
         self.reader = ProgramReader(self.manifest.sizes, self._programs)
 
     def clone(self) -> "Predictor":
-        """A predictor for another thread, which shares the weights of this one."""
+        """A predictor for another thread, with weights of its own from the files that this one has checked."""
         twin = object.__new__(Predictor)
         twin.__dict__.update(self.__dict__)
         twin._programs = {name: program.clone() for name, program in self._programs.items()}

@@ -11,7 +11,7 @@ from paddle import inference
 class Program:
     """`PATH.json` and `PATH.pdiparams`; loaded at the first call, so that what is never used takes no memory.
 
-    A program belongs to one thread at a time; a clone shares its weights and may run beside it.
+    A program belongs to one thread at a time.
     """
 
     def __init__(self, path: Path):
@@ -22,9 +22,8 @@ class Program:
         return [output.clone() for output in outputs]  # the next call writes into the same memory
 
     def clone(self) -> "Program":
-        twin = Program(self._path)
-        twin._predictor = self._loaded().clone()
-        return twin
+        """For another thread. The clones of Paddle 3.3.1 copy the weights, so this one may as well load them late."""
+        return Program(self._path)
 
     def _loaded(self) -> inference.Predictor:
         if self._predictor is None:

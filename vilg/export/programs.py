@@ -46,7 +46,7 @@ class Prefill(nn.Layer):
         last, kept = read_source(self.model, self.direction, source)
         kept = [one for layer in kept for one in arranged(layer.k, layer.v)]
         if self.direction == TEXT_TO_IMAGE:
-            kept = [self.model.image_head(self.model.norm(last))[:, 0], *kept]
+            kept = [self.model.predict(self.direction, last)[:, 0], *kept]
         return kept
 
 
@@ -65,8 +65,7 @@ class Step(nn.Layer):
         self.model, self.direction, self.patterns = model, direction, patterns
 
     def forward(self, ids, place, windows, owns, sources):
-        drawing = self.direction == TEXT_TO_IMAGE
-        x = (self.model.embed_image if drawing else self.model.embed_text)(ids.unsqueeze(1), place)
+        x = self.model.embed_target(self.direction, ids, place)
         unbound = [paddle.unbind(window, axis=1) for window in windows]
         kept = [[] for _ in self.patterns]
         for number, pattern in enumerate(self.model.patterns):
@@ -75,7 +74,7 @@ class Step(nn.Layer):
             layer = _OneMore(unbound[which][first : first + 2], owns[which], sources[2 * number : 2 * number + 2])
             x = self.model.blocks[number](x, layer)
             kept[which] += layer.new
-        logits = (self.model.image_head if drawing else self.model.text_head)(self.model.norm(x))[:, 0]
+        logits = self.model.predict(self.direction, x)[:, 0]
         return [logits, *(paddle.stack(rows, axis=0).unsqueeze(0) for rows in kept)]
 
 

@@ -26,7 +26,7 @@ class Writer:
         self._reading = reader.read(IMAGE_TO_TEXT, codes, samples)
         self._last, self.given = np.full(self._rows, tokenizer.begin), np.zeros(len(codes))
         for word in prefix:
-            self.given += log_probabilities(self.logits()[::samples])[:, word]
+            self.given += log_probabilities(self._reading.step(self._last)[::samples])[:, word]  # [UNK] may be asked for
             self._last = np.full(self._rows, word)
 
     def logits(self) -> np.ndarray:

@@ -6,7 +6,6 @@ import paddle
 from vilg.attention.cache import AttentionCache
 from vilg.attention.functional import block_sparse_attention
 from vilg.attention.layout import Layout
-from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.model.transformer import Transformer
 
 
@@ -50,7 +49,7 @@ class Decoder:
 
     @paddle.no_grad()
     def first(self) -> np.ndarray:
-        return self.model.image_head(self.model.norm(self._last))[:, 0].numpy().repeat(self.samples, axis=0)
+        return self.model.predict(self.direction, self._last)[:, 0].numpy().repeat(self.samples, axis=0)
 
     @property
     def numbers(self) -> int:
@@ -64,13 +63,11 @@ class Decoder:
 
     @paddle.no_grad()
     def step(self, ids: np.ndarray) -> np.ndarray:
-        drawing = self.direction == TEXT_TO_IMAGE
-        embed = self.model.embed_image if drawing else self.model.embed_text
-        x = embed(paddle.to_tensor(ids).unsqueeze(1), paddle.to_tensor([self._place]))
+        x = self.model.embed_target(self.direction, paddle.to_tensor(ids), paddle.to_tensor([self._place]))
         for block, cache in zip(self.model.blocks, self._caches):
             x = block(x, cache)
         self._place += 1
-        return (self.model.image_head if drawing else self.model.text_head)(self.model.norm(x))[:, 0].numpy()
+        return self.model.predict(self.direction, x)[:, 0].numpy()
 
 
 class TransformerReader:

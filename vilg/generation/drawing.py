@@ -22,8 +22,8 @@ class Guidance:
     nothing: np.ndarray
 
     def __post_init__(self):
-        if not 0 <= self.scale < float("inf"):
-            raise UserError(f"--guidance {self.scale}: must not be negative")
+        if not 0 <= self.scale <= 1e6:  # beyond that logits would overflow
+            raise UserError(f"--guidance {self.scale}: must be between 0 and a million")
 
 
 def draw(reader: Reader, text: np.ndarray, sampling: Sampling, samples: int = 1, guidance: Guidance | None = None,

@@ -1,6 +1,7 @@
 """`vilg generate` and `vilg caption`: a model's pictures and words on disk and on the terminal."""
 
 import importlib
+import io
 import json
 import logging
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from vilg.generation.sampling import Sampler
 from vilg.text.sequence import longest_caption
 
 log = logging.getLogger(__name__)
+
+_INDEX = "index.json"  # of a folder of drawings
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,33 @@ def generate(pipeline: Pipeline, wish: Wish, out: Path) -> Drawn:
     A file holds the pictures of one text side by side, or a captioned row for each of several texts. Scores, seeds and
     all that makes a drawing stand in the picture (in a PNG: `vilg`, iTXt) and in a JSON file beside it.
     """
-    as_folder = out.is_dir() or not out.suffix
-    if not as_folder and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
-        raise UserError(f"--out {out}: neither a folder nor the name of a picture, such as x.png")
+    as_folder = _prepared(out)
+    judge = wish.judge and find_judge(wish.judge)
     for text in filter(pipeline.too_long, wish.texts):
         log.warning("%s .. is longer than the model's %d tokens and is cut", text[:10],
                     longest_caption(pipeline.reader.text_length))
     drawn = pipeline.draw(wish.texts, wish.sampler, wish.count, wish.best_of, wish.guidance, _begun(pipeline, wish),
-                          wish.judge and find_judge(wish.judge), show_progress=True)
-    pictures = pipeline.pictures(drawn.codes)
+                          judge, show_progress=True)
     said = [_said(pipeline, wish, drawn, row) for row in range(len(wish.texts))]
     if as_folder:
-        _write_folder(out, pictures, said)
+        _write_folder(out, pipeline, drawn, said)
     else:
-        _write_sheet(out, pictures, said)
+        _write_sheet(out, pipeline.pictures(drawn.codes), said)
     return drawn
+
+
+def _prepared(out: Path) -> bool:
+    """Whether `out` is a folder; all that can be wrong with it is said now, and not once the pictures are there."""
+    as_folder = out.is_dir() or not out.suffix
+    if as_folder and (out / _INDEX).exists():
+        raise UserError(f"--out {out}: holds drawings already")
+    if not as_folder:
+        try:
+            Image.new("RGB", (1, 1)).save(io.BytesIO(), Image.registered_extensions().get(out.suffix.lower()))
+        except (KeyError, ValueError, OSError, AttributeError):  # a format that is unknown, or not for colours
+            raise UserError(f"--out {out}: neither a folder nor the name of a picture, such as x.png") from None
+    (out if as_folder else out.parent).mkdir(parents=True, exist_ok=True)
+    return as_folder
 
 
 def _said(pipeline: Pipeline, wish: Wish, drawn: Drawn, row: int) -> dict:
@@ -86,8 +101,9 @@ def _said(pipeline: Pipeline, wish: Wish, drawn: Drawn, row: int) -> dict:
     samples = drawn.samples[row]
     return {"text": wish.texts[row], "scores": drawn.scores[row].tolist(),
             "seeds": (wish.sampler.seed + samples).tolist(), "judge": wish.judge or "log p(text | image)",
-            "drawn": max(wish.count, wish.best_of), "guidance": wish.guidance, "image": wish.image and str(wish.image), "keep_rows": wish.keep_rows,
-            "sampler": vars(wish.sampler), "model": pipeline.origin}
+            "drawn": max(wish.count, wish.best_of), "guidance": wish.guidance,
+            "image": wish.image and str(wish.image), "keep_rows": wish.keep_rows, "sampler": vars(wish.sampler),
+            "model": pipeline.origin, "checkpoint": pipeline.checkpoint}
 
 
 def _write_sheet(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
@@ -98,19 +114,18 @@ def _write_sheet(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
         if chinese_font() is None:
             log.warning("no font for Chinese found: %s has no captions, %s has", out, out.with_suffix(".json"))
         sheet = captioned_sheet(pictures, [one["text"] for one in said])
-    out.parent.mkdir(parents=True, exist_ok=True)
     _save(sheet, out, said)
     _write_json(out.with_suffix(".json"), said)
 
 
-def _write_folder(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for row, (of_text, about) in enumerate(zip(pictures, said), start=1):
+def _write_folder(out: Path, pipeline: Pipeline, drawn: Drawn, said: list[dict]) -> None:
+    for row, (codes, about) in enumerate(zip(drawn.codes, said), start=1):
+        of_text = pipeline.pictures(codes[None])[0]
         about["files"] = [f"{row:04}-{number:02}.png" for number in range(1, len(of_text) + 1)]
         for number, pixels in enumerate(to_uint8(of_text)):
             own = {**about, "scores": [about["scores"][number]], "seeds": [about["seeds"][number]]}
             _save(Image.fromarray(pixels), out / about["files"][number], own)
-    _write_json(out / "index.json", said)
+    _write_json(out / _INDEX, said)
 
 
 def _save(picture: Image.Image, file: Path, said: dict | list) -> None:
@@ -130,6 +145,8 @@ def find_judge(name: str) -> Judge:
         judge = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"--judge {name}: not MODULE:FUNCTION of Python ({error})") from None
+    if not callable(judge):
+        raise UserError(f"--judge {name}: not a function")
     return judge
 
 

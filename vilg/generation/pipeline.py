@@ -1,9 +1,8 @@
 """A model with its tokenizers: from texts to pictures, from pictures to texts, and how well the two fit."""
 
-import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -19,7 +18,7 @@ from vilg.generation.ranking import Judge, best, log_likelihood
 from vilg.generation.reader import Reader
 from vilg.generation.sampling import Sampler, Sampling
 from vilg.progress import Progress
-from vilg.text.sequence import CaptionEncoder, longest_caption
+from vilg.text.sequence import CaptionEncoder, longest_caption, words_of
 from vilg.text.tokenizer import TextTokenizer
 
 ROWS_AT_ONCE = 32  # continuations that are decoded together: each has caches of its own
@@ -31,12 +30,13 @@ Images = np.ndarray | Sequence[Image.Image]
 class Drawn:
     """What was drawn of each of P texts, the best first where some were left out.
 
-    codes int64 [P, n, h, w]; scores float64 [P, n]: log p(text | image) in nats, or the judge's; samples int64 [P, n]:
+    codes int64 [P, n, h, w]; scores float64 [P, n]: log p(text | image) in nats, or the judge's, None if nobody asked
+    for them; samples int64 [P, n]:
     the number of each among those drawn of its text, so that seed + number draws it again alone.
     """
 
     codes: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None
     samples: np.ndarray
 
 
@@ -47,6 +47,7 @@ class Pipeline(ABC):
     text_tokenizer: TextTokenizer
     image_size: int  # pixels a side
     origin: str  # the folder it came from
+    checkpoint: str  # what its weights are
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -63,7 +64,7 @@ class Pipeline(ABC):
         Picture i of seed s is picture 0 of seed s + i. `best_of` draws so many and keeps those that score best.
         """
         sampler = Sampler(seed, temperature, top_k, greedy, top_p)
-        return self.pictures(self.draw(texts, sampler, n, best_of, guidance).codes)
+        return self.pictures(self.draw(texts, sampler, n, best_of, guidance, scored=best_of > n).codes)
 
     def caption(self, images: Images, seed: int = 0, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
                 greedy: bool = True, beams: int = 0, length_penalty: float = 1.0, prefix: str = "") -> list[str]:
@@ -82,8 +83,9 @@ class Pipeline(ABC):
             raise UserError(f"{len(images)} images and {len(texts)} texts")
         return self._scores(self._ids(texts), self.codes_of(images))
 
-    def draw(self, texts: Sequence[str], sampling: Sampling, n: int = 1, best_of: int = 0, guidance: float = 1.0,
-             begun: np.ndarray | None = None, judge: Judge | None = None, show_progress: bool = False) -> Drawn:
+    def draw(self, texts: Sequence[str], sampler: Sampler, n: int = 1, best_of: int = 0, guidance: float = 1.0,
+             begun: np.ndarray | None = None, judge: Judge | None = None, scored: bool = True,
+             show_progress: bool = False) -> Drawn:
         """Codes of `n` drawings of each text, which begin with the codes `begun` int64 [k] if given.
 
         `best_of` > n draws so many of each and keeps those that `judge`, or log p(text | image), finds best.
@@ -93,30 +95,45 @@ class Pipeline(ABC):
         if best_of and best_of < n:
             raise UserError(f"--best-of {best_of}: fewer than the {n} to keep")
         drawn, ids, height, width = max(n, best_of), self._ids(texts), *self.reader.grid
-        towards = Guidance(guidance, self._ids([""])[0])
-        texts_at_once = max(1, ROWS_AT_ONCE // drawn)
-        begun = np.tile(np.empty(0, np.int64) if begun is None else begun, (len(ids), 1))
-        parts = [slice(first, first + texts_at_once) for first in range(0, len(ids), texts_at_once)]
-        with Progress("drawing", len(parts) * height * width, quiet=not show_progress) as progress:
-            codes = [draw(self.reader, ids[part], sampling, drawn, towards, begun[part], lambda _: progress.advance())
-                     for part in parts]
-        codes = np.concatenate(codes).reshape([len(texts), drawn, height, width])
+        codes = self._drawings(ids, sampler, drawn, guidance, begun, show_progress)
         if judge:
-            scores = [judged(judge, [text] * drawn, self.decode(of_text)) for text, of_text in zip(texts, codes)]
-        else:
+            scores = np.stack([judged(judge, [text] * drawn, self.pictures(of_text[None])[0])
+                               for text, of_text in zip(texts, codes)])
+        elif scored or drawn > n:
             scores = self._scores(ids.repeat(drawn, axis=0), codes.reshape([-1, height * width]))
-        scores = np.reshape(scores, [len(texts), drawn])
+            scores = scores.reshape([len(texts), drawn])
+        else:
+            return Drawn(codes, None, np.tile(np.arange(n), (len(texts), 1)))
         chosen = np.stack([best(row, n) if drawn > n else np.arange(n) for row in scores])
         take = np.take_along_axis
         return Drawn(take(codes, chosen[:, :, None, None], 1), take(scores, chosen, 1), chosen)
+
+    def _drawings(self, ids: np.ndarray, sampler: Sampler, drawn: int, guidance: float, begun: np.ndarray | None,
+                  show_progress: bool) -> np.ndarray:
+        """Codes int64 [P, drawn, h, w], some drawings of some texts at a time."""
+        towards, count = Guidance(guidance, self._ids([""])[0]), self.reader.grid[0] * self.reader.grid[1]
+        begun = np.tile(np.empty(0, np.int64) if begun is None else begun, (len(ids), 1))
+        samples = min(drawn, ROWS_AT_ONCE)
+        at_once = ROWS_AT_ONCE // samples
+        parts = [(slice(text, text + at_once), first, min(samples, drawn - first))
+                 for text in range(0, len(ids), at_once) for first in range(0, drawn, samples)]
+        codes = np.empty([len(ids), drawn, *self.reader.grid], np.int64)
+        with Progress("drawing", len(parts) * count, quiet=not show_progress) as progress:
+            for part, first, some in parts:
+                made = draw(self.reader, ids[part], replace(sampler, seed=sampler.seed + first), some, towards,
+                            begun[part], lambda _: progress.advance())
+                codes[part, first : first + some] = made.reshape([-1, some, *self.reader.grid])
+        return codes
 
     def describe(self, codes: np.ndarray, sampling: Sampling, beams: int = 0, length_penalty: float = 1.0,
                  prefix: str = "") -> list[str]:
         """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampling` or by a search."""
         if beams < 0:
             raise UserError(f"--beams {beams}: must not be negative")
+        if not abs(length_penalty) <= 10:  # its power of a caption's length is a number
+            raise UserError(f"--length-penalty {length_penalty}: must be between -10 and 10")
         tokenizer = self.text_tokenizer
-        begun = tokenizer.encode(unicodedata.normalize("NFC", prefix))
+        begun = words_of(prefix, tokenizer)
         at_once = max(1, ROWS_AT_ONCE // max(1, beams))
         texts = []
         for part in (codes[first : first + at_once] for first in range(0, len(codes), at_once)):
@@ -129,30 +146,38 @@ class Pipeline(ABC):
 
     def pictures(self, codes: np.ndarray) -> np.ndarray:
         """Codes int64 [P, n, h, w] -> float32 [P, n, 3, H, W] in [0, 1]."""
-        images = self.decode(codes.reshape([-1, *codes.shape[2:]]))
+        images = np.concatenate([self.decode(part) for part in _parts(codes.reshape([-1, *codes.shape[2:]]))])
         return images.reshape([*codes.shape[:2], *images.shape[1:]])
 
     def codes_of(self, images: Images) -> np.ndarray:
         """Codes int64 [B, n] of images as `score` takes them."""
+        if not len(images):
+            raise UserError("at least one image expected")
         if not isinstance(images, np.ndarray):
             images = to_unit(np.stack([crop.centre(on_white(image), self.image_size) for image in images]))
-        if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size):
-            raise UserError(f"images of shape [B, 3, {self.image_size}, {self.image_size}] expected, not "
-                            f"{list(images.shape)}")
-        return self.encode(images.astype(np.float32)).reshape([len(images), -1])
+        if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size) or images.dtype.kind != "f":
+            raise UserError(f"images of shape [B, 3, {self.image_size}, {self.image_size}] in [0, 1] expected, not "
+                            f"{images.dtype} {list(images.shape)}")
+        codes = [self.encode(part.astype(np.float32)) for part in _parts(images)]
+        return np.concatenate(codes).reshape([len(images), -1])
 
     def too_long(self, text: str) -> bool:
         """Whether the model reads only the beginning of `text`."""
-        words = self.text_tokenizer.encode(unicodedata.normalize("NFC", text))
-        return len(words) > longest_caption(self.reader.text_length)
+        return len(words_of(text, self.text_tokenizer)) > longest_caption(self.reader.text_length)
 
     def _ids(self, texts: Sequence[str]) -> np.ndarray:
+        if isinstance(texts, str) or not len(texts):
+            raise UserError("a list of at least one text expected")
         encode = CaptionEncoder(self.text_tokenizer, self.reader.text_length)
         return np.stack([encode(text) for text in texts])
 
     def _scores(self, ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        parts = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(ids), ROWS_AT_ONCE)]
-        return np.concatenate([log_likelihood(self.reader, ids[part], codes[part]) for part in parts])
+        return np.concatenate([log_likelihood(self.reader, *pairs) for pairs in zip(_parts(ids), _parts(codes))])
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """As many rows as are worked on together."""
+    return (rows[first : first + ROWS_AT_ONCE] for first in range(0, len(rows), ROWS_AT_ONCE))
 
 
 def judged(judge: Judge, texts: list[str], pictures: np.ndarray) -> np.ndarray:

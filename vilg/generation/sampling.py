@@ -74,11 +74,12 @@ class EachItsOwn:
 def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: float = 1.0) -> np.ndarray:
     """softmax(logits / temperature) in float64 over the `top_k` largest logits (0: all) of each row [B, classes], and
     of these over the likeliest that together reach `top_p`; the likeliest always stays."""
-    scaled = logits.astype(np.float64) / temperature
+    scaled = logits.astype(np.float64)
+    scaled = (scaled - scaled.max(-1, keepdims=True)) / temperature  # in this order no temperature is too low
     if 0 < top_k < scaled.shape[-1]:
         threshold = np.partition(scaled, -top_k, axis=-1)[:, -top_k, None]
         scaled = np.where(scaled < threshold, -np.inf, scaled)
-    weights = np.exp(scaled - scaled.max(-1, keepdims=True))
+    weights = np.exp(scaled)
     weights /= weights.sum(-1, keepdims=True)
     if top_p < 1:
         order = np.argsort(-weights, axis=-1, kind="stable")

@@ -19,7 +19,8 @@ class Trained(Pipeline):
 
     def __init__(self, origin: checkpoint.Where, settings: config.Pretraining, model: Transformer,
                  text_tokenizer: TextTokenizer, image_tokenizer: ImageTokenizer):
-        self.origin, self.settings, self.image_size = str(origin), settings, settings.data.image_size
+        self.origin = self.checkpoint = str(origin)
+        self.settings, self.image_size = settings, settings.data.image_size
         self.model, self.reader = model, TransformerReader(model)
         self.text_tokenizer, self.image_tokenizer = text_tokenizer, image_tokenizer
 

@@ -63,6 +63,15 @@ class Transformer(nn.Layer):
         boi = paddle.full([source.shape[0], 1], begin_of_image(self.vocabulary), source.dtype)
         return self.embed_text(paddle.concat([source[:, :-1], boi], axis=1))
 
+    def embed_target(self, direction: str, ids: paddle.Tensor, place: paddle.Tensor) -> paddle.Tensor:
+        """One token of the target, ids [B] at `place` int64 [1] -> [B, 1, hidden]."""
+        embed = self.embed_image if direction == TEXT_TO_IMAGE else self.embed_text
+        return embed(ids.unsqueeze(1), place)
+
+    def predict(self, direction: str, states: paddle.Tensor) -> paddle.Tensor:
+        """States of the last layer [B, S, hidden] -> logits [B, S, classes] of what follows in the target."""
+        return (self.image_head if direction == TEXT_TO_IMAGE else self.text_head)(self.norm(states))
+
     def layout(self, direction: str, pattern: str) -> Layout:
         return build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
 

@@ -26,7 +26,8 @@ class Gate:
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers:  # its length is known only when it is here
             return await PlainTextResponse("a Content-Length is needed", 411)(scope, receive, send)
-        if int(headers.get("content-length", 0)) > self._longest:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._longest:
             return await PlainTextResponse(f"more than {self._longest} bytes", 413)(scope, receive, send)
         await self._app(scope, receive, _Page(send))
 

@@ -49,7 +49,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--host {host} --port {port}: {said.lower()}") from None
 
@@ -71,4 +71,6 @@ def _run(app, listener: socket.socket) -> None:
             print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
     offline.connect_to_nobody()
-    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_LAST_WORDS)).run([listener])
+    # uvloop, which uvicorn would take where it is installed, connects without the audit events that offline.py watches.
+    Server(uvicorn.Config(app, log_level="warning", loop="asyncio",
+                          timeout_graceful_shutdown=_LAST_WORDS)).run([listener])
