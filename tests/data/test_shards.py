@@ -70,6 +70,13 @@ def test_broken_images(image):
         decode.picture(Record("x", image, b"", False))
 
 
+def test_no_program_is_started_for_a_picture():
+    """PIL would hand PostScript on to Ghostscript."""
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
+    with pytest.raises(BrokenSample, match="cannot identify"):
+        decode.picture(Record("x", postscript, b"", False))
+
+
 def test_transparent_parts_are_white():
     buffer = io.BytesIO()
     Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(buffer, "PNG")

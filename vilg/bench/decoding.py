@@ -13,7 +13,7 @@ _LAYERS = 48  # the paper's
 
 def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tuple[int, int], kernel: int,
                    repeats: int) -> dict:
-    """{"early": .., "late": .., "rows": [..], "cache_share": ..}: a token at a tenth and one near the end of the picture,
+    """{"early": .., "late": .., "rows": [..], "cache_share": ..}: a token at a tenth and one near the end of a picture,
     milliseconds of a step at both for each pattern, and the caches of 48 layers as a share of dense ones."""
     image = grid[0] * grid[1]
     early, late = image // 10, image - image // 40 - 1

@@ -54,8 +54,8 @@ class Step(nn.Layer):
     """Takes one token of R = P samples continuations.
 
     In: ids int64 [R]; place int64 [1], the token's number in the target; for each of `patterns` (Sizes.windows) a
-    window float32 [seen, 2 layers of it, R, H, D], keys and values of what the token sees; for each, own int64 [1], the row in
-    it that is the token's; then the sources as Prefill gives them.
+    window float32 [seen, 2 layers of it, R, H, D], keys and values of what the token sees; for each, own int64 [1], the
+    row in it that is the token's; then the sources as Prefill gives them.
     Out: logits float32 [R, classes] of the token behind; for each pattern [1, 2 layers of it, R, H, D], the keys and
     values of this token.
     """

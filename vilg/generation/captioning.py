@@ -26,7 +26,8 @@ class Writer:
         self._reading = reader.read(IMAGE_TO_TEXT, codes, samples)
         self._last, self.given = np.full(self._rows, tokenizer.begin), np.zeros(len(codes))
         for word in prefix:
-            self.given += log_probabilities(self._reading.step(self._last)[::samples])[:, word]  # [UNK] may be asked for
+            logits = self._reading.step(self._last)[::samples]  # here [UNK] is as good a word as others
+            self.given += log_probabilities(logits)[:, word]
             self._last = np.full(self._rows, word)
 
     def logits(self) -> np.ndarray:

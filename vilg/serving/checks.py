@@ -32,7 +32,8 @@ def picture(given: bytes | None, limits: Limits) -> Image.Image:
     if len(given) > limits.megabytes * 10**6:
         raise UserError(f"the picture is too large: {len(given) / 1e6:.1f} MB, at most {limits.megabytes}")
     try:
-        width, height = Image.open(io.BytesIO(given), formats=decode.FORMATS).size  # of the header; nothing is decoded yet
+        # Of the header; nothing is decoded yet.
+        width, height = Image.open(io.BytesIO(given), formats=decode.FORMATS).size
         if width * height > limits.megapixels * 10**6:
             raise UserError(f"the picture is too large: {width} x {height} pixels, at most {limits.megapixels} million")
         return decode.picture(Record("upload", given, b"", False))

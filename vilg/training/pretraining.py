@@ -88,7 +88,8 @@ class Pretraining:
             codes = paddle.to_tensor(batch.codes)
         text = paddle.to_tensor(batch.text)
         noise = self.settings.noise
-        return Inputs(batch.names, batch.captions, text, codes, self._some_dropped(text, batch.seeds), self._noisy_codes(codes, noise.drawn, batch.seeds),
+        return Inputs(batch.names, batch.captions, text, codes, self._some_dropped(text, batch.seeds),
+                      self._noisy_codes(codes, noise.drawn, batch.seeds),
                       self._noisy_codes(codes, noise.seen, batch.seeds), self._noisy_words(text, batch.seeds))
 
     def counts(self, inputs: Inputs) -> dict[str, float]:
