@@ -61,11 +61,12 @@ def test_gumbel_quantizes_to_one_code_a_position():
 def test_likelihood_against_the_density():
     rng = np.random.default_rng(0)
     x, mean, log_scale = rng.uniform(0.1, 0.9, [2, 3, 4, 4]), *rng.standard_normal([2, 2, 3, 4, 4])
-    scale = np.exp(log_scale)
-    density = np.exp(-abs(np.log(x / (1 - x)) - mean) / scale) / (2 * scale * x * (1 - x))
-    found = negative_log_likelihood(paddle.to_tensor(x.astype(np.float32)),
-                                    paddle.to_tensor(np.concatenate([mean, log_scale], 1).astype(np.float32)))
-    assert np.isclose(float(found), -np.log(density).mean(), rtol=1e-5)
+    statistics = paddle.to_tensor(np.concatenate([mean, log_scale], 1).astype(np.float32))
+    for least in (0.0, 0.3):
+        scale = np.exp(log_scale) + least
+        density = np.exp(-abs(np.log(x / (1 - x)) - mean) / scale) / (2 * scale * x * (1 - x))
+        found = negative_log_likelihood(paddle.to_tensor(x.astype(np.float32)), statistics, least)
+        assert np.isclose(float(found), -np.log(density).mean(), rtol=1e-5)
 
 
 def test_the_density_is_one():

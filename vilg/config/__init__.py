@@ -16,11 +16,12 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from vilg.config.check import require
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.token_shards import Tokenize
-from vilg.config.tokenizer_training import Codebook, DeadCodes, Discriminator, Perceptual, Relaxation
+from vilg.config.tokenizer_training import (
+    Codebook, DeadCodes, Discriminator, Likelihood, Perceptual, Relaxation)
 from vilg.errors import SettingsError
 
-__all__ = ["DVAE", "VQGAN", "VQVAE", "Codebook", "DeadCodes", "Discriminator", "Perceptual", "Relaxation", "Tokenize",
-           "require"]
+__all__ = ["DVAE", "VQGAN", "VQVAE", "Codebook", "DeadCodes", "Discriminator", "Likelihood", "Perceptual",
+           "Relaxation", "Tokenize", "require"]
 
 LONGEST_TEXT = 256  # text positions, as in DALL-E
 
@@ -280,6 +281,7 @@ class ImageTokenizerTraining:
     codebook: Codebook = field(default_factory=Codebook)
     dead_codes: DeadCodes = field(default_factory=DeadCodes)
     relaxation: Relaxation = field(default_factory=Relaxation)
+    likelihood: Likelihood = field(default_factory=Likelihood)
     perceptual: Perceptual = field(default_factory=Perceptual)
     discriminator: Discriminator = field(default_factory=Discriminator)
     train: Train = field(default_factory=Train)

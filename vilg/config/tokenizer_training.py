@@ -54,6 +54,18 @@ class Relaxation:
 
 
 @dataclass
+class Likelihood:
+    """The logit-laplace distribution that a dVAE gives the pixels (arXiv 2102.12092, appendix A.3)."""
+
+    # Added to its scale. Photographs need none; pixels that can be told exactly, such as those of drawings on white,
+    # drive the scale to 0 and their share of the gradient to infinity. One of 255 levels is 0.0125 wide or more.
+    least_scale: float = 0.0
+
+    def __post_init__(self):
+        require(self.least_scale >= 0, f"likelihood.least_scale={self.least_scale}: must not be negative")
+
+
+@dataclass
 class Perceptual:
     """LPIPS (Zhang et al., arXiv 1801.03924), a distance of images as people see them."""
 

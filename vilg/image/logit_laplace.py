@@ -5,12 +5,14 @@ import math
 import paddle
 
 
-def negative_log_likelihood(mapped: paddle.Tensor, statistics: paddle.Tensor) -> paddle.Tensor:
+def negative_log_likelihood(mapped: paddle.Tensor, statistics: paddle.Tensor, least: float = 0.0) -> paddle.Tensor:
     """-ln f of mapped pixels [B, 3, H, W] in (0, 1), the mean over all of them, in nats.
 
     f(x | mu, b) = exp(-|logit(x) - mu| / b) / (2 b x (1 - x)); statistics [B, 6, H, W] are three channels of mu and
-    three of ln b.
+    three of ln(b - least). Where pixels can be told exactly b goes to its `least`, which therefore bounds the loss and
+    its gradients.
     """
     mean, log_scale = statistics.split(2, axis=1)
     x, rest = mapped.log(), (1 - mapped).log()
-    return ((x - rest - mean).abs() * (-log_scale).exp() + log_scale + x + rest).mean() + math.log(2)
+    scale = log_scale.exp() + least
+    return ((x - rest - mean).abs() / scale + scale.log() + x + rest).mean() + math.log(2)

@@ -21,7 +21,8 @@ class DVAETraining(ImageTokenizerTraining):
         self.codebook.add(logits.argmax(-1))
         heat = temperature(self.settings.relaxation, self.done)
         z_emb = paddle.matmul(relaxed_choice(logits, heat, straight_through=False), model.codebook)
-        likelihood = negative_log_likelihood(map_pixels(inputs.images), model.statistics(z_emb))
+        likelihood = negative_log_likelihood(map_pixels(inputs.images), model.statistics(z_emb),
+                                             self.settings.likelihood.least_scale)
         divergence = divergence_from_even(logits)
         weight = kl_weight(self.settings.relaxation, self.done)
         self.parts = {"nll": likelihood, "kl": divergence, "kl_weight": weight, "temperature": heat}
