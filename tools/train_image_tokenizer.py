@@ -3,6 +3,7 @@
 import sys
 
 from vilg.cli import main
+from vilg.distributed.leaving import leave
 
 if __name__ == "__main__":
-    sys.exit(main(["train-image-tokenizer", *sys.argv[1:]]))
+    leave(main(["train-image-tokenizer", *sys.argv[1:]]))

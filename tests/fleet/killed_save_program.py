@@ -21,6 +21,7 @@ from vilg import config
 from vilg.checkpoint import About, Saver
 from vilg.checkpoint.format import BLOCK
 from vilg.checkpoint.storage import Local
+from vilg.distributed.leaving import leave
 from vilg.distributed.states import Part
 from vilg.distributed.world import World
 
@@ -106,3 +107,4 @@ def main(folder: Path, point: str, victim: int, asynchronous: bool) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True")
+    leave(0)

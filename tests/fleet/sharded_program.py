@@ -22,6 +22,7 @@ from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_storage impor
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed.engine import Engine
+from vilg.distributed.leaving import leave
 from vilg.distributed.world import World
 from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
@@ -118,3 +119,4 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), config.Distributed(**json.loads(sys.argv[2])), int(sys.argv[3]))
+    leave(0)
