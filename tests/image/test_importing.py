@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from tests.image import published
+from tests.image.reference import fixture
 from tests.image.torch_writer import Call, New, Shared, write
 from vilg import config, image
 from vilg.cli import main
@@ -241,17 +241,6 @@ def test_the_command(tmp_path, capsys):
         lines = [line for line in err.splitlines() if line.startswith("vilg:")]
         assert code == 1 and len(lines) == 1 and lines[0].startswith(f"vilg: {message}"), err
         assert "Traceback" not in err and not (tmp_path / "none").exists()
-
-
-FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures"
-
-
-def fixture(name: str, *files: str) -> list[Path]:
-    """Files made by the published programs; the test is skipped where they are not."""
-    paths = [FIXTURES / name / file for file in files]
-    if missing := [str(path) for path in paths if not path.exists()]:
-        pytest.skip(f"no reference outputs: {missing[0]} is missing")
-    return paths
 
 
 def same_codes(indices, wanted, scores) -> int:

@@ -1,0 +1,84 @@
+"""With each kind of image tokenizer, ours and imported ones, an export does what its checkpoint does."""
+
+import numpy as np
+import paddle
+import pytest
+
+from tests.conftest import small_settings, write_shards
+from tests.image.reference import fixture
+from vilg import config
+from vilg.export import Predictor
+from vilg.export.exporter import export
+from vilg.generation.sampling import Sampler
+from vilg.generation.trained import load_trained
+from vilg.image.dvae import DVAE
+from vilg.image.importing import import_tokenizer
+from vilg.image.vqgan import VQGAN
+from vilg.image.vqvae import VQVAE
+from vilg.training.jobs import pretrain
+
+TEXTS = ["红苹果", "大象"]
+
+
+def ours(kind, settings, **sizes):
+    def make(folder):
+        paddle.seed(0)
+        tokenizer = kind(settings(residual_blocks=1, codes=16, code_dim=8, **sizes))
+        tokenizer.save(folder)
+        return tokenizer
+    return make
+
+
+def taming(name):
+    def make(folder):
+        checkpoint, settings = fixture(name, "last.ckpt", "config.json")
+        return import_tokenizer("taming", [checkpoint], settings, folder)
+    return make
+
+
+def openai(folder):
+    return import_tokenizer("openai-dvae", fixture("dvae_openai", "encoder.pkl", "decoder.pkl"), None, folder)
+
+
+VQGAN_SIZES = {"width": 32, "multipliers": [1, 2], "attention": [2], "latent": 12}
+KINDS = {
+    "vqvae": ours(VQVAE, config.VQVAE, width=32),
+    "vqgan-nearest": ours(VQGAN, config.VQGAN, quantizer="nearest", **VQGAN_SIZES),
+    "vqgan-gumbel": ours(VQGAN, config.VQGAN, quantizer="gumbel", **VQGAN_SIZES),
+    "dvae": ours(DVAE, config.DVAE, downsamplings=2, width=8),
+    "taming-VQModel": taming("vqgan_vq_f8"),
+    "taming-GumbelVQ": taming("vqgan_gumbel_f8"),
+    "openai-dvae": openai,
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
+    tokenizer = make(tmp_path / "tokenizer")
+    size = 4 * tokenizer.factor
+    write_shards(tmp_path)
+    # Steps so large that after a few of them it matters what is drawn and described.
+    settings = small_settings(tmp_path, f"image_tokenizer.path={tmp_path}/tokenizer", f"data.image_size={size}",
+                              "model.layers=1", "train.steps=4", "train.warmup=0", "train.lr=0.03")
+    pretrain(settings)
+    export(settings.run.folder, tmp_path / "export")
+    trained, predictor = load_trained(settings.run.folder), Predictor(tmp_path / "export")
+
+    images = np.random.default_rng(0).random([3, 3, size, size], dtype=np.float32)
+    codes = tokenizer.encode(paddle.to_tensor(images)).numpy()
+    assert codes.shape == (3, 4, 4) and len(np.unique(codes)) > 1
+    assert np.array_equal(predictor.encode(images), codes)
+
+    expected, found = (one.draw(TEXTS, Sampler(seed=3), 2) for one in (trained, predictor))
+    assert np.array_equal(found.codes, expected.codes) and np.allclose(found.scores, expected.scores, atol=1e-4)
+    pictures = predictor.generate(TEXTS, n=2, seed=3)
+    assert pictures.shape == (2, 2, 3, size, size) and np.ptp(pictures) > 0
+    assert np.allclose(pictures, trained.generate(TEXTS, n=2, seed=3), atol=1e-5)
+    own = tokenizer.decode(paddle.to_tensor(expected.codes.reshape([-1, 4, 4]))).numpy()
+    assert np.allclose(pictures, own.reshape(pictures.shape), atol=1e-5)
+    assert np.allclose(predictor.decode(expected.codes[1]), pictures[1], atol=1e-5)  # fewer than the call before
+
+    for asked in ({"greedy": False, "seed": 5}, {"beams": 2}):
+        written = predictor.caption(images, **asked)
+        assert any(written) and written == trained.caption(images, **asked)
+    assert np.allclose(predictor.score(images[:2], TEXTS), trained.score(images[:2], TEXTS), atol=1e-4)
