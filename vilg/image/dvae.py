@@ -11,6 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from vilg import config
+from vilg.image.convolution import Convolution
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.image.upsampling import Nearest
 
@@ -28,10 +29,10 @@ def unmap_pixels(mapped: paddle.Tensor) -> paddle.Tensor:
     return ((mapped - MARGIN) / (1 - 2 * MARGIN)).clip(0.0, 1.0)
 
 
-def convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2D:
+def convolution(inputs: int, outputs: int, kernel: int) -> Convolution:
     """A convolution of the same size that starts as OpenAI's do: normal with a deviation of 1/sqrt(fan in), no bias."""
     start = nn.initializer.Normal(std=1 / math.sqrt(inputs * kernel**2))
-    return nn.Conv2D(inputs, outputs, kernel, padding=kernel // 2, weight_attr=paddle.ParamAttr(initializer=start))
+    return Convolution(inputs, outputs, kernel, padding=kernel // 2, weight_attr=paddle.ParamAttr(initializer=start))
 
 
 class Block(nn.Layer):

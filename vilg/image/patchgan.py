@@ -4,11 +4,13 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from vilg.image.convolution import Convolution
 
-def convolution(inputs: int, outputs: int, stride: int, bias: bool) -> nn.Conv2D:
+
+def convolution(inputs: int, outputs: int, stride: int, bias: bool) -> Convolution:
     """4 x 4, normal with a deviation of 0.02 at the start."""
     start = paddle.ParamAttr(initializer=nn.initializer.Normal(std=0.02))
-    return nn.Conv2D(inputs, outputs, 4, stride, 1, weight_attr=start, bias_attr=None if bias else False)
+    return Convolution(inputs, outputs, 4, stride, 1, weight_attr=start, bias_attr=None if bias else False)
 
 
 def norm(channels: int) -> nn.BatchNorm2D:

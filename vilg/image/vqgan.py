@@ -11,6 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from vilg import config
+from vilg.image.convolution import Convolution
 from vilg.image.gumbel import GumbelCode
 from vilg.image.quantizer import NearestCode
 from vilg.image.tokenizer import ImageTokenizer
@@ -21,12 +22,12 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(32, channels, epsilon=1e-6)
 
 
-def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding=None) -> nn.Conv2D:
+def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding=None) -> Convolution:
     """A convolution of the same size that starts as PyTorch's do: weight and bias uniform in +-1/sqrt(fan in)."""
     bound = 1 / math.sqrt(inputs * kernel**2)
     start = paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))
-    return nn.Conv2D(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding,
-                     weight_attr=start, bias_attr=start)
+    return Convolution(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding,
+                       weight_attr=start, bias_attr=start)
 
 
 class ResidualBlock(nn.Layer):
