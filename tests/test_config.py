@@ -90,7 +90,8 @@ def test_saved_settings_come_back_equal(tmp_path):
 
 @pytest.mark.parametrize("name, schema", [
     ("emoji", config.Pretraining), ("lite", config.Pretraining), ("10b", config.Pretraining),
-    ("emoji_vqvae", config.ImageTokenizerTraining), ("emoji_vqgan", config.ImageTokenizerTraining),
+    ("emoji_vqvae", config.ImageTokenizerTraining), ("emoji_vqvae_f8", config.ImageTokenizerTraining),
+    ("emoji_vqgan", config.ImageTokenizerTraining),
     ("emoji_dvae", config.ImageTokenizerTraining), ("vqgan_f8", config.ImageTokenizerTraining),
 ])
 def test_the_files_that_come_with_vilg(name, schema):

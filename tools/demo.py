@@ -16,7 +16,7 @@ from pathlib import Path
 # No import of vilg: it sets the number of threads of this process, which every process started here would inherit.
 FOLDER = Path("runs/demo")
 DATA, EXPORT = FOLDER / "openmoji", FOLDER / "export"
-VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae.yaml"), Path("fleet_configs/emoji.yaml")
+VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae_f8.yaml"), Path("fleet_configs/emoji.yaml")
 HALF = 1300  # the step at which the run is stopped, to be resumed from its checkpoint
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,6 @@ class Shards:
     """
 
     def __init__(self, paths: list[Path], faults: Faults, captions: bool = True):
-        self._descriptors: list[int] = []
         if not paths:
             raise UserError("data.shards: no shard given")
         self.indices = [open_index(path) for path in paths]
@@ -39,7 +39,9 @@ class Shards:
         self._row = np.concatenate(usable)
         if not len(self._row):
             raise UserError(f"{paths[0]}: no usable sample in {len(paths)} shards")
-        self._descriptors = [os.open(path, os.O_RDONLY) for path in paths]
+        self._descriptors: list[int] = []
+        weakref.finalize(self, _close, self._descriptors)  # closes the first ones too if a later one fails
+        self._descriptors += (os.open(path, os.O_RDONLY) for path in paths)
 
     @staticmethod
     def _usable(index: ShardIndex, faults: Faults, captions: bool) -> np.ndarray:
@@ -78,12 +80,10 @@ class Shards:
             raise BrokenSample("the tar ended early")
         return data
 
-    def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())
 
-    def __del__(self):
-        self.close()
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def fingerprint(patterns: list[str]) -> dict:

