@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from vilg import config, image
-from vilg.data.loader import heldout_samples
-from vilg.data.pixels import to_unit
 from vilg.errors import UserError
 from vilg.generation.contact_sheet import captioned_sheet
 from vilg.image import lpips
-from vilg.training.image_tokenizer import measures, there_and_back
+from vilg.training.image_tokenizer import heldout_images, measures, there_and_back
 
 
 def main() -> None:
@@ -30,8 +28,7 @@ def main() -> None:
     options.add_argument("--shown", type=int, default=16, metavar="N", help="images in the picture (16)")
     options.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
     options = options.parse_args()
-    data = config.Data(heldout=options.shards, image_size=options.size)
-    originals = to_unit(np.stack([sample.image for sample, _ in heldout_samples(data, captions=False)]))
+    originals = heldout_images(config.Data(heldout=options.shards, image_size=options.size))
     distance = options.lpips and lpips.load(options.lpips)
     rows, texts = [originals[: options.shown]], [f"{len(originals)} originals"]
     for folder in options.tokenizers:

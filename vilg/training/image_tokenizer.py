@@ -56,7 +56,8 @@ class ImageTokenizerTraining(ABC):
         self.parts: dict[str, paddle.Tensor] = {}
         self.step = 0
         self.lpips = self._read_lpips()
-        self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else None
+        looked_at = settings.train.measure_every or settings.train.draw_every
+        self.heldout = heldout_images(settings.data) if looked_at else None
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
@@ -112,11 +113,6 @@ class ImageTokenizerTraining(ABC):
     def finish(self, folder: Path) -> None:
         self.model.save(folder / OUTPUT)
 
-    def _read_heldout(self) -> np.ndarray:
-        """The held-out images [N, 3, H, W] in [0, 1]."""
-        samples = heldout_samples(self.settings.data, captions=False)
-        return to_unit(np.stack([sample.image for sample, _ in samples]))
-
     def _read_lpips(self) -> lpips.LPIPS | None:
         place, size = self.settings.perceptual.weights, self.settings.data.image_size
         if place:
@@ -126,6 +122,11 @@ class ImageTokenizerTraining(ABC):
         if self.perceptual_loss and self.world.first:
             log.warning("the perceptual loss is off: perceptual.weights names no weights")
         return None
+
+
+def heldout_images(settings: config.Data) -> np.ndarray:
+    """The images of `data.heldout`, [N, 3, H, W] in [0, 1]."""
+    return to_unit(np.stack([sample.image for sample, _ in heldout_samples(settings, captions=False)]))
 
 
 @paddle.no_grad()
