@@ -41,9 +41,10 @@ class World:
         # Both set by fleetrun.
         ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
         self.topology = arrange(settings or config.Distributed(), ranks, on_this_node)
+        self.ranks = ranks
         if ranks > 1:
             self._join()
-        self.rank, self.ranks = dist.get_rank(), ranks
+        self.rank = dist.get_rank()
         self.shard = self.rank % self.topology.shards
 
     def _join(self) -> None:
@@ -57,6 +58,9 @@ class World:
         self.fleet_groups = fleet.get_hybrid_communicate_group()
         self.sharding_group = self.fleet_groups.get_sharding_parallel_group()
         self.replica_group = self.fleet_groups.get_data_parallel_group()
+        # Nobody goes on before all are here: a rank that refuses its settings next would leave others in the middle of
+        # fleet.init, and they would say that it is gone below its line that says why.
+        self.barrier()
 
     @property
     def everybody(self) -> tuple[int, ...]:
