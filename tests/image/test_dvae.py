@@ -44,6 +44,19 @@ def test_codes_are_the_likeliest(model):
     assert np.array_equal(model.encode(images).numpy(), logits.numpy().argmax(1))
 
 
+def test_codes_can_be_made_those_nearest_to_what_was_blended(model):
+    """The logits become -|blend - code|^2 / spread, but for a number that a position's logits share."""
+    images, codes = pictures(2, 3, 12, 8), paddle.randn([16, 6])
+    model.encoder.output.conv.bias.set_value(paddle.randn([16]))
+    blend = model.blend(model.logits(images).transpose([0, 2, 3, 1])).numpy()
+    model.choose_by_distance(codes, spread=0.3)
+    distances = ((blend[..., None, :] - codes.numpy()) ** 2).sum(-1)
+    shared = model.logits(images).transpose([0, 2, 3, 1]).numpy() + distances / 0.3
+    assert np.allclose(shared, shared[..., :1], atol=1e-3)
+    assert np.array_equal(model.encode(images).numpy(), distances.argmin(-1))
+    assert np.array_equal(model.codebook.numpy(), codes.numpy())
+
+
 def test_images_are_the_means_of_the_distribution(model):
     z_emb = model.embed(model.encode(pictures(1, 3, 8, 8)))
     means = 1 / (1 + np.exp(-model.statistics(z_emb).numpy()[:, :3]))

@@ -2,10 +2,12 @@
 
 import numpy as np
 import paddle
+import pytest
 
 from tests.processes import metrics
 from vilg import checkpoint, config, image
 from vilg.distributed.world import World
+from vilg.image.kmeans import kmeans
 from vilg.training.dvae import DVAETraining
 from vilg.training.jobs import train_image_tokenizer
 from vilg.training.schedules import kl_weight, temperature
@@ -22,9 +24,43 @@ def test_it_learns_and_leaves_a_tokenizer(small_tokenizer):
     assert tokenizer.kind == "dvae" and tokenizer.grid(16) == (8, 8)
 
 
-def test_resume_is_exact(small_tokenizer):
-    whole, part, rest = (small_tokenizer("dvae", f"run.name={name}", *more) for name, more in
-                         (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"])))
+def test_it_may_begin_as_an_autoencoder(small_tokenizer):
+    """Half of the steps nothing is chosen; then codes are, which lose little of what was learned."""
+    settings = small_tokenizer("dvae", "train.steps=200", "train.lr=0.01", "autoencoder.until=0.5",
+                               "train.measure_every=50")
+    train_image_tokenizer(settings)
+    lines = metrics(settings.run.folder)
+    assert lines[99]["nll"] < lines[0]["nll"] - 0.2
+    assert all("kl" not in line and "heldout_psnr" not in line for line in lines[:100])
+    assert lines[100]["temperature"] == 1 and abs(lines[-1]["temperature"] - 1 / 16) < 1e-6
+    assert lines[100]["kl_weight"] == 0 and lines[-1]["kl_weight"] == 0.5
+    assert {"heldout_psnr", "heldout_codes_used"} <= lines[199].keys()
+
+
+def test_the_step_that_begins_to_choose_keeps_what_was_blended(small_tokenizer):
+    """Its codes are the means of the blends of the first images; the likeliest is the one nearest to the blend."""
+    objective = DVAETraining(small_tokenizer("dvae", "autoencoder.until=0.5"), World())
+    model = objective.model
+    seen = [objective.prepare(batch).images for batch, _ in zip(objective.batches(0), range(4), strict=False)]
+    objective.begin(10)
+    logits = model.logits(paddle.concat(seen)).transpose([0, 2, 3, 1])
+    blend = model.blend(logits).flatten(0, 2)
+    objective.begin(11)
+    means, _ = kmeans(blend, 32, seed=objective.settings.run.seed)
+    assert np.allclose(model.codebook.numpy(), means.numpy(), atol=1e-5)
+    chosen = model.embed(model.encode(paddle.concat(seen))).flatten(0, 2)
+    distances = (blend.unsqueeze(1) - model.codebook).square().sum(-1)
+    assert np.allclose((blend - chosen).square().sum(-1).numpy(), distances.min(-1).numpy(), atol=1e-5)
+    before = model.codebook.numpy()
+    objective.begin(12)
+    assert np.array_equal(model.codebook.numpy(), before)
+
+
+@pytest.mark.parametrize("autoencoder", [0, 0.35, 0.4])
+def test_resume_is_exact(small_tokenizer, autoencoder):
+    """Without an autoencoder's part, right before its end, and inside it."""
+    whole, part, rest = (small_tokenizer("dvae", f"run.name={name}", f"autoencoder.until={autoencoder}", *more)
+                         for name, more in (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"])))
     for one in (whole, part, rest):
         train_image_tokenizer(one)
     names = ("loss", "kl", "grad_norm", "codebook_used")

@@ -33,9 +33,24 @@ class DeadCodes:
 
 
 @dataclass
+class Autoencoder:
+    """A dVAE may begin as an autoencoder without a choice of codes: z_emb is all codes, added up by their logits.
+
+    What it has learned is cut into codes by k-means, and only then is one of them chosen. A choice from the start asks
+    for as many steps as DALL-E's three million: in a few thousand it settles on a few codes.
+    """
+
+    until: float = 0.0  # the share of all steps before which nothing is chosen
+
+    def __post_init__(self):
+        require(0 <= self.until < 1, f"autoencoder.until={self.until}: must be in [0, 1)")
+
+
+@dataclass
 class Relaxation:
     """The choice of the likeliest code while it is learned: a Gumbel-softmax (dVAE; VQGAN with quantizer gumbel).
 
+    Its shares are of the steps in which codes are chosen: all but those of `autoencoder.until`.
     The defaults are DALL-E's (arXiv 2102.12092, appendix A.2) for its three million steps. The loss is divided by the
     number of pixels x channels, so the KL divergence of a code counts kl_weight / (3 f^2): 6.6 / 192 with f = 8.
     """

@@ -85,6 +85,12 @@ class World:
             dist.all_reduce(value)
         return value
 
+    def from_first(self, value: paddle.Tensor) -> paddle.Tensor:
+        """`value` of rank 0, in place."""
+        if self.ranks > 1:
+            dist.broadcast(value, src=0)
+        return value
+
     def interleave(self, rows: paddle.Tensor) -> paddle.Tensor:
         """The rows [N, ..] of all ranks in the order of their positions in the data: 0 of each rank, 1 of each, .."""
         if self.ranks == 1:

@@ -123,6 +123,26 @@ class DVAE(ImageTokenizer):
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         return F.embedding(indices, self.codebook)
 
+    def blend(self, logits: paddle.Tensor) -> paddle.Tensor:
+        """Logits [.., codes] -> all codes added up by them, [.., d], as in an autoencoder without a choice."""
+        return paddle.matmul(logits, self.codebook)
+
+    @paddle.no_grad()
+    def choose_by_distance(self, codes: paddle.Tensor, spread: float) -> None:
+        """Take `codes` [codes, d] for a codebook, and for logits their squared distances from what was the blend, by
+        -1/spread: the likeliest code of a position is then the one nearest to that blend.
+
+        The last convolution of the encoder, 1 x 1, makes the logits W h + b of its input h, so the blend is M h + m of
+        M = codebook^T W, m = codebook^T b, and -|M h + m - e|^2 is 2 e.M h + 2 e.m - |e|^2 but for what all e share.
+        """
+        last = self.encoder.output.conv
+        old = self.codebook.clone()
+        slope = paddle.matmul(old, last.weight.flatten(1), transpose_x=True)  # M [d, channels]
+        offset = paddle.matmul(last.bias, old)  # m [d]
+        last.weight.set_value((paddle.matmul(codes, slope) * (2 / spread)).unsqueeze([-1, -1]))
+        last.bias.set_value((2 * paddle.matmul(codes, offset) - codes.square().sum(-1)) / spread)
+        self.codebook.set_value(codes)
+
     def statistics(self, z_emb: paddle.Tensor) -> paddle.Tensor:
         """z_emb [B, h, w, d] -> the logit-laplace distribution of the mapped pixels (appendix A.3), [B, 6, H, W]: three
         channels of means, as logits, and three of log scales."""

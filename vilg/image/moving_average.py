@@ -41,4 +41,5 @@ class MovingAverage:
 def summed_by_code(features: paddle.Tensor, indices: paddle.Tensor, codes: int) -> paddle.Tensor:
     """Features [.., d] and the codes they chose [..] -> the sum of the features of each code, [codes, d]."""
     rows = features.flatten(0, -2)
-    return paddle.scatter_nd_add(paddle.zeros([codes, rows.shape[1]]), indices.flatten().unsqueeze(-1), rows)
+    zeros = paddle.zeros([codes, rows.shape[1]], rows.dtype)
+    return paddle.scatter_nd_add(zeros, indices.flatten().unsqueeze(-1), rows)

@@ -8,6 +8,13 @@ import paddle.nn.functional as F
 from paddle import nn
 
 
+def nearest(features: paddle.Tensor, codes: paddle.Tensor) -> paddle.Tensor:
+    """Features [.., d], codes [K, d] -> argmin_k |features - e_k|, int64 [..]."""
+    # |f - e|^2 = |f|^2 - 2 f.e + |e|^2, and |f|^2 is the same for every code.
+    scores = paddle.matmul(features, codes, transpose_y=True)
+    return (scores - 0.5 * codes.square().sum(-1)).argmax(-1)
+
+
 class NearestCode(nn.Layer):
     """A codebook of `codes` vectors of size `dim`.
 
@@ -26,10 +33,8 @@ class NearestCode(nn.Layer):
         return self.codebook.stop_gradient
 
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Equation (1): features [.., d] -> argmin_k |features - e_k|, int64 [..]."""
-        # |f - e|^2 = |f|^2 - 2 f.e + |e|^2, and |f|^2 is the same for every code.
-        scores = paddle.matmul(features, self.codebook, transpose_y=True)
-        return (scores - 0.5 * self.codebook.square().sum(-1)).argmax(-1)
+        """Equation (1): the code of each of the features [.., d], int64 [..]."""
+        return nearest(features, self.codebook)
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         """Indices [..] -> codes [.., d]."""

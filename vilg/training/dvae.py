@@ -5,26 +5,79 @@ As there it is divided by the number of pixels x channels.
 
 from collections.abc import Iterator
 
+import numpy as np
 import paddle
 
+from vilg import config
+from vilg.distributed.world import World
 from vilg.image.dvae import DVAE, map_pixels
+from vilg.image.kmeans import kmeans
 from vilg.image.logit_laplace import negative_log_likelihood
 from vilg.image.relaxation import divergence_from_even, relaxed_choice
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
 
+_FEATURES_PER_CODE = 32  # k-means' codes are means of so many
+
 
 class DVAETraining(ImageTokenizerTraining):
 
+    def __init__(self, settings: config.ImageTokenizerTraining, world: World):
+        super().__init__(settings, world)
+        self.first_choice = 1 + round(settings.autoencoder.until * settings.train.steps)
+
+    def begin(self, step: int) -> None:
+        super().begin(step)
+        if step == self.first_choice > 1:
+            self._cut_into_codes()
+
+    @property
+    def chooses(self) -> bool:
+        """Whether codes are chosen yet, or all of them blended."""
+        return self.step >= self.first_choice
+
     def losses(self, inputs: Inputs, model: DVAE) -> Iterator[tuple[str, paddle.Tensor]]:
         logits = model.logits(inputs.images).transpose([0, 2, 3, 1])
+        bound = self._lower_bound if self.chooses else self._without_codes
+        yield "dvae", bound(inputs.images, logits, model) * len(inputs.names)
+
+    def _lower_bound(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
+        """-ELB of images [B, 3, H, W] and their logits [B, h, w, codes]."""
         self.codebook.add(logits.argmax(-1))
-        heat = temperature(self.settings.relaxation, self.done)
+        done = (self.step - self.first_choice) / (self.settings.train.steps - self.first_choice + 1)
+        heat, weight = temperature(self.settings.relaxation, done), kl_weight(self.settings.relaxation, done)
         z_emb = paddle.matmul(relaxed_choice(logits, heat, straight_through=False), model.codebook)
-        likelihood = negative_log_likelihood(map_pixels(inputs.images), model.statistics(z_emb),
-                                             self.settings.likelihood.least_scale)
-        divergence = divergence_from_even(logits)
-        weight = kl_weight(self.settings.relaxation, self.done)
+        likelihood, divergence = self._likelihood(images, z_emb, model), divergence_from_even(logits)
         self.parts = {"nll": likelihood, "kl": divergence, "kl_weight": weight, "temperature": heat}
         # A code stands for 3 f^2 of the pixels x channels by whose number all is divided.
-        yield "dvae", (likelihood + weight / (3 * model.factor**2) * divergence) * len(inputs.names)
+        return likelihood + weight / (3 * model.factor**2) * divergence
+
+    def _without_codes(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
+        likelihood = self._likelihood(images, model.blend(logits), model)
+        self.parts = {"nll": likelihood}
+        return likelihood
+
+    def _likelihood(self, images: paddle.Tensor, z_emb: paddle.Tensor, model: DVAE) -> paddle.Tensor:
+        return negative_log_likelihood(map_pixels(images), model.statistics(z_emb),
+                                       self.settings.likelihood.least_scale)
+
+    @paddle.no_grad()
+    def _cut_into_codes(self) -> None:
+        """From the next step on codes are chosen: means of what is blended now for the first images of the run."""
+        model, wanted = self.model, _FEATURES_PER_CODE * self.model.vocabulary
+        features, found, batches = [], 0, self.batches(0)
+        while found < wanted:
+            with self.world.together():
+                images = paddle.to_tensor(next(batches).images)
+            blend = model.blend(model.logits(images).transpose([0, 2, 3, 1]))
+            features.append(self.world.interleave(blend.flatten(1, 2)).flatten(0, 1))  # in the order of the data
+            found += features[-1].shape[0]
+        codes, spread = kmeans(paddle.concat(features)[:wanted], model.vocabulary, self.settings.run.seed)
+        # Every rank has counted, but a float on one device is not always that on another.
+        model.choose_by_distance(self.world.from_first(codes), float(self.world.from_first(paddle.to_tensor(spread))))
+
+    def measure(self) -> dict[str, float]:
+        return super().measure() if self.chooses else {}  # there are no codes yet by which images come back
+
+    def draw(self) -> dict[str, np.ndarray]:
+        return super().draw() if self.chooses else {}

@@ -1,0 +1,37 @@
+"""Codes for features that exist already."""
+
+import numpy as np
+import paddle
+
+from vilg.image.moving_average import summed_by_code
+from vilg.image.quantizer import nearest
+
+_ROUNDS = 10
+_TOGETHER = 8192  # features in one product with all codes
+
+
+@paddle.no_grad()
+def kmeans(features: paddle.Tensor, codes: int, seed: int) -> tuple[paddle.Tensor, float]:
+    """Features [N, d], N >= codes -> codes [codes, d], each the mean of the features nearest to it; the mean squared
+    distance of a feature from its code.
+
+    Begins with features drawn by `seed`. A code that is nearest to none moves to one of the features that are farthest
+    from theirs: features that repeat, such as those of a white background, draw many codes to one place.
+    """
+    chosen = np.random.default_rng(seed).permutation(features.shape[0])[:codes]
+    means = features[paddle.to_tensor(chosen)]
+    for _ in range(_ROUNDS):
+        indices, squared = _assigned(features, means)
+        counts = paddle.bincount(indices, minlength=codes)
+        means = summed_by_code(features, indices, codes) / counts.clip(min=1).unsqueeze(-1).astype(features.dtype)
+        empty = (counts == 0).nonzero().flatten()
+        if empty.shape[0]:
+            means = paddle.scatter(means, empty, features[squared.topk(empty.shape[0])[1]])
+    return means, float(_assigned(features, means)[1].mean())
+
+
+def _assigned(features: paddle.Tensor, means: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """The nearest of the means [K, d] to each of the features [N, d], and its squared distance; both [N]."""
+    found = [nearest(features[start : start + _TOGETHER], means) for start in range(0, features.shape[0], _TOGETHER)]
+    indices = paddle.concat(found)
+    return indices, (features - means[indices]).square().sum(-1)
