@@ -82,7 +82,7 @@ def test_gumbel_takes_the_likeliest_code():
 
 
 def test_attention_against_numpy():
-    block = AttentionBlock(32)
+    block = AttentionBlock(32, 32)
     x = paddle.randn([2, 32, 3, 5])
     h = block.norm(x).numpy().reshape(2, 32, 15)
     q, k, v, out = ((layer.weight.numpy()[:, :, 0, 0], layer.bias.numpy()[:, None])
@@ -115,6 +115,7 @@ def test_doubling_is_nearest_interpolation_with_its_gradient():
     (dict(quantizer="other"), "vqgan.quantizer=other: none of gumbel, nearest"), (dict(width=48), "vqgan.width=48"),
     (dict(width=0), "vqgan.width=0"), (dict(multipliers=[1]), "vqgan.multipliers"),
     (dict(multipliers=[1, 0]), "vqgan.multipliers"), (dict(attention=[3]), "vqgan.attention=.3.: the levels are 1, 2"),
+    (dict(norm_groups=0), "vqgan.norm_groups=0"), (dict(norm_groups=6), "vqgan.width=32.*norm_groups=6"),
     (dict(residual_blocks=0), "vqgan.residual_blocks=0"), (dict(latent=0), "vqgan.latent=0"),
     (dict(codes=1), "vqgan.codes=1"), (dict(code_dim=0), "vqgan.code_dim=0")])
 def test_settings_that_make_no_vqgan(change, message):

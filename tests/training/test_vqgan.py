@@ -66,6 +66,18 @@ def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
     return objective, objective.prepare(next(objective.batches(0)))
 
 
+def test_lpips_counts_from_its_start_on(small_tokenizer):
+    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", "perceptual.start=0.5", "perceptual.weight=0.3",
+                               "discriminator.start=1")
+    objective, inputs = objective_at(settings, 10)
+    objective.lpips = lambda images, others: (images - others).square().mean([1, 2, 3])
+    (_, before), = objective.losses(inputs, objective.model)
+    assert "lpips" not in objective.parts
+    objective.begin(11)
+    (_, behind), = objective.losses(inputs, objective.model)
+    assert np.isclose(float(behind - before), 0.3 * float(objective.parts["lpips"]) * len(inputs.names), rtol=1e-4)
+
+
 def gradients(layer) -> dict[str, np.ndarray]:
     """Of the parameters that have one, which is 0 from then on."""
     found = {name: value.grad.numpy() for name, value in layer.named_parameters()

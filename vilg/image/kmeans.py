@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 
 from vilg.image.moving_average import summed_by_code
-from vilg.image.quantizer import nearest
+from vilg.image.quantizer import nearest_code
 
 _ROUNDS = 10
 _TOGETHER = 8192  # features in one product with all codes
@@ -32,6 +32,6 @@ def kmeans(features: paddle.Tensor, codes: int, seed: int) -> tuple[paddle.Tenso
 
 def _assigned(features: paddle.Tensor, means: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
     """The nearest of the means [K, d] to each of the features [N, d], and its squared distance; both [N]."""
-    found = [nearest(features[start : start + _TOGETHER], means) for start in range(0, features.shape[0], _TOGETHER)]
-    indices = paddle.concat(found)
+    parts = [features[start : start + _TOGETHER] for start in range(0, features.shape[0], _TOGETHER)]
+    indices = paddle.concat([nearest_code(part, means) for part in parts])
     return indices, (features - means[indices]).square().sum(-1)

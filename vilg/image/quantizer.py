@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 
-def nearest(features: paddle.Tensor, codes: paddle.Tensor) -> paddle.Tensor:
+def nearest_code(features: paddle.Tensor, codes: paddle.Tensor) -> paddle.Tensor:
     """Features [.., d], codes [K, d] -> argmin_k |features - e_k|, int64 [..]."""
     # |f - e|^2 = |f|^2 - 2 f.e + |e|^2, and |f|^2 is the same for every code.
     scores = paddle.matmul(features, codes, transpose_y=True)
@@ -34,7 +34,7 @@ class NearestCode(nn.Layer):
 
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
         """Equation (1): the code of each of the features [.., d], int64 [..]."""
-        return nearest(features, self.codebook)
+        return nearest_code(features, self.codebook)
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         """Indices [..] -> codes [.., d]."""

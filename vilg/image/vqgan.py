@@ -18,8 +18,8 @@ from vilg.image.tokenizer import ImageTokenizer
 from vilg.image.upsampling import Nearest
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, epsilon=1e-6)
+def norm(groups: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, epsilon=1e-6)
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding=None) -> Convolution:
@@ -33,10 +33,10 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad
 class ResidualBlock(nn.Layer):
     """x + conv(swish(norm(conv(swish(norm(x)))))); a 1 x 1 convolution carries x to another number of channels."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, groups: int, inputs: int, outputs: int):
         super().__init__()
-        self.norm1, self.conv1 = norm(inputs), convolution(inputs, outputs)
-        self.norm2, self.conv2 = norm(outputs), convolution(outputs, outputs)
+        self.norm1, self.conv1 = norm(groups, inputs), convolution(inputs, outputs)
+        self.norm2, self.conv2 = norm(groups, outputs), convolution(outputs, outputs)
         self.nin_shortcut = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x):
@@ -47,9 +47,9 @@ class ResidualBlock(nn.Layer):
 class AttentionBlock(nn.Layer):
     """Every position attends to every other, with one head of all the channels."""
 
-    def __init__(self, channels: int):
+    def __init__(self, groups: int, channels: int):
         super().__init__()
-        self.norm = norm(channels)
+        self.norm = norm(groups, channels)
         self.q, self.k, self.v, self.proj_out = (convolution(channels, channels, 1) for _ in range(4))
 
     def forward(self, x):
@@ -76,10 +76,11 @@ class Upsample(nn.Sequential):
 class Level(nn.Layer):
     """The residual blocks between two changes of size, each followed by attention where the level has it."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool):
+    def __init__(self, groups: int, inputs: int, outputs: int, blocks: int, attention: bool):
         super().__init__()
-        self.block = nn.LayerList([ResidualBlock(outputs if n else inputs, outputs) for n in range(blocks)])
-        self.attn = nn.LayerList([AttentionBlock(outputs) if attention else nn.Identity() for _ in range(blocks)])
+        self.block = nn.LayerList([ResidualBlock(groups, outputs if n else inputs, outputs) for n in range(blocks)])
+        self.attn = nn.LayerList([AttentionBlock(groups, outputs) if attention else nn.Identity()
+                                  for _ in range(blocks)])
 
     def forward(self, x):
         for block, attention in zip(self.block, self.attn):  # to_static knows no zip(strict=..)
@@ -90,9 +91,10 @@ class Level(nn.Layer):
 class Middle(nn.Sequential):
     """What the coarsest features go through on both sides of the codes."""
 
-    def __init__(self, channels: int):
-        super().__init__(("block_1", ResidualBlock(channels, channels)), ("attn_1", AttentionBlock(channels)),
-                         ("block_2", ResidualBlock(channels, channels)))
+    def __init__(self, groups: int, channels: int):
+        super().__init__(("block_1", ResidualBlock(groups, channels, channels)),
+                         ("attn_1", AttentionBlock(groups, channels)),
+                         ("block_2", ResidualBlock(groups, channels, channels)))
 
 
 class Encoder(nn.Layer):
@@ -100,15 +102,15 @@ class Encoder(nn.Layer):
 
     def __init__(self, settings: config.VQGAN):
         super().__init__()
-        widths = [settings.width * times for times in settings.multipliers]
+        widths, groups = [settings.width * times for times in settings.multipliers], settings.norm_groups
         self.conv_in = convolution(3, settings.width)
         self.down = nn.LayerList()
         for number, (inputs, outputs) in enumerate(pairwise([settings.width, *widths])):
-            level = Level(inputs, outputs, settings.residual_blocks, 2**number in settings.attention)
+            level = Level(groups, inputs, outputs, settings.residual_blocks, 2**number in settings.attention)
             level.downsample = Downsample(outputs) if number < len(widths) - 1 else nn.Identity()
             self.down.append(level)
-        self.mid = Middle(widths[-1])
-        self.norm_out, self.conv_out = norm(widths[-1]), convolution(widths[-1], settings.latent)
+        self.mid = Middle(groups, widths[-1])
+        self.norm_out, self.conv_out = norm(groups, widths[-1]), convolution(widths[-1], settings.latent)
 
     def forward(self, images):
         x = self.conv_in(images)
@@ -122,15 +124,15 @@ class Decoder(nn.Layer):
 
     def __init__(self, settings: config.VQGAN):
         super().__init__()
-        widths = [settings.width * times for times in settings.multipliers]
+        widths, groups = [settings.width * times for times in settings.multipliers], settings.norm_groups
         self.conv_in = convolution(settings.latent, widths[-1])
-        self.mid = Middle(widths[-1])
+        self.mid = Middle(groups, widths[-1])
         self.up = nn.LayerList()
         for number, (inputs, outputs) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True)):
-            level = Level(inputs, outputs, settings.residual_blocks + 1, 2**number in settings.attention)
+            level = Level(groups, inputs, outputs, settings.residual_blocks + 1, 2**number in settings.attention)
             level.upsample = Upsample(outputs) if number else nn.Identity()
             self.up.append(level)
-        self.norm_out, self.conv_out = norm(widths[0]), convolution(widths[0], 3)
+        self.norm_out, self.conv_out = norm(groups, widths[0]), convolution(widths[0], 3)
 
     def forward(self, latent):
         x = self.mid(self.conv_in(latent))

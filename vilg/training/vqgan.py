@@ -79,7 +79,7 @@ class VQGANTraining(ImageTokenizerTraining):
         seen.stop_gradient = False
         reconstruction = (seen - images).abs().mean()
         self.parts |= {"l1": reconstruction}
-        if self.lpips:
+        if self.lpips and self.done >= self.settings.perceptual.start:
             self.parts |= {"lpips": self.lpips(images, seen).mean()}
             reconstruction = reconstruction + self.settings.perceptual.weight * self.parts["lpips"]
         gradient, = paddle.grad(reconstruction, seen)
