@@ -101,6 +101,23 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update)
             assert np.allclose(last[0][tensor], last[1][tensor], atol=1e-4)
 
 
+def test_a_dvae_on_two_processes_takes_the_codes_of_one(tmp_path, shards):
+    """Its last step is the first that chooses: the codebook is k-means' of features that two ranks computed."""
+    common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "kind=dvae",
+              *SIZES["dvae"], "autoencoder.until=0.9375", "train.steps=16", "train.global_batch=8", "train.lr=0.003",
+              "train.final_lr=0", "train.warmup=2", "checkpoint.every_steps=16"]
+    one = vilg("train-image-tokenizer", *common, "run.name=one", "train.micro_batch=8", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.micro_batch=4", cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    runs = [metrics(tmp_path / "runs" / name) for name in ("one", "two")]
+    assert np.allclose([line["loss"] for line in runs[0][:15]], [line["loss"] for line in runs[1][:15]], atol=1e-4)
+    assert all("kl" not in line for line in runs[1][:15]) and "kl" in runs[1][15]
+    codebooks = [checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1]["model/codebook"]
+                 for name in ("one", "two")]
+    assert np.allclose(*codebooks, atol=1e-4)
+
+
 def test_a_vqgan_on_two_processes_resumes_to_the_last_bit_behind_the_start_of_its_discriminator(tmp_path, shards):
     common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "kind=vqgan",
               *SIZES["vqgan"], "train.steps=8", "train.global_batch=4", "train.micro_batch=2",
