@@ -41,7 +41,7 @@ def test_the_step_that_begins_to_choose_keeps_what_was_blended(small_tokenizer):
     """Its codes are the means of the blends of the first images; the likeliest is the one nearest to the blend."""
     objective = DVAETraining(small_tokenizer("dvae", "autoencoder.until=0.5"), World())
     model = objective.model
-    seen = [objective.prepare(batch).images for batch, _ in zip(objective.batches(0), range(4), strict=False)]
+    seen = [objective.prepare(batch).images for batch, _ in zip(objective.batches(0), range(16), strict=False)]
     objective.begin(10)
     logits = model.logits(paddle.concat(seen)).transpose([0, 2, 3, 1])
     blend = model.blend(logits).flatten(0, 2)

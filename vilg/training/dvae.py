@@ -17,7 +17,7 @@ from vilg.image.relaxation import divergence_from_even, relaxed_choice
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
 
-_FEATURES_PER_CODE = 32  # k-means' codes are means of so many
+_FEATURES_PER_CODE = 128  # k-means' codes are means of so many
 # Of k-means' mean squared distance, by which the logits divide theirs: the choice begins with 4 to 5 of the 7 nats that
 # tell 1,024 codes apart. With 1 it begins with 3 and loses 2 dB at once, with 0.03 it falls on 2% of the codes.
 _SOFTNESS = 0.25
@@ -28,7 +28,7 @@ class DVAETraining(ImageTokenizerTraining):
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         super().__init__(settings, world)
-        self.first_choice = 1 + round(settings.autoencoder.until * settings.train.steps)
+        self.first_choice = 1 + int(settings.autoencoder.until * settings.train.steps)
 
     def begin(self, step: int) -> None:
         super().begin(step)
