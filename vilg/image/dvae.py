@@ -123,13 +123,14 @@ class DVAE(ImageTokenizer):
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         return F.embedding(indices, self.codebook)
 
-    def blend(self, logits: paddle.Tensor) -> paddle.Tensor:
-        """Logits [.., codes] -> all codes added up by them, [.., d], as in an autoencoder without a choice."""
-        return paddle.matmul(logits, self.codebook)
+    def blend(self, weights: paddle.Tensor) -> paddle.Tensor:
+        """Weights [.., codes] -> all codes added up by them, [.., d]: z_emb of a relaxed choice or, with the logits for
+        weights, of an autoencoder without a choice."""
+        return paddle.matmul(weights, self.codebook)
 
     @paddle.no_grad()
     def choose_by_distance(self, codes: paddle.Tensor, spread: float) -> None:
-        """Take `codes` [codes, d] for a codebook, and for logits their squared distances from what was the blend, by
+        """Take `codes` [codes, d] for a codebook, and for logits their squared distances from what was their blend, by
         -1/spread: the likeliest code of a position is then the one nearest to that blend.
 
         The last convolution of the encoder, 1 x 1, makes the logits W h + b of its input h, so the blend is M h + m of

@@ -50,7 +50,7 @@ class DVAETraining(ImageTokenizerTraining):
         self.codebook.add(logits.argmax(-1))
         done = (self.step - self.first_choice) / (self.settings.train.steps - self.first_choice + 1)
         heat, weight = temperature(self.settings.relaxation, done), kl_weight(self.settings.relaxation, done)
-        z_emb = paddle.matmul(relaxed_choice(logits, heat, straight_through=False), model.codebook)
+        z_emb = model.blend(relaxed_choice(logits, heat, straight_through=False))
         likelihood, divergence = self._likelihood(images, z_emb, model), divergence_from_even(logits)
         self.parts = {"nll": likelihood, "kl": divergence, "kl_weight": weight, "temperature": heat}
         # A code stands for 3 f^2 of the pixels x channels by whose number all is divided.
