@@ -13,6 +13,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from vilg import config
+from vilg.distributed.meeting import wait_for_first
 from vilg.distributed.topology import arrange
 from vilg.errors import UserError
 
@@ -54,6 +55,7 @@ class World:
             cpu.install()
         strategy = fleet.DistributedStrategy()
         strategy.hybrid_configs = {"dp_degree": self.topology.replicas, "sharding_degree": self.topology.shards}
+        wait_for_first()
         fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
         self.fleet_groups = fleet.get_hybrid_communicate_group()
         self.sharding_group = self.fleet_groups.get_sharding_parallel_group()
