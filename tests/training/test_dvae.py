@@ -56,6 +56,22 @@ def test_the_step_that_begins_to_choose_keeps_what_was_blended(small_tokenizer):
     assert np.array_equal(model.codebook.numpy(), before)
 
 
+def test_the_last_convolution_of_a_block_may_learn_faster(small_tokenizer):
+    """Adam's first step is the learning rate, whatever the gradient."""
+    moved = []
+    for factor in (1, 8):
+        settings = small_tokenizer("dvae", f"run.name={factor}", f"residual.lr={factor}", "train.steps=1",
+                                   "train.weight_decay=0")
+        start = DVAETraining(settings, World()).model.state_dict()
+        train_image_tokenizer(settings)
+        end = image.load(settings.run.folder / "image_tokenizer").state_dict()
+        moved.append({name: (end[name] - start[name]).numpy() for name in start})
+    one, eight = moved
+    for name in one:
+        factor = 8 if name.endswith("conv_4.weight") else 1
+        assert abs(one[name]).max() > 0 and np.allclose(eight[name], factor * one[name], atol=1e-6), name
+
+
 @pytest.mark.parametrize("autoencoder", [0, 0.35, 0.4])
 def test_resume_is_exact(small_tokenizer, autoencoder):
     """Without an autoencoder's part, right before its end, and inside it."""

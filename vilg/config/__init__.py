@@ -17,11 +17,11 @@ from vilg.config.check import require
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.token_shards import Tokenize
 from vilg.config.tokenizer_training import (
-    Autoencoder, Codebook, DeadCodes, Discriminator, Likelihood, Perceptual, Relaxation)
+    Autoencoder, Codebook, DeadCodes, Discriminator, Likelihood, Perceptual, Relaxation, Residual)
 from vilg.errors import SettingsError
 
 __all__ = ["DVAE", "VQGAN", "VQVAE", "Autoencoder", "Codebook", "DeadCodes", "Discriminator", "Likelihood",
-           "Perceptual", "Relaxation", "Tokenize", "require"]
+           "Perceptual", "Relaxation", "Residual", "Tokenize", "require"]
 
 LONGEST_TEXT = 256  # text positions, as in DALL-E
 
@@ -280,6 +280,7 @@ class ImageTokenizerTraining:
     dvae: DVAE = field(default_factory=DVAE)
     codebook: Codebook = field(default_factory=Codebook)
     dead_codes: DeadCodes = field(default_factory=DeadCodes)
+    residual: Residual = field(default_factory=Residual)
     autoencoder: Autoencoder = field(default_factory=Autoencoder)
     relaxation: Relaxation = field(default_factory=Relaxation)
     likelihood: Likelihood = field(default_factory=Likelihood)

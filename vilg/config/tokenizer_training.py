@@ -47,6 +47,20 @@ class Autoencoder:
 
 
 @dataclass
+class Residual:
+    """How fast the blocks of a dVAE learn.
+
+    What a block adds is multiplied by its gain, one by the square of the number of blocks, and an optimizer whose steps
+    do not depend on the size of a gradient (Adam) changes it that much more slowly than all else.
+    """
+
+    lr: float = 1.0  # of the last convolution of each block, over that of all else; one by the gain makes up for it
+
+    def __post_init__(self):
+        require(self.lr > 0, f"residual.lr={self.lr}: must be positive")
+
+
+@dataclass
 class Relaxation:
     """The choice of the likeliest code while it is learned: a Gumbel-softmax (dVAE; VQGAN with quantizer gumbel).
 

@@ -105,6 +105,9 @@ class DVAE(ImageTokenizer):
         self.codebook = self.create_parameter([settings.codes, settings.code_dim], default_initializer=start)
         self.decoder = Decoder(settings)
 
+    def residual_blocks(self) -> list[Block]:
+        return [layer for layer in self.sublayers() if isinstance(layer, Block)]
+
     @property
     def vocabulary(self) -> int:
         return self.settings.codes

@@ -29,6 +29,8 @@ class DVAETraining(ImageTokenizerTraining):
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         super().__init__(settings, world)
         self.first_choice = 1 + int(settings.autoencoder.until * settings.train.steps)
+        for block in self.model.residual_blocks():
+            block.res_path.conv_4.weight.optimize_attr["learning_rate"] = settings.residual.lr
 
     def begin(self, step: int) -> None:
         super().begin(step)
