@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import tarfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import paddle
 import pytest
 from PIL import Image
 
+from tests.image.lpips_definition import random_weights
 from vilg import config
 from vilg.export.exporter import export
 from vilg.image.vqvae import VQVAE
@@ -73,6 +75,14 @@ def small_overrides(folder) -> list[str]:
         "model.conv_kernel=3", "train.steps=6", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
         "train.warmup=2", "checkpoint.every_steps=3",
     ]
+
+
+@pytest.fixture(scope="session")
+def lpips_file(tmp_path_factory):
+    """Weights of LPIPS in the published form, random ones."""
+    file = tmp_path_factory.mktemp("lpips") / "vgg16.ckpt"
+    file.write_bytes(pickle.dumps(random_weights(), protocol=4))
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -42,3 +42,10 @@ def test_a_shape_that_its_bytes_do_not_fill():
     data = pickle.dumps({"a": np.zeros([2, 3], "f4")}, 3).replace(b"K\x02K\x03", b"K\x02K\x04")
     with pytest.raises(PickleError, match="cannot reshape"):
         read_arrays(io.BytesIO(data))
+
+
+def test_a_dict_that_contains_itself():
+    tree = {}
+    tree["a"] = tree
+    with pytest.raises(PickleError, match="recursion"):
+        read_arrays(io.BytesIO(pickle.dumps(tree, 4)))

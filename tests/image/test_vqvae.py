@@ -67,6 +67,13 @@ def test_each_term_moves_only_what_the_paper_says():
         assert (bool(features_moved), bool(codebook_moved)) == (moves_features, not moves_features)
 
 
+@pytest.mark.parametrize("height, width", [(4, 4), (12, 20), (32, 8)])
+def test_every_size_that_the_factor_divides(model, height, width):
+    pictures = paddle.rand([2, 3, height, width])
+    indices = model.encode(pictures)
+    assert indices.shape == [2, height // 4, width // 4] and model.decode(indices).shape == pictures.shape
+
+
 def test_shapes_and_ranges(model):
     indices = model.encode(images(2, 24))
     assert indices.shape == [2, 6, 6] and indices.dtype == paddle.int64

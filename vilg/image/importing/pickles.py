@@ -47,7 +47,8 @@ _CONSTANTS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BIN
 _FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_FAULTS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, struct.error)
+_FAULTS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError,
+           struct.error)
 
 
 def read(stream: BinaryIO, vocabulary: Vocabulary, persistent: Callable[[Any], Any] | None = None) -> Any:
