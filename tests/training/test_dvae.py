@@ -7,7 +7,9 @@ import pytest
 from tests.processes import metrics
 from vilg import checkpoint, config, image
 from vilg.distributed.world import World
+from vilg.errors import UserError
 from vilg.image.kmeans import kmeans
+from vilg.image.logit_laplace import with_squared_error
 from vilg.training.dvae import DVAETraining
 from vilg.training.jobs import train_image_tokenizer
 from vilg.training.schedules import kl_weight, temperature
@@ -30,8 +32,8 @@ def test_it_may_begin_as_an_autoencoder(small_tokenizer):
                                "train.measure_every=50")
     train_image_tokenizer(settings)
     lines = metrics(settings.run.folder)
-    assert lines[99]["nll"] < lines[0]["nll"] - 0.2
-    assert all("kl" not in line and "heldout_psnr" not in line for line in lines[:100])
+    assert lines[99]["nll"] < lines[0]["nll"] - 0.2 and lines[99]["squared_error"] < 0.5 * lines[0]["squared_error"]
+    assert all(line.keys().isdisjoint(["kl", "heldout_psnr", "codebook_used"]) for line in lines[:100])
     assert lines[100]["temperature"] == 1 and abs(lines[-1]["temperature"] - 1 / 16) < 1e-6
     assert lines[100]["kl_weight"] == 0 and lines[-1]["kl_weight"] == 0.5
     assert {"heldout_psnr", "heldout_codes_used"} <= lines[199].keys()
@@ -84,6 +86,30 @@ def test_resume_is_exact(small_tokenizer, autoencoder):
     assert one == two
     last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000020")[1] for s in (whole, rest)]
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_checkpoint_of_a_run_that_chooses_from_another_step_on(small_tokenizer):
+    train_image_tokenizer(small_tokenizer("dvae", "autoencoder.until=0.4", "train.stop_at=10"))
+    for override in ("autoencoder.until=0.6", "train.steps=40"):
+        with pytest.raises(UserError, match=r"chosen from step 9 on, and not from step (13|17)"):
+            train_image_tokenizer(small_tokenizer("dvae", "autoencoder.until=0.4", "resume=auto", override))
+
+
+def test_the_beginning_as_an_autoencoder_against_numpy(small_tokenizer):
+    """Its value, and what learns from which part: the means from the squares, the scales from the likelihood."""
+    mapped, least = 0.1 + 0.8 * np.random.default_rng(0).random([2, 3, 4, 4]), 0.3
+    statistics = paddle.randn([2, 6, 4, 4])
+    statistics.stop_gradient = False
+    error, likelihood = with_squared_error(paddle.to_tensor(mapped, "float32"), statistics, least)
+    mean, scale = statistics.numpy()[:, :3], np.exp(statistics.numpy()[:, 3:])
+    off = np.log(mapped / (1 - mapped)) - mean
+    assert np.isclose(float(error), (off**2).mean(), rtol=1e-5)
+    density = np.exp(-abs(off) / (scale + least)) / (2 * (scale + least) * mapped * (1 - mapped))
+    assert np.isclose(float(likelihood), -np.log(density).mean(), rtol=1e-4)
+    (error + likelihood).backward()
+    found = statistics.grad.numpy() * off.size
+    assert np.allclose(found[:, :3], -2 * off, atol=1e-4)
+    assert np.allclose(found[:, 3:], (1 - abs(off) / (scale + least)) * scale / (scale + least), atol=1e-4)
 
 
 def test_the_lower_bound_against_numpy(small_tokenizer, monkeypatch):

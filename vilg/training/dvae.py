@@ -10,9 +10,10 @@ import paddle
 
 from vilg import config
 from vilg.distributed.world import World
+from vilg.errors import UserError
 from vilg.image.dvae import DVAE, map_pixels
 from vilg.image.kmeans import kmeans
-from vilg.image.logit_laplace import negative_log_likelihood
+from vilg.image.logit_laplace import negative_log_likelihood, with_squared_error
 from vilg.image.relaxation import divergence_from_even, relaxed_choice
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
@@ -52,20 +53,18 @@ class DVAETraining(ImageTokenizerTraining):
         self.codebook.add(logits.argmax(-1))
         done = (self.step - self.first_choice) / (self.settings.train.steps - self.first_choice + 1)
         heat, weight = temperature(self.settings.relaxation, done), kl_weight(self.settings.relaxation, done)
-        z_emb = model.blend(relaxed_choice(logits, heat, straight_through=False))
-        likelihood, divergence = self._likelihood(images, z_emb, model), divergence_from_even(logits)
+        statistics = model.statistics(model.blend(relaxed_choice(logits, heat, straight_through=False)))
+        likelihood = negative_log_likelihood(map_pixels(images), statistics, self.settings.likelihood.least_scale)
+        divergence = divergence_from_even(logits)
         self.parts = {"nll": likelihood, "kl": divergence, "kl_weight": weight, "temperature": heat}
         # A code stands for 3 f^2 of the pixels x channels by whose number all is divided.
         return likelihood + weight / (3 * model.factor**2) * divergence
 
     def _without_codes(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
-        likelihood = self._likelihood(images, model.blend(logits), model)
-        self.parts = {"nll": likelihood}
-        return likelihood
-
-    def _likelihood(self, images: paddle.Tensor, z_emb: paddle.Tensor, model: DVAE) -> paddle.Tensor:
-        return negative_log_likelihood(map_pixels(images), model.statistics(z_emb),
-                                       self.settings.likelihood.least_scale)
+        statistics = model.statistics(model.blend(logits))
+        error, likelihood = with_squared_error(map_pixels(images), statistics, self.settings.likelihood.least_scale)
+        self.parts = {"squared_error": error, "nll": likelihood}
+        return error + likelihood
 
     @paddle.no_grad()
     def _cut_into_codes(self) -> None:
@@ -82,6 +81,17 @@ class DVAETraining(ImageTokenizerTraining):
         # Every rank has counted, but a float on one device is not always that on another.
         spread = float(self.world.from_first(paddle.to_tensor(spread)))
         model.choose_by_distance(self.world.from_first(codes), _SOFTNESS * max(spread, _LEAST_SPREAD))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return super().state() | {"first_choice": np.array([self.first_choice])}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        there = int(state.pop("first_choice")[0])
+        if there != self.first_choice:
+            # Behind that step the logits are distances, before it weights: each is nonsense for the other.
+            raise UserError(f"a run in which codes are chosen from step {there} on, and not from step {self.first_choice} "
+                            "as autoencoder.until and train.steps say here")
+        super().load_state(state)
 
     def measure(self) -> dict[str, float]:
         return super().measure() if self.chooses else {}  # there are no codes yet by which images come back
