@@ -115,9 +115,10 @@ def gradients(layer) -> dict[str, np.ndarray]:
     return found
 
 
-def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_tokenizer):
+@pytest.mark.parametrize("error", ["absolute", "squared"])
+def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_tokenizer, error):
     """Computed once more as it is written, |x - x'| + lambda x (minus the opinion) + codes, in one backward pass."""
-    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest")
+    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", f"pixels.error={error}")
     objective, inputs = objective_at(settings, 11)
     model, judge = objective.model, objective.discriminator
     losses = objective.losses(inputs, model)
@@ -129,12 +130,13 @@ def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_to
     pictures = inputs.images * 2 - 1
     z_emb, _, codebook_term, commitment_term = model.quantizer(model.features(inputs.images))
     drawn = model.draw(z_emb)
-    l1, fooling = (drawn - pictures).abs().mean(), -judge(drawn).mean()
+    pixels = (drawn - pictures).abs().mean() if error == "absolute" else (drawn - pictures).square().mean()
+    fooling = -judge(drawn).mean()
     last = model.decoder.conv_out.weight
-    norms = [np.linalg.norm(paddle.grad(term, last, retain_graph=True)[0].numpy()) for term in (l1, fooling)]
+    norms = [np.linalg.norm(paddle.grad(term, last, retain_graph=True)[0].numpy()) for term in (pixels, fooling)]
     weight = 0.8 * min(norms[0] / (norms[1] + 1e-4), 1e4)
     assert np.isclose(float(objective.parts["adaptive_weight"]), weight, rtol=1e-4)
-    wanted = (l1 + weight * fooling + codebook_term + 0.25 * commitment_term) * len(inputs.names)
+    wanted = (pixels + weight * fooling + codebook_term + 0.25 * commitment_term) * len(inputs.names)
     assert np.isclose(float(loss), float(wanted), rtol=1e-4)
     wanted.backward()
     wanted = gradients(model)

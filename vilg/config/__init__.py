@@ -17,11 +17,11 @@ from vilg.config.check import require
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.token_shards import Tokenize
 from vilg.config.tokenizer_training import (
-    Autoencoder, Codebook, DeadCodes, Discriminator, Likelihood, Perceptual, Relaxation, Residual)
+    Autoencoder, Codebook, DeadCodes, Discriminator, Likelihood, Perceptual, Pixels, Relaxation, Residual)
 from vilg.errors import SettingsError
 
 __all__ = ["DVAE", "VQGAN", "VQVAE", "Autoencoder", "Codebook", "DeadCodes", "Discriminator", "Likelihood",
-           "Perceptual", "Relaxation", "Residual", "Tokenize", "require"]
+           "Perceptual", "Pixels", "Relaxation", "Residual", "Tokenize", "require"]
 
 LONGEST_TEXT = 256  # text positions, as in DALL-E
 
@@ -284,6 +284,7 @@ class ImageTokenizerTraining:
     autoencoder: Autoencoder = field(default_factory=Autoencoder)
     relaxation: Relaxation = field(default_factory=Relaxation)
     likelihood: Likelihood = field(default_factory=Likelihood)
+    pixels: Pixels = field(default_factory=Pixels)
     perceptual: Perceptual = field(default_factory=Perceptual)
     discriminator: Discriminator = field(default_factory=Discriminator)
     train: Train = field(default_factory=Train)

@@ -95,6 +95,18 @@ class Likelihood:
 
 
 @dataclass
+class Pixels:
+    """How a VQGAN compares the pixels of two images, both in [-1, 1]."""
+
+    # absolute: as taming-transformers does | squared: equation (4) of arXiv 2012.09841, which gets further in the first
+    # thousands of steps, since what is far off pulls harder
+    error: str = "absolute"
+
+    def __post_init__(self):
+        require(self.error in ("absolute", "squared"), f"pixels.error={self.error}: none of absolute, squared")
+
+
+@dataclass
 class Perceptual:
     """LPIPS (Zhang et al., arXiv 1801.03924), a distance of images as people see them."""
 

@@ -1,7 +1,8 @@
 """The objective of a VQGAN (Esser et al., arXiv 2012.09841, section 3.1), as taming-transformers trains it.
 
-The tokenizer minimizes |x - x'| + LPIPS + what its quantizer asks for + lambda x (minus the discriminator's opinion of
-x'), lambda being equation (7); the discriminator, which begins later, the hinge loss.
+The tokenizer minimizes |x - x'| (or its square, as in equation (4)) + LPIPS + what its quantizer asks for + lambda x
+(minus the discriminator's opinion of x'), lambda being equation (7); the discriminator, which begins later, the hinge
+loss.
 """
 
 from collections.abc import Iterator
@@ -77,8 +78,10 @@ class VQGANTraining(ImageTokenizerTraining):
         """
         seen = drawn.detach()
         seen.stop_gradient = False
-        reconstruction = (seen - images).abs().mean()
-        self.parts |= {"l1": reconstruction}
+        difference = seen - images
+        absolute = difference.abs().mean()
+        self.parts |= {"l1": absolute}
+        reconstruction = difference.square().mean() if self.settings.pixels.error == "squared" else absolute
         if self.lpips and self.done >= self.settings.perceptual.start:
             self.parts |= {"lpips": self.lpips(images, seen).mean()}
             reconstruction = reconstruction + self.settings.perceptual.weight * self.parts["lpips"]
