@@ -202,6 +202,8 @@ def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
     (["generate", "--text", "a", "--out", "x.xbm"], "--out x.xbm"),
     (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),
     (["generate", "--text", "a", "--out", "x.png", "--top-k", -2], "--top-k -2"),
+    (["generate", "--text", "a", "--out", "x.png", "--seed", 2**63], f"--seed {2**63}: must be between 0 and 2^63 - 1"),
+    (["generate", "--text", "a\udce4", "--out", "x.png"], "'a\\udce4': not a text in UTF-8"),
     (["generate", "--text", "a", "--out", "x.png", "--top-p", 2], "--top-p 2.0"),
     (["generate", "--text", "a", "--out", "x.png", "--guidance", -1], "--guidance -1.0"),
     (["generate", "--text", "a", "--out", "x.png", "-n", 3, "--best-of", 2], "--best-of 2: fewer than the 3"),

@@ -172,6 +172,11 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
 
 @pytest.mark.parametrize("call, said", [
     (lambda one: one.generate(["红"], n=0), "-n 0"), (lambda one: one.generate(["红"], n=3, best_of=2), "--best-of 2"),
+    (lambda one: one.generate(["红"], n=10**12), "-n 1000000000000: at most 10000"),
+    (lambda one: one.generate(["红"], best_of=10**12), "--best-of 1000000000000: at most 10000"),
+    (lambda one: one.generate(["红"], n=2, seed=2**63 - 1), "--seed 9223372036854775807: the seeds of 2 drawings"),
+    (lambda one: one.generate(["红", "a\udce4"]), r"'a\\udce4': not a text in UTF-8"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=10**12), "--beams 1000000000000: must be between 0 and 1000"),
     (lambda one: one.generate(["红"], guidance=-1), "--guidance -1"),
     (lambda one: one.generate(["红"], temperature=0), "--temperature 0"),
     (lambda one: one.generate(["红"], guidance=1e39), "--guidance 1e"),

@@ -22,7 +22,7 @@ def drawn(width, height, kind="PNG"):
 
 @pytest.mark.parametrize("given, message", [
     (None, "write what to draw"), (" \n", "write what to draw"), ("红" * 21, "21 characters, at most 20"),
-    ("红苹果红苹果", "the model reads 5 tokens"),
+    ("红苹果红苹果", "the model reads 5 tokens"), ("红\ud83c", "not a text in UTF-8"),
 ])
 def test_texts(predictor, given, message):
     with pytest.raises(UserError, match=message):

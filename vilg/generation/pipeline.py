@@ -16,12 +16,14 @@ from vilg.generation.captioning import caption
 from vilg.generation.drawing import Guidance, draw
 from vilg.generation.ranking import Judge, best, log_likelihood
 from vilg.generation.reader import Reader
-from vilg.generation.sampling import Sampler, Sampling
+from vilg.generation.sampling import SEEDS, Sampler, Sampling
 from vilg.progress import Progress
 from vilg.text.sequence import CaptionEncoder, longest_caption, words_of
 from vilg.text.tokenizer import TextTokenizer
 
 ROWS_AT_ONCE = 32  # continuations that are decoded together: each has caches of its own
+MOST_DRAWINGS = 10_000  # of a text, whose codes and pictures are kept until the last is drawn
+MOST_BEAMS = 1_000  # of an image: each has caches of its own, and all are decoded together
 
 Images = np.ndarray | Sequence[Image.Image]
 
@@ -94,7 +96,11 @@ class Pipeline(ABC):
             raise UserError(f"-n {n}: must be at least 1")
         if best_of and best_of < n:
             raise UserError(f"--best-of {best_of}: fewer than the {n} to keep")
-        drawn, ids, height, width = max(n, best_of), self._ids(texts), *self.reader.grid
+        if (drawn := max(n, best_of)) > MOST_DRAWINGS:
+            raise UserError(f"{'--best-of' if best_of else '-n'} {drawn}: at most {MOST_DRAWINGS} drawings of a text")
+        if sampler.seed + drawn > SEEDS:
+            raise UserError(f"--seed {sampler.seed}: the seeds of {drawn} drawings go beyond 2^63 - 1")
+        ids, (height, width) = self._ids(texts), self.reader.grid
         codes = self._drawings(ids, sampler, drawn, guidance, begun, show_progress)
         if judge:
             scores = np.stack([judged(judge, [text] * drawn, self.pictures(of_text[None])[0])
@@ -128,8 +134,8 @@ class Pipeline(ABC):
     def describe(self, codes: np.ndarray, sampling: Sampling, beams: int = 0, length_penalty: float = 1.0,
                  prefix: str = "") -> list[str]:
         """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampling` or by a search."""
-        if beams < 0:
-            raise UserError(f"--beams {beams}: must not be negative")
+        if not 0 <= beams <= MOST_BEAMS:
+            raise UserError(f"--beams {beams}: must be between 0 and {MOST_BEAMS}")
         if not abs(length_penalty) <= 10:  # its power of a caption's length is a number
             raise UserError(f"--length-penalty {length_penalty}: must be between -10 and 10")
         tokenizer = self.text_tokenizer

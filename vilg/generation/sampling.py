@@ -9,6 +9,8 @@ import numpy as np
 from vilg.errors import UserError
 
 
+SEEDS = 2**63  # so many there are: they are written down, and counted on from, as int64
+
 # float32 logits [rows, classes] -> int64 [rows], the chosen tokens.
 Choice = Callable[[np.ndarray], np.ndarray]
 
@@ -37,8 +39,8 @@ class Sampler:
     def __post_init__(self):
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"--temperature {self.temperature}: must be positive (--greedy takes the likeliest token)")
-        if self.seed < 0:
-            raise UserError(f"--seed {self.seed}: must not be negative")
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"--seed {self.seed}: must be between 0 and 2^63 - 1")
         if self.top_k < 0:
             raise UserError(f"--top-k {self.top_k}: must not be negative")
         if not 0 < self.top_p <= 1:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vilg.errors import UserError
 from vilg.text.tokenizer import TextTokenizer
 
 
@@ -33,7 +34,12 @@ def table_size(size: int, length: int) -> int:
 
 
 def words_of(caption: str, tokenizer: TextTokenizer) -> list[int]:
-    """The ids of the words of a caption, all of them."""
+    """The ids of the words of a caption, all of them. UserError if a lone surrogate stands in it, which is what bytes
+    of another encoding become on a command line."""
+    try:
+        caption.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{ascii(caption)[:40]}: not a text in UTF-8") from None
     return tokenizer.encode(unicodedata.normalize("NFC", caption))
 
 
