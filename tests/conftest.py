@@ -13,6 +13,8 @@ from PIL import Image
 from tests.image.lpips_definition import random_weights
 from vilg import config
 from vilg.export.exporter import export
+from vilg.export.program import Program
+from vilg.generation import decoder
 from vilg.image.vqvae import VQVAE
 from vilg.text.vocabulary import train_vocabulary
 from vilg.training.jobs import pretrain
@@ -75,6 +77,25 @@ def small_overrides(folder) -> list[str]:
         "model.conv_kernel=3", "train.steps=6", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
         "train.warmup=2", "checkpoint.every_steps=3",
     ]
+
+
+@pytest.fixture
+def sources_read(monkeypatch) -> list[tuple[str, int]]:
+    """(direction, how many sources) of every time that a model reads some, in Python or exported."""
+    seen, in_python, exported = [], decoder.read_source, Program.__call__
+
+    def read_source(model, direction, source):
+        seen.append((direction, len(source)))
+        return in_python(model, direction, source)
+
+    def call(program, *inputs):
+        if program._path.name.endswith("_prefill"):
+            seen.append((program._path.name.removesuffix("_prefill"), len(inputs[0])))
+        return exported(program, *inputs)
+
+    monkeypatch.setattr(decoder, "read_source", read_source)
+    monkeypatch.setattr(Program, "__call__", call)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,17 @@ def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images
     assert np.allclose(drawn, trained.generate(TEXTS, n=2, seed=4), atol=1e-5)
 
 
+def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, images, sources_read):
+    for pipeline in (trained, predictor):
+        sources_read.clear()
+        codes = pipeline.draw(["红苹果", "大象", "红苹果"], Sampler(seed=1), 4, guidance=2.0, scored=False).codes
+        assert sources_read == [("text_to_image", 2), ("text_to_image", 1)]  # guidance reads the empty caption
+        assert np.array_equal(codes[0], codes[2]) and not np.array_equal(codes[0], codes[1])
+        sources_read.clear()
+        pipeline.caption(images, beams=4)
+        assert sources_read == [("image_to_text", 3)]
+
+
 def test_pictures_of_any_size_are_cut_as_in_training(predictor):
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, [20, 30, 3], dtype=np.uint8))
     assert predictor.caption([wide]) == predictor.caption([wide.crop((5, 0, 25, 20))])

@@ -34,6 +34,18 @@ def test_drawings_of_other_settings_share_a_batch_and_come_out_as_alone(predicto
         assert np.array_equal(drawn.pixels, to_uint8(alone)) and drawn.done == drawn.total == 256
 
 
+@pytest.mark.parametrize("counts", [(4,), (2, 2), (2, 1, 3)])
+def test_a_text_is_read_once_for_all_of_its_pictures(predictor, sources_read, counts):
+    """In a batch of requests too, whether or not they ask for equally many; the last two ask for the same text."""
+    texts = ["红苹果", "大象", "大象"]
+    wished = [Drawing(text, count, Sampler(7 * count), 1.0) for text, count in zip(texts, counts)]
+    together = last_news(predictor, wished)
+    assert sources_read == [("text_to_image", len(set(texts[: len(counts)])))]
+    for task, drawn in zip(wished, together):
+        alone = predictor.generate([task.text], task.count, task.sampler.seed)[0]
+        assert np.array_equal(drawn.pixels, to_uint8(alone))
+
+
 def test_another_guidance_is_another_batch():
     assert Drawing("a", 1, Sampler(), 1.0).kind != Drawing("a", 1, Sampler(), 2.0).kind
 

@@ -12,6 +12,7 @@ from vilg.errors import UserError
 from vilg.export import manifest
 from vilg.export.program import Program
 from vilg.generation.pipeline import Pipeline
+from vilg.generation.reader import distinct
 from vilg.text.tokenizer import WordPiece
 
 
@@ -67,7 +68,8 @@ class ProgramReading:
     def __init__(self, reader: ProgramReader, direction: str, source: np.ndarray, samples: int):
         sizes = reader.sizes
         self._step, self._samples, self._place = reader.programs[manifest.step(direction)], samples, 0
-        self._first, self._sources = None, reader.programs[manifest.prefill(direction)](source)
+        rows, spread = distinct(source)
+        self._first, self._sources = None, list(map(spread, reader.programs[manifest.prefill(direction)](rows)))
         if direction == TEXT_TO_IMAGE:
             self._first, *self._sources = self._sources
         self._kept = [Kept(sizes.layout(direction, pattern),

@@ -6,6 +6,7 @@ import paddle
 from vilg.attention.cache import AttentionCache
 from vilg.attention.functional import block_sparse_attention
 from vilg.attention.layout import Layout
+from vilg.generation.reader import distinct
 from vilg.model.transformer import Transformer
 
 
@@ -42,8 +43,10 @@ class Decoder:
     @paddle.no_grad()
     def __init__(self, model: Transformer, direction: str, source: np.ndarray, samples: int = 1):
         self.model, self.direction, self.samples = model, direction, samples
-        self._last, kept = read_source(model, direction, paddle.to_tensor(source))
-        self._caches = [AttentionCache(model.layout(direction, pattern), one.k, one.v, samples)
+        rows, spread = distinct(source)
+        last, kept = read_source(model, direction, paddle.to_tensor(rows))
+        self._last = spread(last)
+        self._caches = [AttentionCache(model.layout(direction, pattern), spread(one.k), spread(one.v), samples)
                         for pattern, one in zip(model.patterns, kept)]
         self._place = 0
 

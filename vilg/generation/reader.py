@@ -1,8 +1,10 @@
 """What drawing and writing ask of a model, wherever it runs: that it reads a source and goes on from there."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import paddle
 
 
 class Reading(Protocol):
@@ -28,4 +30,15 @@ class Reader(Protocol):
     vocabulary: int  # entries of the text vocabulary
 
     def read(self, direction: str, source: np.ndarray, samples: int = 1) -> Reading:
-        """Text ids int64 [P, T] in text_to_image, codes int64 [P, n] in image_to_text."""
+        """Text ids int64 [P, T] in text_to_image, codes int64 [P, n] in image_to_text. Equal sources are read once."""
+
+
+def distinct(source: np.ndarray) -> tuple[np.ndarray, Callable[[paddle.Tensor], paddle.Tensor]]:
+    """The different rows of a source [P, length], and what makes [P, ..] of something [rows, ..] that was read of
+    them."""
+    numbers: dict[bytes, int] = {}
+    of = [numbers.setdefault(row.tobytes(), len(numbers)) for row in source]
+    if len(numbers) == len(of):
+        return source, lambda read: read
+    which = paddle.to_tensor(of)
+    return source[[of.index(number) for number in range(len(numbers))]], lambda read: paddle.index_select(read, which)

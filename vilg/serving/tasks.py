@@ -51,13 +51,14 @@ class Drawing:
     def together(pipeline: Pipeline, tasks: list["Drawing"]) -> Iterator[list[News | None]]:
         """Unfinished Pictures now and then, and the finished ones."""
         reader, encode = pipeline.reader, CaptionEncoder(pipeline.text_tokenizer, pipeline.reader.text_length)
-        rows = [(encode(task.text), replace(task.sampler, seed=task.sampler.seed + number))
-                for task in tasks for number in range(task.count)]
+        samples = math.gcd(*(task.count for task in tasks))  # each source of a reading has as many
+        rows = [(encode(task.text), replace(task.sampler, seed=task.sampler.seed + first))
+                for task in tasks for first in range(0, task.count, samples)]
         ids, samplers = zip(*rows)
         ends = np.cumsum([task.count for task in tasks])[:-1]
         total, pace = math.prod(reader.grid), _Pace()
         guidance = Guidance(tasks[0].guidance, encode(""))
-        for codes in drawing(reader, np.stack(ids), EachItsOwn(samplers), guidance=guidance):
+        for codes in drawing(reader, np.stack(ids), EachItsOwn(samplers), samples, guidance):
             done = codes.shape[1]
             if done == total or pace.due():
                 with pace:
