@@ -103,3 +103,16 @@ def test_an_export_that_differs_is_not_made(run, tmp_path, monkeypatch, part, by
     with pytest.raises(UserError, match=f"differs from .* in {what}"):
         export(run, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_did_not_reach_the_disk(run, tmp_path, monkeypatch):
+    def cut(model, tokenizer, sizes, folder):
+        save_programs(model, tokenizer, sizes, folder)
+        file = folder / "image_encode.pdiparams"
+        file.write_bytes(file.read_bytes()[:100])
+
+    save_programs = exporter.save_programs
+    monkeypatch.setattr(exporter, "save_programs", cut)
+    with pytest.raises(UserError, match="out: is the disk full.*image_encode: Paddle .* cannot load it"):
+        export(run, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

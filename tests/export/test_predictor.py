@@ -1,17 +1,20 @@
 """An export draws, writes and scores as its checkpoint does."""
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
 from tests.conftest import png
 from vilg.attention import operator
 from vilg.errors import UserError
-from vilg.export import Predictor
+from vilg.export import Predictor, manifest
 from vilg.generation import pipeline
 from vilg.generation.sampling import Sampler
 from vilg.generation.trained import load_trained
@@ -162,14 +165,34 @@ def change(folder, one, other):
     (lambda folder: change(folder, '"conv_kernel": 3', '"conv_kernel": 5'), "manifest.json: not what was exported"),
 ])
 def test_a_damaged_export_is_refused(exported, tmp_path, damage, said):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     Predictor(copy)
     damage(copy)
     with pytest.raises(UserError, match=said):
         Predictor(copy)
+
+
+def test_what_is_no_export_yet(run):
+    with pytest.raises(UserError, match="a run, not an export; `vilg export`"):
+        Predictor(run)
+    with pytest.raises(UserError, match="step-00000003: a checkpoint, not an export; `vilg export`"):
+        Predictor(run / "checkpoints" / "step-00000003")
+
+
+def test_an_export_that_this_paddle_cannot_load(exported, tmp_path):
+    """Whole, but with an operator that only a later Paddle has."""
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    program, made = copy / "image_decode.json", manifest.read(copy)
+    program.write_text(program.read_text().replace('"1.conv2d"', '"1.conv2d_of_tomorrow"'))
+    replace(made, versions={**made.versions, "paddle": "9.9"},
+            files={**made.files, program.name: manifest.file_of(program)}).write(copy)
+    predictor = Predictor(copy)
+    assert predictor.encode(np.zeros([1, 3, 16, 16], np.float32)).shape == (1, 4, 4)
+    for one in (predictor, predictor.clone()):
+        with pytest.raises(UserError, match=f"decode: Paddle 9.9 wrote it, Paddle {paddle.__version__} cannot load it"):
+            one.decode(np.zeros([1, 4, 4], np.int64))
 
 
 def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch):

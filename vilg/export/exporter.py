@@ -14,6 +14,7 @@ from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
 from vilg.errors import UserError
 from vilg.export.manifest import VOCABULARY, Manifest, Sizes, file_of
 from vilg.export.predictor import Predictor
+from vilg.export.program import Unloadable
 from vilg.export.programs import save_programs
 from vilg.generation.trained import Trained, load_trained
 from vilg.model.transformer import Transformer
@@ -48,9 +49,8 @@ def export(checkpoint: Path, out: Path, portable: bool = False) -> Manifest:
             progress.advance(now="self-test")
             try:
                 made = replace(made, self_test=compare(trained, Predictor(hidden)))
-            except RuntimeError as error:  # Paddle does not say that it could not write a program
-                raise UserError(f"--out {out}: what was written cannot be loaded; is the disk full? "
-                                f"({' '.join(str(error).split())[:100]})") from None
+            except Unloadable as error:  # Paddle does not say that it could not write a program
+                raise UserError(f"--out {out}: is the disk full? {error}") from None
             made.write(hidden)
             os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
             os.rename(hidden, out)

@@ -12,6 +12,7 @@ from vilg.errors import UserError
 
 FORMAT = 1
 NAME, VOCABULARY = "manifest.json", "vocab.txt"
+_MAKES_ONE = "`vilg export` makes one of it"
 
 
 def prefill(direction: str) -> str:
@@ -94,10 +95,14 @@ def read(folder: Path) -> Manifest:
     try:
         tree = json.loads((folder / NAME).read_text("utf-8"))
     except OSError as error:
+        if (folder / "settings.yaml").is_file():
+            raise UserError(f"{folder}: a run, not an export; {_MAKES_ONE}") from None
         raise UserError(f"{folder}: not an export ({NAME}: {error.strerror.lower()})") from None
     except ValueError:
         raise UserError(f"{folder / NAME}: damaged, not JSON") from None
     try:
+        if "tensors" in tree:
+            raise UserError(f"{folder}: a checkpoint, not an export; {_MAKES_ONE}")
         own = tree.pop("sha256", None)
         if tree["format"] != FORMAT:
             raise UserError(f"{folder}: an export of another format; this vilg reads format {FORMAT}")

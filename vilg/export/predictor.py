@@ -32,7 +32,8 @@ class Predictor(Pipeline):
                             "makes one that does not")
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
-        self._programs = {name: Program(folder / name) for name in manifest.PROGRAMS}
+        written_by = self.manifest.versions["paddle"]
+        self._programs = {name: Program(folder / name, written_by) for name in manifest.PROGRAMS}
         self.reader = ProgramReader(self.manifest.sizes, self._programs)
 
     def clone(self) -> "Predictor":

@@ -7,15 +7,22 @@ import numpy as np
 import paddle
 from paddle import inference
 
+from vilg.errors import UserError
+
+
+class Unloadable(UserError):
+    """A program that Paddle Inference cannot load: of another version of Paddle, or not written whole."""
+
 
 class Program:
     """`PATH.json` and `PATH.pdiparams`; loaded at the first call, so that what is never used takes no memory.
 
-    A program belongs to one thread at a time.
+    A program belongs to one thread at a time. `written_by` is the version of Paddle that wrote it. The first call
+    raises Unloadable if this version cannot load it.
     """
 
-    def __init__(self, path: Path):
-        self._path, self._predictor = path, None
+    def __init__(self, path: Path, written_by: str = paddle.__version__):
+        self._path, self._written_by, self._predictor = path, written_by, None
 
     def __call__(self, *inputs: np.ndarray | paddle.Tensor) -> list[paddle.Tensor]:
         outputs = self._loaded().run([paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for one in inputs])
@@ -23,7 +30,7 @@ class Program:
 
     def clone(self) -> "Program":
         """For another thread. The clones of Paddle 3.3.1 copy the weights, so this one may as well load them late."""
-        return Program(self._path)
+        return Program(self._path, self._written_by)
 
     def _loaded(self) -> inference.Predictor:
         if self._predictor is None:
@@ -37,5 +44,9 @@ class Program:
                 # oneDNN lays the weights out anew at every shape it meets: on one token a step takes 1.6 times as long.
                 settings.disable_mkldnn()
                 settings.set_cpu_math_library_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-            self._predictor = inference.create_predictor(settings)
+            try:
+                self._predictor = inference.create_predictor(settings)
+            except RuntimeError as error:
+                raise Unloadable(f"{self._path}: Paddle {self._written_by} wrote it, Paddle {paddle.__version__} cannot "
+                                 f"load it ({' '.join(str(error).split())[:100]})") from None
         return self._predictor
