@@ -134,9 +134,18 @@ def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(ca
 JUDGE = "import numpy\ndef dark(texts, pictures): return -pictures.mean((1, 2, 3))\ndef vague(texts, pictures): return 1\n"
 
 
-def test_generate_asks_another_judge(capsys, trained, tmp_path, monkeypatch):
+@pytest.fixture
+def own_judge(tmp_path, monkeypatch):
+    """A module in the current folder, which is not on Python's path, as for the installed command."""
     (tmp_path / "own_judge.py").write_text(JUDGE)
-    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_judge.py").write_text("dark =")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    yield
+    sys.modules.pop("own_judge", None)
+
+
+def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
     arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "-n", 1, "--best-of", 6, "--out"]
     assert run(capsys, *arguments, tmp_path / "best.png", "--judge", "own_judge:dark")[0] == 0
     assert run(capsys, *arguments[:-3], "-n", 6, "--out", tmp_path / "all.png")[0] == 0
@@ -148,16 +157,19 @@ def test_generate_asks_another_judge(capsys, trained, tmp_path, monkeypatch):
     assert said["seeds"] == [int(np.argmin([tile.mean() for tile in tiles]))]
     for judge, message in (("own_judge:vague", "the judge gave"), ("own_judge:none", "--judge own_judge:none: not"),
                            ("nowhere", "--judge nowhere: not MODULE:FUNCTION"),
+                           (".own_judge:dark", "--judge .own_judge:dark: not MODULE:FUNCTION"),
+                           ("broken_judge:dark", "--judge broken_judge:dark: not MODULE:FUNCTION"),
                            ("own_judge:numpy", "--judge own_judge:numpy: not a function")):
         code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--judge", judge)
         assert code == 1 and f"vilg: {message}" in err and not (tmp_path / "x.png").exists()
 
 
-def test_an_export_takes_the_same_options(capsys, trained, tmp_path):
+def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
     code, out, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
     assert code == 0 and re.search(r"export: 13 files, .* MB, without the operator; differs from the checkpoint by", out), err
     (tmp_path / "0.png").write_bytes(png(0, 40))
     for options in (["--text", "红苹果", "大象", "-n", 3, "--top-p", 0.9, "--best-of", 4, "--guidance", 2],
+                    ["--text", "红苹果", "--best-of", 3, "--judge", "own_judge:dark"],
                     ["--text", "红苹果", "--greedy", "--image", tmp_path / "0.png", "--keep-rows", 2]):
         said = []
         for model, folder in (("checkpoint", trained), ("export", tmp_path / "export")):

@@ -25,7 +25,8 @@ def _generate(commands) -> None:
     made.add_argument("--best-of", type=int, default=0, metavar="N",
                       help="draw N and keep those from which the model reads the text most easily")
     made.add_argument("--judge", metavar="MODULE:FUNCTION",
-                      help="for --best-of: a function of Python, (texts, pictures [B, 3, H, W] in [0, 1]) -> scores")
+                      help="for --best-of: a function of Python, (texts, pictures [B, 3, H, W] in [0, 1]) -> scores; its "
+                           "module may lie in the current folder")
     made.add_argument("--image", type=Path, metavar="FILE", help="complete this picture ..")
     made.add_argument("--keep-rows", type=int, default=0, metavar="N", help=".. whose upper N rows of codes stay")
     made.add_argument("--out", type=Path, required=True, metavar="FILE|DIR",

@@ -4,6 +4,8 @@ import importlib
 import io
 import json
 import logging
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,12 +141,16 @@ def _write_json(file: Path, said: dict | list) -> None:
 
 
 def find_judge(name: str) -> Judge:
-    """The function that MODULE:FUNCTION names; the module is looked for as Python looks for modules."""
+    """The function that MODULE:FUNCTION names; the module is looked for as Python looks for modules, and then in the
+    current folder, which is not on the path of the installed `vilg`."""
     module, _, function = name.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
     try:
         judge = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--judge {name}: not MODULE:FUNCTION of Python ({error})") from None
+    except Exception as error:  # the module may raise what it likes while it is imported
+        raise UserError(f"--judge {name}: not MODULE:FUNCTION of Python ({type(error).__name__}: "
+                        f"{' '.join(str(error).split())})") from None
     if not callable(judge):
         raise UserError(f"--judge {name}: not a function")
     return judge
