@@ -1,5 +1,6 @@
 """An export draws, writes and scores as its checkpoint does."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,19 @@ def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, ima
         sources_read.clear()
         pipeline.caption(images, beams=4)
         assert sources_read == [("image_to_text", 3)]
+
+
+@pytest.mark.parametrize("dropped, scale, warned", [(0.0, 2.0, True), (0.0, 1.0, False), (0.2, 2.0, False),
+                                                    (None, 2.0, False)])
+def test_guidance_of_a_model_that_never_met_an_empty_caption(trained, predictor, caplog, monkeypatch, dropped, scale,
+                                                             warned):
+    for pipeline in (trained, predictor):
+        assert pipeline.drop_caption == 0.2
+        monkeypatch.setattr(pipeline, "drop_caption", dropped)
+        caplog.clear()
+        pipeline.generate(["红苹果"], guidance=scale)
+        assert ["--guidance 2: this model has never met an empty caption" in message for message in caplog.messages
+                ] == [True] * warned
 
 
 def test_pictures_of_any_size_are_cut_as_in_training(predictor):
@@ -171,6 +185,15 @@ def test_a_damaged_export_is_refused(exported, tmp_path, damage, said):
     damage(copy)
     with pytest.raises(UserError, match=said):
         Predictor(copy)
+
+
+def test_an_export_older_than_an_entry_of_the_manifest(exported, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    tree = json.loads((copy / "manifest.json").read_text())
+    del tree["sha256"], tree["drop_caption"]
+    (copy / "manifest.json").write_text(json.dumps({**tree, "sha256": manifest._digest(tree)}))
+    assert Predictor(copy).drop_caption is None
 
 
 def test_what_is_no_export_yet(run):

@@ -91,6 +91,7 @@ def pixels(data: bytes) -> np.ndarray:
 def test_type_click_and_see_the_picture_fill_in(page, predictor):
     page.fill("#text textarea", "红苹果")
     page.get_by_role("button", name="Settings").first.click()
+    page.get_by_text("1: none; this model was not trained for it").wait_for()
     page.get_by_label("Seed").fill("5")
     page.evaluate(OBSERVE)
     page.click("#draw")

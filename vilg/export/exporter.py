@@ -44,7 +44,7 @@ def export(checkpoint: Path, out: Path, portable: bool = False) -> Manifest:
             files = {path.name: file_of(path) for path in sorted(hidden.iterdir())}
             versions = {"vilg": __version__, "paddle": paddle.__version__}
             operator = trained.model.blocks[0].attention.backend == "operator"
-            made = Manifest(sizes, operator, trained.origin, versions, {}, files)
+            made = Manifest(sizes, operator, trained.origin, versions, {}, files, trained.drop_caption)
             made.write(hidden)
             progress.advance(now="self-test")
             try:

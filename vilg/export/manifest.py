@@ -64,7 +64,8 @@ class File:
 @dataclass(frozen=True)
 class Manifest:
     """operator: whether the programs need the compiled attention operator. versions: of vilg and Paddle.
-    self_test: how far the export was from the checkpoint when it was made (exporter.py)."""
+    self_test: how far the export was from the checkpoint when it was made (exporter.py). drop_caption: the setting that
+    the model was trained with; None in exports that are older than this entry."""
 
     sizes: Sizes
     operator: bool
@@ -72,6 +73,7 @@ class Manifest:
     versions: dict[str, str]
     self_test: dict[str, float]
     files: dict[str, File]
+    drop_caption: float | None = None
 
     def write(self, folder: Path) -> None:
         tree = {"format": FORMAT, **asdict(self)}

@@ -26,7 +26,7 @@ class Predictor(Pipeline):
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         self.origin, self.manifest = str(folder), manifest.read(folder)
-        self.checkpoint = self.manifest.checkpoint
+        self.checkpoint, self.drop_caption = self.manifest.checkpoint, self.manifest.drop_caption
         if self.manifest.operator and (missing := operator.load()):
             raise UserError(f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
                             "makes one that does not")

@@ -1,5 +1,6 @@
 """A model with its tokenizers: from texts to pictures, from pictures to texts, and how well the two fit."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from vilg.generation.sampling import SEEDS, Sampler, Sampling
 from vilg.progress import Progress
 from vilg.text.sequence import CaptionEncoder, longest_caption, words_of
 from vilg.text.tokenizer import TextTokenizer
+
+log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 32  # continuations that are decoded together: each has caches of its own
 MOST_DRAWINGS = 10_000  # of a text, whose codes and pictures are kept until the last is drawn
@@ -50,6 +53,7 @@ class Pipeline(ABC):
     image_size: int  # pixels a side
     origin: str  # the folder it came from
     checkpoint: str  # what its weights are
+    drop_caption: float | None  # share of empty captions in its training; None if that is not known
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -100,6 +104,9 @@ class Pipeline(ABC):
             raise UserError(f"{'--best-of' if best_of else '-n'} {drawn}: at most {MOST_DRAWINGS} drawings of a text")
         if sampler.seed + drawn > SEEDS:
             raise UserError(f"--seed {sampler.seed}: the seeds of {drawn} drawings go beyond 2^63 - 1")
+        if guidance != 1 and self.drop_caption == 0:
+            log.warning("--guidance %g: this model has never met an empty caption; train with train.drop_caption=0.1",
+                        guidance)
         ids, (height, width) = self._ids(texts), self.reader.grid
         codes = self._drawings(ids, sampler, drawn, guidance, begun, show_progress)
         if judge:

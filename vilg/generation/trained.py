@@ -21,6 +21,7 @@ class Trained(Pipeline):
                  text_tokenizer: TextTokenizer, image_tokenizer: ImageTokenizer):
         self.origin = self.checkpoint = str(origin)
         self.settings, self.image_size = settings, settings.data.image_size
+        self.drop_caption = settings.train.drop_caption
         self.model, self.reader = model, TransformerReader(model)
         self.text_tokenizer, self.image_tokenizer = text_tokenizer, image_tokenizer
 

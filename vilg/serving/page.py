@@ -48,8 +48,9 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
                         top_k = _slider(0, 256, 0, step=1, label="Top-k", info="only the k likeliest tokens; 0: all")
                         top_p = _slider(0.05, 1, 1, step=0.05, label="Top-p",
                                         info="only the likeliest tokens that together reach p")
+                        untrained = "; this model was not trained for it" if pipeline.drop_caption == 0 else ""
                         guidance = _slider(0, 8, 1, step=0.5, label="Guidance",
-                                           info="above 1 nearer to the caption; 1: none")
+                                           info=f"above 1 nearer to the caption; 1: none{untrained}")
                         seed = gr.Textbox(label="Seed", placeholder="any", info="the same seed draws the same pictures")
                 with gr.Column(scale=3, min_width=320):
                     drawn = gr.Gallery(show_label=False, columns=2, object_fit="contain", format="png", height="auto",
