@@ -8,6 +8,7 @@ import pytest
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.cli import main
 from vilg.errors import UserError
 from vilg.export import exporter
 from vilg.export.exporter import export, sizes_of
@@ -66,6 +67,23 @@ def test_an_older_checkpoint_of_the_run(run, tmp_path):
     made = export(run / "checkpoints" / "step-00000003", tmp_path / "deep" / "three")
     assert made.checkpoint.endswith("step-00000003")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["three"]
+
+
+def test_a_checkpoint_at_a_url(run, tmp_path, capsys, monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'vilg[storage]'")
+    url, out = f"memory://{tmp_path.name}/step-00000006", tmp_path / "x.png"
+    fsspec.filesystem("memory").put(f"{run}/checkpoints/step-00000006/", f"{url}/", recursive=True)
+    assert main(["generate", "--checkpoint", url, "--text", "红", "--greedy", "--out", str(out)]) == 0
+    assert json.loads(out.with_suffix(".json").read_text("utf-8"))["checkpoint"] == url
+
+    def no_programs(*_):
+        raise UserError("the checkpoint has been read")
+
+    monkeypatch.setattr(exporter, "save_programs", no_programs)
+    assert main(["export", "--checkpoint", url, "--out", str(tmp_path / "out")]) == 1
+    assert "vilg: the checkpoint has been read" in capsys.readouterr().err
+    assert main(["generate", "--checkpoint", f"{url}9", "--text", "红", "--out", str(out)]) == 1
+    assert f"vilg: {url}9: not a checkpoint" in capsys.readouterr().err
 
 
 def test_what_is_there_stays(run, tmp_path):

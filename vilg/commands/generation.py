@@ -47,7 +47,7 @@ def _caption(commands) -> None:
 
 def _sampling(made: argparse.ArgumentParser) -> None:
     model = made.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, metavar="DIR",
+    model.add_argument("--checkpoint", metavar="DIR|URL",
                        help="a step-* directory, or a run's directory for its newest")
     model.add_argument("--export", type=Path, metavar="DIR", help="what `vilg export` wrote")
     made.add_argument("--temperature", type=float, default=1.0, help="below 1 is safer, above 1 wilder (1.0)")
@@ -98,7 +98,7 @@ def _export(commands) -> None:
     made = command(commands, "export", "write inference models of a checkpoint, and compare them with it",
                    "vilg export --checkpoint runs/emoji --out emoji-export\n"
                    "  vilg generate --export emoji-export --text 红苹果 --out x.png", _run_export)
-    made.add_argument("--checkpoint", type=Path, required=True, metavar="DIR",
+    made.add_argument("--checkpoint", required=True, metavar="DIR|URL",
                       help="a step-* directory, or a run's directory for its newest; of any world size")
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
     made.add_argument("--portable", action="store_true",

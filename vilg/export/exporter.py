@@ -11,6 +11,7 @@ import paddle
 
 from vilg import __version__, config
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.checkpoint import Where
 from vilg.errors import UserError
 from vilg.export.manifest import VOCABULARY, Manifest, Sizes, file_of
 from vilg.export.predictor import Predictor
@@ -26,7 +27,7 @@ LIMITS = {"logits": 1e-3, "pixels": 1e-3, "codes": 0.01}
 _STEPS = 40  # of each direction in the self-test: longer than a row of 32
 
 
-def export(checkpoint: Path, out: Path, portable: bool = False) -> Manifest:
+def export(checkpoint: Where, out: Path, portable: bool = False) -> Manifest:
     """Write the export of a checkpoint, or of a run's newest, to the new folder `out`; `portable` does without the
     operator. UserError, and nothing at `out`, if that is there already or if the export differs from the checkpoint."""
     if out.exists():

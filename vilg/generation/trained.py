@@ -34,13 +34,13 @@ class Trained(Pipeline):
         return self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
 
 
-def load_trained(folder: Path, attention: config.Attention | None = None) -> Trained:
-    """The model of a checkpoint directory, or of the newest valid checkpoint of a run's directory; with `attention`
-    it computes so."""
-    if (folder / "settings.yaml").is_file():
-        found = newest_in_run(folder)  # verified while it was looked for
+def load_trained(folder: checkpoint.Where, attention: config.Attention | None = None) -> Trained:
+    """The model of a checkpoint directory, which may be a URL, or of the newest valid checkpoint of a run's directory;
+    with `attention` it computes so."""
+    found = checkpoint.where(folder)
+    if isinstance(found, Path) and (found / "settings.yaml").is_file():
+        found = newest_in_run(found)  # verified while it was looked for
     else:
-        found = folder
         checkpoint.verify(found)
     reader = checkpoint.Reader(found)
     manifest = reader.manifest
@@ -58,7 +58,7 @@ def load_trained(folder: Path, attention: config.Attention | None = None) -> Tra
     return Trained(found, settings, model, text_tokenizer, image_tokenizer)
 
 
-def newest_in_run(run: Path) -> Path:
+def newest_in_run(run: Path) -> checkpoint.Where:
     found = checkpoint.newest_valid(checkpoint.folder_of(run))
     if found is None:
         raise UserError(f"{run}: no valid checkpoint in this run")
