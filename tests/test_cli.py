@@ -106,7 +106,7 @@ def test_generate_completes_a_picture(capsys, trained, tmp_path):
 
 
 def test_generate_draws_a_captioned_sheet_of_several_texts(capsys, caplog, trained, tmp_path):
-    (tmp_path / "texts.txt").write_text("红苹果\n\n大象\n一个很长很长很长的句子\n", "utf-8")
+    (tmp_path / "texts.txt").write_text("红苹果\n\n大象\n一个很长很长很长的句子\n", "utf-8-sig")  # as Windows writes it
     code, out, _ = run(capsys, "generate", "--checkpoint", trained, "--texts", tmp_path / "texts.txt", "-n", 6, "--out",
                        tmp_path / "x.png")
     assert code == 0 and len(out.splitlines()) == 3

@@ -60,6 +60,14 @@ def test_the_same_words_as_the_checkpoint(trained, predictor, images, asked):
     assert all(text.startswith(asked.get("prefix", "").replace("龘", "[UNK]")) for text in written)
 
 
+def test_captions_are_sampled_where_chance_is_asked_for(predictor, images):
+    greedy = predictor.caption(images)
+    assert greedy == predictor.caption(images, greedy=True)
+    for asked in ({"seed": 0}, {"temperature": 3.0}, {"top_k": 9}, {"top_p": 0.9}):
+        sampled = predictor.caption(images, **asked)
+        assert sampled == predictor.caption(images, greedy=False, **asked) != greedy
+
+
 def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images):
     scores = predictor.score(images, TEXTS)
     assert scores.shape == (3,) and np.allclose(scores, trained.score(images, TEXTS), atol=1e-3)
@@ -242,6 +250,10 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
     (lambda one: one.caption(np.zeros([1, 3, 16, 16], np.uint8)), "in .0, 1. expected, not uint8"),
     (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=1e6), "--length-penalty"),
     (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=float("nan")), "--length-penalty"),
+    (lambda one: one.caption(np.full([1, 3, 16, 16], 255.0)), r"images in .0, 1. expected, not from 255 to 255"),
+    (lambda one: one.caption(np.full([1, 3, 16, 16], np.nan)), r"images in .0, 1. expected, not from nan to nan"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, seed=1), "--beams: nothing is left to chance"),
+    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, temperature=0.5), "--beams: nothing is left to chance"),
     (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"in .0, 1. expected, not float64 \[1, 3, 8, 8\]"),
     (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),
     (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红", "绿"]), "1 images and 2 texts"),

@@ -39,7 +39,7 @@ def _caption(commands) -> None:
     _sampling(made)
     made.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="the pictures")
     made.add_argument("--beams", type=int, default=0, metavar="N",
-                      help="search with N beams instead of choosing word by word (0)")
+                      help="search with N beams, without chance, instead of choosing word by word (0)")
     made.add_argument("--length-penalty", type=float, default=1.0, metavar="P",
                       help="of beam search: 0 prefers short captions, 1 compares means (1.0)")
     made.add_argument("--prefix", default="", metavar="TEXT", help="what every caption begins with")
@@ -54,7 +54,7 @@ def _sampling(made: argparse.ArgumentParser) -> None:
     made.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (0: all)")
     made.add_argument("--top-p", type=float, default=1.0, metavar="P",
                       help="choose among the likeliest that together reach P (1.0: all)")
-    made.add_argument("--greedy", action="store_true", help="always the likeliest")
+    made.add_argument("--greedy", action="store_true", help="always the likeliest; nothing is left to chance")
     made.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (0)")
 
 

@@ -14,9 +14,10 @@ def beam_search(reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, wid
                 prefix: list[int] = ()) -> list[Found]:
     """Codes int64 [B, n] -> for each image up to `width` (score, word ids), the best first, that begin with `prefix`.
 
-    The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. A caption
-    is considered wherever a beam might end. [UNK] is never written. The images are searched side by side. With a width
-    of all captions there are this is an exhaustive search.
+    The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. [UNK] is
+    never written: p is that of a model which cannot, and so a little more than what ranking.log_likelihood says. A
+    caption is considered wherever a beam might end. The images are searched side by side. With a width of all captions
+    there are this is an exhaustive search.
     """
     writer = Writer(reader, codes, tokenizer, list(prefix), width)
     longest = len(prefix) + writer.left + 1

@@ -56,7 +56,7 @@ class Wish:
 def read_texts(file: Path) -> list[str]:
     """The lines of a text file that are not blank."""
     try:
-        return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text file in UTF-8") from None
     except OSError as error:

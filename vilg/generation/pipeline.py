@@ -17,7 +17,7 @@ from vilg.generation.captioning import caption
 from vilg.generation.drawing import Guidance, draw
 from vilg.generation.ranking import Judge, best, log_likelihood
 from vilg.generation.reader import Reader
-from vilg.generation.sampling import SEEDS, Sampler, Sampling
+from vilg.generation.sampling import SEEDS, Sampler
 from vilg.progress import Progress
 from vilg.text.sequence import CaptionEncoder, longest_caption, words_of
 from vilg.text.tokenizer import TextTokenizer
@@ -72,11 +72,15 @@ class Pipeline(ABC):
         sampler = Sampler(seed, temperature, top_k, greedy, top_p)
         return self.pictures(self.draw(texts, sampler, n, best_of, guidance, scored=best_of > n).codes)
 
-    def caption(self, images: Images, seed: int = 0, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-                greedy: bool = True, beams: int = 0, length_penalty: float = 1.0, prefix: str = "") -> list[str]:
-        """A text for each image that begins with `prefix`: of the likeliest words, of sampled ones, or with `beams`
-        the best that a search of that width finds. Images as in `score`."""
-        sampler = Sampler(seed, temperature, top_k, greedy, top_p)
+    def caption(self, images: Images, seed: int | None = None, *, temperature: float = 1.0, top_k: int = 0,
+                top_p: float = 1.0, greedy: bool | None = None, beams: int = 0, length_penalty: float = 1.0,
+                prefix: str = "") -> list[str]:
+        """A text for each image that begins with `prefix`: with `beams` the best that a search of that width finds; of
+        sampled words where a seed or another setting of chance is given, or `greedy` is False; else of the likeliest.
+        Images as in `score`."""
+        if greedy is None:
+            greedy = seed is None and (temperature, top_k, top_p) == (1.0, 0, 1.0)
+        sampler = Sampler(seed or 0, temperature, top_k, greedy, top_p)
         return self.describe(self.codes_of(images), sampler, beams, length_penalty, prefix)
 
     def score(self, images: Images, texts: Sequence[str]) -> np.ndarray:
@@ -138,11 +142,13 @@ class Pipeline(ABC):
                 codes[part, first : first + some] = made.reshape([-1, some, *self.reader.grid])
         return codes
 
-    def describe(self, codes: np.ndarray, sampling: Sampling, beams: int = 0, length_penalty: float = 1.0,
+    def describe(self, codes: np.ndarray, sampler: Sampler, beams: int = 0, length_penalty: float = 1.0,
                  prefix: str = "") -> list[str]:
-        """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampling` or by a search."""
+        """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampler` or by a search."""
         if not 0 <= beams <= MOST_BEAMS:
             raise UserError(f"--beams {beams}: must be between 0 and {MOST_BEAMS}")
+        if beams and replace(sampler, greedy=False) != Sampler():
+            raise UserError("--beams: nothing is left to chance; leave out --seed, --temperature, --top-k and --top-p")
         if not abs(length_penalty) <= 10:  # its power of a caption's length is a number
             raise UserError(f"--length-penalty {length_penalty}: must be between -10 and 10")
         tokenizer = self.text_tokenizer
@@ -154,7 +160,7 @@ class Pipeline(ABC):
                 found = beam_search(self.reader, part, tokenizer, beams, length_penalty, begun)
                 texts += [tokenizer.decode(of_image[0][1]) for of_image in found]
             else:
-                texts += caption(self.reader, part, tokenizer, sampling, begun)
+                texts += caption(self.reader, part, tokenizer, sampler, begun)
         return texts
 
     def pictures(self, codes: np.ndarray) -> np.ndarray:
@@ -171,6 +177,8 @@ class Pipeline(ABC):
         if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size) or images.dtype.kind != "f":
             raise UserError(f"images of shape [B, 3, {self.image_size}, {self.image_size}] in [0, 1] expected, not "
                             f"{images.dtype} {list(images.shape)}")
+        if not np.abs(images - 0.5).max() <= 0.501:  # beyond rounding, or NaN
+            raise UserError(f"images in [0, 1] expected, not from {images.min():g} to {images.max():g}")
         codes = [self.encode(part.astype(np.float32)) for part in _parts(images)]
         return np.concatenate(codes).reshape([len(images), -1])
 

@@ -1,7 +1,7 @@
 """Choosing the next token from logits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,8 @@ class Sampler:
             raise UserError(f"--top-k {self.top_k}: must not be negative")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: must be in (0, 1]")
+        if self.greedy and replace(self, seed=0, greedy=False) != Sampler():
+            raise UserError("--greedy: nothing is left to chance; leave out --temperature, --top-k and --top-p")
 
     def start(self, sources: int, samples: int) -> Choice:
         if self.greedy:
