@@ -11,6 +11,9 @@ from PIL import Image
 
 from tests.conftest import png
 from vilg.cli import main
+from vilg.generation.looking import Wish, generate, read_picture
+from vilg.generation.sampling import Sampler
+from vilg.generation.trained import load_trained
 from vilg.training.jobs import pretrain
 
 COMMANDS = [["data", "openmoji"], ["data", "tokenize"], ["data", "inspect"], ["vocab"], ["train-image-tokenizer"],
@@ -97,10 +100,16 @@ def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, tr
 def test_generate_completes_a_picture(capsys, trained, tmp_path):
     """The upper rows are those that its codes give back; the rest is drawn."""
     (tmp_path / "given.png").write_bytes(png(4, 40))
+    pipeline, greedy = load_trained(trained), Sampler(greedy=True)
+    given = pipeline.codes_of([read_picture(tmp_path / "given.png")])[0].reshape([4, 4])
     for rows in (1, 3):
         code, _, err = run(capsys, "generate", "--checkpoint", trained, "--text", "红苹果", "--greedy", "--image",
                            tmp_path / "given.png", "--keep-rows", rows, "--out", tmp_path / f"{rows}.png")
         assert code == 0, err
+        codes = generate(pipeline, Wish(["红苹果"], image=tmp_path / "given.png", keep_rows=rows, sampler=greedy),
+                         tmp_path / "again.png").codes[0, 0]
+        assert np.array_equal(codes[:rows], given[:rows]) and not np.array_equal(codes[rows:], given[rows:])
+        assert np.array_equal(*(np.asarray(Image.open(tmp_path / f"{name}.png")) for name in (rows, "again")))
     one, three = (np.asarray(Image.open(tmp_path / f"{rows}.png")).astype(int) for rows in (1, 3))
     assert not np.array_equal(one, three)
 
