@@ -1,5 +1,7 @@
 """Choosing tokens, against plain numpy."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -37,9 +39,27 @@ def test_the_lowest_temperature_is_greedy():
     assert probabilities(LOGITS, 1e-310, 0)[0].tolist() == [0, 0, 0, 1]
 
 
-def test_top_k_comes_before_top_p():
+def plainly(row, temperature, top_k, top_p):
+    """Token after token: those as likely as the k-th stay, and of these, the likeliest first, as many as reach p."""
+    lowest = sorted(row, reverse=True)[: top_k or None][-1]
+    weights = [math.exp(logit / temperature) if logit >= lowest else 0.0 for logit in row]
+    found, reached = np.zeros(len(row)), 0.0
+    for token in sorted(range(len(row)), key=lambda token: -row[token]):  # of equal ones the earlier
+        if top_p == 1 or reached < top_p * sum(weights):
+            found[token] = weights[token]
+        reached += weights[token]
+    return found / found.sum()
+
+
+@pytest.mark.parametrize("top_p", [1e-9, 0.47, 0.83, 1.0])
+@pytest.mark.parametrize("top_k", [0, 1, 3, 7, 12, 99])
+def test_top_k_comes_before_top_p(top_k, top_p):
     both = probabilities(LOGITS, 1.0, 2, 0.9)
     assert (np.count_nonzero(both, axis=-1) <= 2).all() and np.allclose(both.sum(-1), 1)
+    rng = np.random.default_rng(top_k)
+    logits = np.concatenate([rng.normal(size=[40, 12]), rng.integers(0, 4, [40, 12])])  # the latter with ties
+    for row, found in zip(logits, probabilities(logits, 1.3, top_k, top_p)):
+        assert np.allclose(found, plainly(row, 1.3, top_k, top_p))
 
 
 def test_frequencies_follow_the_probabilities():
