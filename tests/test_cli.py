@@ -87,7 +87,8 @@ def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tm
 
 def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, trained, tmp_path):
     arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "--seed", 3, "--top-p", 0.9, "--guidance", 2]
-    assert run(capsys, *arguments, "-n", 5, "--out", tmp_path / "all.png")[0] == 0
+    code, _, err = run(capsys, *arguments, "-n", 5, "--out", tmp_path / "all.png")
+    assert code == 0 and "drawing: 16/16 " in err and "scoring: 5/5 " in err
     assert run(capsys, *arguments, "-n", 2, "--best-of", 5, "--out", tmp_path / "best.png")[0] == 0
     everything, best = (json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("all", "best"))
     assert json.loads(Image.open(tmp_path / "best.png").text["vilg"]) == best
@@ -199,8 +200,8 @@ def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(png(number, 40))
     files = [tmp_path / "0.png", tmp_path / "1.png"]
-    code, out, _ = run(capsys, "caption", "--checkpoint", trained, "--greedy", "--image", *files)
-    assert code == 0
+    code, out, err = run(capsys, "caption", "--checkpoint", trained, "--greedy", "--image", *files)
+    assert code == 0 and "captioning: 2/2 " in err
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(file) for file in files]
 
 

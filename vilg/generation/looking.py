@@ -170,7 +170,7 @@ def describe(pipeline: Pipeline, files: list[Path], sampler: Sampler, beams: int
              prefix: str = "") -> list[str]:
     """A caption for each picture file, which is cut and resized as in training."""
     codes = pipeline.codes_of([read_picture(file) for file in files])
-    return pipeline.describe(codes, sampler, beams, length_penalty, prefix)
+    return pipeline.describe(codes, sampler, beams, length_penalty, prefix, show_progress=True)
 
 
 def read_picture(file: Path) -> Image.Image:

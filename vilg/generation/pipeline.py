@@ -117,7 +117,7 @@ class Pipeline(ABC):
             scores = np.stack([judged(judge, [text] * drawn, self.pictures(of_text[None])[0])
                                for text, of_text in zip(texts, codes)])
         elif scored or drawn > n:
-            scores = self._scores(ids.repeat(drawn, axis=0), codes.reshape([-1, height * width]))
+            scores = self._scores(ids.repeat(drawn, axis=0), codes.reshape([-1, height * width]), show_progress)
             scores = scores.reshape([len(texts), drawn])
         else:
             return Drawn(codes, None, np.tile(np.arange(n), (len(texts), 1)))
@@ -143,7 +143,7 @@ class Pipeline(ABC):
         return codes
 
     def describe(self, codes: np.ndarray, sampler: Sampler, beams: int = 0, length_penalty: float = 1.0,
-                 prefix: str = "") -> list[str]:
+                 prefix: str = "", show_progress: bool = False) -> list[str]:
         """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampler` or by a search."""
         if not 0 <= beams <= MOST_BEAMS:
             raise UserError(f"--beams {beams}: must be between 0 and {MOST_BEAMS}")
@@ -155,12 +155,14 @@ class Pipeline(ABC):
         begun = words_of(prefix, tokenizer)
         at_once = max(1, ROWS_AT_ONCE // max(1, beams))
         texts = []
-        for part in (codes[first : first + at_once] for first in range(0, len(codes), at_once)):
-            if beams:
-                found = beam_search(self.reader, part, tokenizer, beams, length_penalty, begun)
-                texts += [tokenizer.decode(of_image[0][1]) for of_image in found]
-            else:
-                texts += caption(self.reader, part, tokenizer, sampler, begun)
+        with Progress("captioning", len(codes), quiet=not show_progress) as progress:
+            for part in (codes[first : first + at_once] for first in range(0, len(codes), at_once)):
+                if beams:
+                    found = beam_search(self.reader, part, tokenizer, beams, length_penalty, begun)
+                    texts += [tokenizer.decode(of_image[0][1]) for of_image in found]
+                else:
+                    texts += caption(self.reader, part, tokenizer, sampler, begun)
+                progress.advance(len(part))
         return texts
 
     def pictures(self, codes: np.ndarray) -> np.ndarray:
@@ -192,8 +194,13 @@ class Pipeline(ABC):
         encode = CaptionEncoder(self.text_tokenizer, self.reader.text_length)
         return np.stack([encode(text) for text in texts])
 
-    def _scores(self, ids: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        return np.concatenate([log_likelihood(self.reader, *pairs) for pairs in zip(_parts(ids), _parts(codes))])
+    def _scores(self, ids: np.ndarray, codes: np.ndarray, show_progress: bool = False) -> np.ndarray:
+        scores = []
+        with Progress("scoring", len(ids), quiet=not show_progress) as progress:
+            for pairs in zip(_parts(ids), _parts(codes)):
+                scores.append(log_likelihood(self.reader, *pairs))
+                progress.advance(len(pairs[0]))
+        return np.concatenate(scores)
 
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
