@@ -86,7 +86,8 @@ def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tm
 
 
 def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, trained, tmp_path):
-    arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "--seed", 3, "--top-p", 0.9, "--guidance", 2]
+    arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "--seed", 3, "--temperature", 1.5, "--top-k", 11,
+                 "--top-p", 0.9, "--guidance", 2]
     code, _, err = run(capsys, *arguments, "-n", 5, "--out", tmp_path / "all.png")
     assert code == 0 and "drawing: 16/16 " in err and "scoring: 5/5 " in err
     assert run(capsys, *arguments, "-n", 2, "--best-of", 5, "--out", tmp_path / "best.png")[0] == 0
@@ -95,7 +96,8 @@ def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, tr
     assert best["scores"] == sorted(everything["scores"], reverse=True)[:2] and best["drawn"] == 5
     assert [everything["scores"][seed - 3] for seed in best["seeds"]] == best["scores"]
     assert best["text"] == "红苹果" and best["sampler"]["seed"] == 3 and best["guidance"] == 2
-    assert best["model"].endswith("step-00000006")
+    assert best["sampler"] == {"seed": 3, "temperature": 1.5, "top_k": 11, "greedy": False, "top_p": 0.9}
+    assert best["model"].endswith("step-00000006") and best["checkpoint"] == best["model"]
 
 
 def test_generate_completes_a_picture(capsys, trained, tmp_path):
@@ -181,11 +183,16 @@ def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
     for options in (["--text", "红苹果", "大象", "-n", 3, "--top-p", 0.9, "--best-of", 4, "--guidance", 2],
                     ["--text", "红苹果", "--best-of", 3, "--judge", "own_judge:dark"],
                     ["--text", "红苹果", "--greedy", "--image", tmp_path / "0.png", "--keep-rows", 2]):
-        said = []
+        said, inside = [], []
         for model, folder in (("checkpoint", trained), ("export", tmp_path / "export")):
             assert run(capsys, "generate", f"--{model}", folder, *options, "--out", tmp_path / f"{model}.png")[0] == 0
             said.append(np.asarray(Image.open(tmp_path / f"{model}.png")).astype(int))
+            inside.append(json.loads((tmp_path / f"{model}.json").read_text("utf-8")))
+            assert json.loads(Image.open(tmp_path / f"{model}.png").text["vilg"]) == inside[-1]
         assert np.abs(said[0] - said[1]).max() <= 1
+        for ours, theirs in zip(*(one if isinstance(one, list) else [one] for one in inside)):
+            assert theirs.pop("model") == str(tmp_path / "export") and ours.pop("model") == ours["checkpoint"]
+            assert theirs.pop("scores") == pytest.approx(ours.pop("scores"), abs=1e-3) and theirs == ours
     for options in (["--greedy"], ["--beams", 3, "--length-penalty", 0.5, "--prefix", "红"], ["--seed", 4]):
         written = [run(capsys, "caption", f"--{model}", folder, "--image", tmp_path / "0.png", *options)[:2]
                    for model, folder in (("checkpoint", trained), ("export", tmp_path / "export"))]
