@@ -263,12 +263,19 @@ def test_bad_requests(predictor, call, said):
         call(predictor)
 
 
-def test_more_than_are_drawn_at_once(predictor, monkeypatch):
-    """Texts, drawings of a text and pictures come in parts, and are what they are together."""
-    whole, images = predictor.draw(TEXTS, Sampler(seed=3), 5), predictor.generate(TEXTS, n=5, seed=3)
+def test_more_than_are_drawn_at_once(predictor, images, monkeypatch, sources_read):
+    """Texts, drawings of a text, pictures, captions and scores come in parts, and are what they are together."""
+    written = [predictor.caption(images, **asked) for asked in ({}, {"seed": 5}, {"beams": 2})]
+    scores, codes = predictor.score(images, TEXTS), predictor.codes_of(images)
+    whole, drawn = predictor.draw(TEXTS, Sampler(seed=3), 5), predictor.generate(TEXTS, n=5, seed=3)
     monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", 2)
     assert np.array_equal(predictor.draw(TEXTS, Sampler(seed=3), 5).codes, whole.codes)
-    assert np.allclose(predictor.generate(TEXTS, n=5, seed=3), images, atol=1e-5)
+    assert np.allclose(predictor.generate(TEXTS, n=5, seed=3), drawn, atol=1e-5)
+    sources_read.clear()
+    assert written == [predictor.caption(images, **asked) for asked in ({}, {"seed": 5}, {"beams": 2})]
+    assert np.allclose(predictor.score(images, TEXTS), scores, atol=1e-3)
+    assert np.array_equal(predictor.codes_of(images), codes)
+    assert [count for _, count in sources_read] == [2, 1, 2, 1, 1, 1, 1, 2, 1]  # two beams leave room for one image
 
 
 def test_pictures_in_files(predictor, tmp_path):
