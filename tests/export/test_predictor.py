@@ -1,6 +1,7 @@
 """An export draws, writes and scores as its checkpoint does."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from paddle import inference
 
 from tests.conftest import png
 from vilg.attention import operator
@@ -282,3 +284,10 @@ def test_pictures_in_files(predictor, tmp_path):
     (tmp_path / "x.png").write_bytes(png(1, 40))
     with Image.open(tmp_path / "x.png") as image:
         assert len(predictor.caption([image, image])) == 2
+
+
+def test_memory_optimisation_is_on(predictor, images, monkeypatch):
+    loaded, create = [], inference.create_predictor
+    monkeypatch.setattr(inference, "create_predictor", lambda settings: (loaded.append(settings), create(settings))[1])
+    predictor.clone().encode(images)
+    assert len(loaded) == 1 and re.search(r"memory_optim +\| true", loaded[0].summary())
