@@ -17,9 +17,11 @@ def test_every_way_as_json_and_as_a_table(capsys):
         (way, batch) for batch in (1, 8) for way in ("uncached", "dense", "windowed", "exported")]
     assert result["tokens"] == 36
     for row in result["rows"]:
+        assert row["seconds_an_image"] == pytest.approx(36 / row["tokens_per_second"])
         assert row["tokens_per_second"] == pytest.approx(36 * row["batch"] / row["seconds"])
         assert row["floor_share"] == pytest.approx(result["floor_seconds"] / row["seconds"])
     dense, windowed = (row["cache_bytes"] for row in result["rows"][1:3])
     assert 0 < windowed < dense
     assert main(SMALL) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + len(result["rows"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(result["rows"]) and "s/image" in lines[1] and len(set(map(len, lines[1:]))) == 1

@@ -29,7 +29,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
     uncached: a whole forward pass a token. dense: a cache of every key, all of which are read. windowed: what the
     patterns can see. exported: these by Paddle Inference. `floor_seconds` is what a picture takes if each token only
     reads the weights once, at the rate at which this machine copies memory; `floor_share` is that over what it took,
-    for a batch.
+    for a batch. `seconds` are those of a whole batch, `seconds_an_image` that over its pictures.
     """
     paddle.seed(0)
     model = PAPER.model(settings)
@@ -44,6 +44,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
             rows.append({"way": way, "batch": batch, **_cached(model, patterns, batch)})
         rows.append({"way": "exported", "batch": batch, **_exported(model, settings.data.image_size, batch)})
     for row in rows:
+        row["seconds_an_image"] = row["seconds"] / row["batch"]
         row["tokens_per_second"] = row["batch"] * tokens / row["seconds"]
         row["floor_share"] = floor / row["seconds"]
         row["of_uncached"] = next(one["seconds"] for one in rows if one["batch"] == row["batch"]) / row["seconds"]
@@ -55,10 +56,11 @@ def table(result: dict) -> str:
     """The result as lines that one reads."""
     lines = [f"{result['tokens']} tokens a picture, {result['weights_bytes'] / 1e6:.0f} MB of weights a token, memory "
              f"copied at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s: {result['floor_seconds']:.1f} s at best",
-             f"{'':9} {'batch':>5} {'seconds':>8} {'tokens/s':>9} {'of floor':>9} {'uncached/':>10} {'cache MB':>9}"]
-    return "\n".join(lines + [f"{row['way']:9} {row['batch']:5} {row['seconds']:8.1f} {row['tokens_per_second']:9.0f} "
-                              f"{row['floor_share']:9.2f} {row['of_uncached']:10.1f} {row['cache_bytes'] / 1e6:9.1f}"
-                              for row in result["rows"]])
+             f"{'':9} {'batch':>5} {'seconds':>8} {'s/image':>8} {'tokens/s':>9} {'of floor':>9} {'uncached/':>10} "
+             f"{'cache MB':>9}"]
+    return "\n".join(lines + [f"{row['way']:9} {row['batch']:5} {row['seconds']:8.1f} {row['seconds_an_image']:8.2f} "
+                              f"{row['tokens_per_second']:9.0f} {row['floor_share']:9.2f} {row['of_uncached']:10.1f} "
+                              f"{row['cache_bytes'] / 1e6:9.1f}" for row in result["rows"]])
 
 
 def copy_rate(megabytes: int = 256) -> float:
