@@ -1,13 +1,18 @@
 """Programs equal the model that they were traced from, and an export that does not is not made."""
 
 import json
+from functools import partial
+from math import prod
 
 import numpy as np
 import paddle
 import pytest
 
-from vilg import config
+from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.checkpoint import About, slices
+from vilg.checkpoint.publish import Written, file_of, publish
+from vilg.checkpoint.storage import Local
 from vilg.cli import main
 from vilg.errors import UserError
 from vilg.export import exporter
@@ -69,17 +74,48 @@ def test_an_older_checkpoint_of_the_run(run, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["three"]
 
 
+def as_of_four_ranks(run, folder):
+    """A run's checkpoint as 2 x 2 ranks write it: every tensor cut in two, and of each half one of the two ranks that
+    hold it writes it."""
+    reader, storage = checkpoint.Reader(run / "checkpoints" / "step-00000006"), Local(folder)
+    begun, parts = storage.begin("step-00000006"), [[] for _ in range(4)]
+    for number, (name, tensor) in enumerate(reader.manifest.tensors.items()):
+        size = prod(tensor.shape)
+        for shard, (start, stop) in enumerate([(0, (size + 1) // 2), ((size + 1) // 2, size)]):
+            parts[shard + 2 * (number % 2)].append((name, tensor.shape, tensor.dtype, start, stop))
+    written = []
+    for rank, held in enumerate(parts):
+        contents = [slices.Content(name, dtype, [stop - start], partial(reader.range, name, start, stop))
+                    for name, _, dtype, start, stop in held]
+        written.append(Written(slices.write(storage, f"{begun}/{file_of(rank)}", contents), held))
+    of = reader.manifest
+    publish(storage, begun, About(of.step, of.consumed_samples, of.settings, of.tokenizers, of.data, of.loss_scale),
+            {"ranks": 4, "shards": 2}, written)
+    return folder / "step-00000006"
+
+
+def test_a_checkpoint_of_other_ranks_is_the_same_model(run, tmp_path, monkeypatch):
+    cut, seen = as_of_four_ranks(run, tmp_path), []
+    monkeypatch.setattr(exporter, "save_programs", lambda model, *_: seen.append(model) or stop("seen"))
+    for found in (run, cut):
+        with pytest.raises(UserError, match="seen"):
+            export(found, tmp_path / "out")
+    one, four = (model.state_dict() for model in seen)
+    assert len(list(cut.glob("rank-*"))) == 4 and one.keys() == four.keys()
+    assert all(np.array_equal(one[name].numpy(), four[name].numpy()) for name in one)
+
+
+def stop(message):
+    raise UserError(message)
+
+
 def test_a_checkpoint_at_a_url(run, tmp_path, capsys, monkeypatch):
     fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'vilg[storage]'")
     url, out = f"memory://{tmp_path.name}/step-00000006", tmp_path / "x.png"
     fsspec.filesystem("memory").put(f"{run}/checkpoints/step-00000006/", f"{url}/", recursive=True)
     assert main(["generate", "--checkpoint", url, "--text", "红", "--greedy", "--out", str(out)]) == 0
     assert json.loads(out.with_suffix(".json").read_text("utf-8"))["checkpoint"] == url
-
-    def no_programs(*_):
-        raise UserError("the checkpoint has been read")
-
-    monkeypatch.setattr(exporter, "save_programs", no_programs)
+    monkeypatch.setattr(exporter, "save_programs", lambda *_: stop("the checkpoint has been read"))
     assert main(["export", "--checkpoint", url, "--out", str(tmp_path / "out")]) == 1
     assert "vilg: the checkpoint has been read" in capsys.readouterr().err
     assert main(["generate", "--checkpoint", f"{url}9", "--text", "红", "--out", str(out)]) == 1
