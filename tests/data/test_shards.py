@@ -58,6 +58,7 @@ def test_several_captions_and_unicode_normalization():
 @pytest.mark.parametrize("caption, is_json", [
     (b"", False), (b"  \n", False), (b"\xff\xfe", False), (b"{", True), (b"[]", True), (b"{}", True),
     (b'{"caption": null}', True), (b'{"caption": "  "}', True), (b'{"captions": []}', True),
+    (rb'{"caption": "half of \ud83d"}', True),
 ])
 def test_broken_captions(caption, is_json):
     with pytest.raises(BrokenSample, match="caption"):
