@@ -39,7 +39,7 @@ def captions(record: Record) -> list[str]:
         text = record.caption.decode("utf-8")
         found = _from_json(json.loads(text)) if record.caption_is_json else [text]
         found = [caption for caption in found if isinstance(caption, str)]
-        "".join(found).encode("utf-8")  # JSON can name half a character, "\\ud83d", which no tokenizer takes
+        "".join(found).encode("utf-8")  # JSON can name half a character, \ud83d, which no tokenizer takes
     except ValueError as error:  # not UTF-8, not JSON
         raise BrokenSample(f"broken caption ({error})") from None
     found = [unicodedata.normalize("NFC", caption).strip() for caption in found]
