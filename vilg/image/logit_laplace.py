@@ -23,9 +23,9 @@ def with_squared_error(mapped: paddle.Tensor, statistics: paddle.Tensor, least: 
                        ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """The mean of (logit(x) - mu)^2, from which mu learns, and the negative log-likelihood, from which only b learns.
 
-    An easier beginning that leads to the same place. The likelihood's gradient at mu is the sign of the error over b: what
-    is far off pulls no harder than what is nearly right, and less where b has grown. The square gets as far in half of
-    the steps, and the scales fit when the likelihood takes over.
+    An easier beginning that leads to the same place. The likelihood's gradient at mu is the sign of the error over b:
+    what is far off pulls no harder than what is nearly right, and less where b has grown. The square gets as far in
+    half of the steps, and the scales fit when the likelihood takes over.
     """
     mean, log_scale = statistics.split(2, axis=1)
     likelihood = negative_log_likelihood(mapped, paddle.concat([mean.detach(), log_scale], axis=1), least)

@@ -53,7 +53,8 @@ class ImageTokenizer(nn.Layer):
         the convolutions would leave the rest out."""
         height, width = images.shape[2:]
         if height % self.factor or width % self.factor:
-            raise UserError(f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x {self.factor}")
+            raise UserError(f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x "
+                            f"{self.factor}")
         return self.choose(images)
 
     def decode(self, indices: paddle.Tensor) -> paddle.Tensor:

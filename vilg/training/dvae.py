@@ -89,8 +89,8 @@ class DVAETraining(ImageTokenizerTraining):
         there = int(state.pop("first_choice")[0])
         if there != self.first_choice:
             # Behind that step the logits are distances, before it weights: each is nonsense for the other.
-            raise UserError(f"a run in which codes are chosen from step {there} on, and not from step {self.first_choice} "
-                            "as autoencoder.until and train.steps say here")
+            raise UserError(f"a run in which codes are chosen from step {there} on, and not from step "
+                            f"{self.first_choice} as autoencoder.until and train.steps say here")
         super().load_state(state)
 
     def measure(self) -> dict[str, float]:
