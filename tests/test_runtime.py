@@ -1,6 +1,7 @@
 """What is set before Paddle is imported, and that the user's own variables win."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -49,6 +50,30 @@ def test_importing_vilg_sets_them_before_paddle_does():
 def test_the_user_wins():
     chosen = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "5", "FLAGS_use_stride_kernel": "1"}
     assert in_a_new_process(**chosen) == list(chosen.values())
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or platform.libc_ver()[0] != "glibc",
+                    reason="only done with glibc on x86-64")
+def test_tiny_numbers_are_nought_in_every_thread():
+    """In the gradients too, which Paddle computes in threads of its own where there are several."""
+    program = """if True:
+        import threading, vilg, numpy as np, paddle
+        tiny = np.full([2**20], 2e-38, np.float32)
+        products = []
+        thread = threading.Thread(target=lambda: products.append(tiny * np.float32(0.1)))
+        thread.start(), thread.join()
+        x = paddle.to_tensor(tiny, stop_gradient=False)
+        y = x * 0.1
+        (gradient,) = paddle.grad(y, x, paddle.to_tensor(tiny))
+        square = paddle.matmul(x.reshape([1024, 1024]), paddle.full([1024, 1024], 1e-3 / 1024))
+        print(*(float(abs(np.asarray(v)).max()) for v in (tiny, *products, y, gradient, square)))
+    """
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning:numpy", "-c", program], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    first, *others = map(float, done.stdout.split())
+    assert first > 0 and others == [0.0] * 4
+    assert "subnormal" not in done.stderr
 
 
 def test_importing_vilg_does_not_import_paddle():

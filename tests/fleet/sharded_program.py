@@ -28,7 +28,7 @@ from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
 from vilg.training.optimizer import adamw
 
-WORDS, CODES, TEXT, GRID, BATCH, STEPS = 37, 23, 12, (6, 5), 16, 20
+WORDS, CODES, TEXT, GRID, BATCH, STEPS = 37, 23, 12, (6, 5), 16, 10
 # Decay that a rule which misses a renamed parameter would be seen by; clipping that works in every step.
 TRAIN = config.Train(lr=2e-3, weight_decay=0.5, clip=0.5)
 

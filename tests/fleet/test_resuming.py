@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
 EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
 SPLIT = ["distributed.segment_size=0"]
+STEPS, HALF = 12, 6
 STAGES = {
     "stage 0": [],
     "stage 1": ["distributed.stage=1"],
@@ -23,8 +24,8 @@ STAGES = {
 
 
 def train(folder, processes, name, *more):
-    """A run of 20 steps of 8 pairs, saved every 10."""
-    given = [*small_overrides(folder), f"run.name={name}", "train.steps=20", "checkpoint.every_steps=10",
+    """A run of STEPS steps of 8 pairs, saved half-way."""
+    given = [*small_overrides(folder), f"run.name={name}", f"train.steps={STEPS}", f"checkpoint.every_steps={HALF}",
              f"train.micro_batch={8 // processes}", *more]
     if processes == 1:
         done = vilg("pretrain", *given, cwd=folder)
@@ -45,10 +46,10 @@ def saved(folder, name, step):
 def test_resumed_in_fresh_processes_to_the_last_bit(small, tmp_path, stage):
     """Losses, gradient norms, learning rates, consumed samples; and every byte of every rank's file."""
     train(tmp_path, 2, "whole", *STAGES[stage])
-    half = saved(tmp_path, "whole", 10)
+    half = saved(tmp_path, "whole", HALF)
     train(tmp_path, 2, "again", *STAGES[stage], f"resume={half}")
-    assert (exact(tmp_path, "again") == exact(tmp_path, "whole")[10:]).all()
-    whole, again = (checkpoint.verify(saved(tmp_path, name, 20)) for name in ("whole", "again"))
+    assert (exact(tmp_path, "again") == exact(tmp_path, "whole")[HALF:]).all()
+    whole, again = (checkpoint.verify(saved(tmp_path, name, STEPS)) for name in ("whole", "again"))
     assert whole.files == again.files and len(whole.files) == 2
 
 
@@ -69,11 +70,11 @@ MOVES = {
 def test_moved_to_another_layout(small, tmp_path, move):
     before, first, after, then = MOVES[move]
     train(tmp_path, before, "kept", *first)
-    train(tmp_path, after, "moved", *then, f"resume={saved(tmp_path, 'kept', 10)}")
+    train(tmp_path, after, "moved", *then, f"resume={saved(tmp_path, 'kept', HALF)}")
     # What comes from elsewhere is saved at once as the run's own, by the layout that has just loaded it.
-    tensors, again = (checkpoint.load(saved(tmp_path, name, 10))[1] for name in ("kept", "moved"))
+    tensors, again = (checkpoint.load(saved(tmp_path, name, HALF))[1] for name in ("kept", "moved"))
     assert tensors.keys() == again.keys()
     assert all(tensors[name].tobytes() == again[name].tobytes() for name in tensors)
-    kept, moved = exact(tmp_path, "kept")[10:], exact(tmp_path, "moved")
+    kept, moved = exact(tmp_path, "kept")[HALF:], exact(tmp_path, "moved")
     assert (kept[:, [3, 5]] == moved[:, [3, 5]]).all()  # learning rate, consumed samples
     assert np.abs(kept - moved)[:, :3].max() < 1e-5

@@ -41,7 +41,7 @@ def alone(tmp_path_factory):
 
 
 def parameters(out: Path) -> dict[str, np.ndarray]:
-    tensors = checkpoint.load(out / "step-00000020")[1]
+    tensors = checkpoint.load(out / "step-00000010")[1]
     return {name: value for name, value in tensors.items() if name.startswith(("model/", "moment1/"))}
 
 
