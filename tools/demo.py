@@ -1,30 +1,38 @@
 """`make demo`: from nothing to pictures and captions, by a model trained while you watch, on two processes.
 
-    python tools/demo.py [--began SECONDS_SINCE_1970]
+    python tools/demo.py [--minutes 15] [--began SECONDS_SINCE_1970]
 
-Everything goes to runs/demo; the end is runs/demo/report.html and report.json.
+Everything goes to runs/demo; the end is runs/demo/report.html and report.json. The transformer takes as many of its steps
+as fit in the minutes.
 """
 
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import yaml
+
 # No import of vilg: it sets the number of threads of this process, which every process started here would inherit.
 FOLDER = Path("runs/demo")
 DATA, EXPORT = FOLDER / "openmoji", FOLDER / "export"
 VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae_f8.yaml"), Path("fleet_configs/emoji.yaml")
-HALF = 1300  # the step at which the run is stopped, to be resumed from its checkpoint
+STEPS = yaml.safe_load(PRETRAINING.read_text("utf-8"))["train"]["steps"]  # of the transformer
+PROBE = 24  # steps that show how long one takes
+AFTERWARDS = 140.0  # seconds that are needed besides the steps: two starts, measuring, drawing, the export, the report
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--minutes", type=float, default=15.0, help="that all may take (15)")
     options.add_argument("--began", type=float, default=time.time(), help="when the installation began")
-    began = options.parse_args().began
+    options = options.parse_args()
+    began = options.began
     if FOLDER.exists():
         print(f"{FOLDER} is there from an earlier demo and is replaced")
         shutil.rmtree(FOLDER)
@@ -37,8 +45,18 @@ def main() -> None:
     fleetrun("train_image_tokenizer", VQVAE, "run.name=vqvae", *SHARDS)
     transformer = ["run.name=transformer", f"text.vocab={DATA}/vocab.txt",
                    f"image_tokenizer.path={FOLDER}/vqvae/image_tokenizer", *SHARDS]
-    say(f"4/7  the transformer, both directions at once, on two processes; it stops at step {HALF} ..")
-    fleetrun("pretrain", PRETRAINING, *transformer, f"train.stop_at={HALF}")
+    say("4/7  the transformer, both directions at once, on two processes; how long does a step take?")
+    fleetrun("pretrain", PRETRAINING, *transformer, "run.name=probe", f"train.steps={PROBE}", "train.warmup=0",
+             "train.measure_every=0", "train.draw_every=0")
+    steps = steps_that_fit(began + 60 * options.minutes - AFTERWARDS - time.time(), seconds_a_step(FOLDER / "probe"))
+    shutil.rmtree(FOLDER / "probe")
+    if steps < STEPS:
+        print(f"{steps:,} of its {STEPS:,} steps fit into {options.minutes:g} minutes; from fewer it draws more vaguely, and "
+              "`make demo MINUTES=..` gives it more")
+    half = steps // 2
+    transformer += [f"train.steps={steps}", f"train.draw_every={half}"]
+    say(f"     it stops at step {half} ..")
+    fleetrun("pretrain", PRETRAINING, *transformer, f"train.stop_at={half}")
     say("5/7  .. and goes on from its checkpoint, as after a night or a crash")
     fleetrun("pretrain", PRETRAINING, *transformer, "resume=auto")
     say("6/7  the export: programs that need nothing of what trained them")
@@ -52,6 +70,17 @@ def main() -> None:
           f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 大象 -n 4 --temperature 0.2 --out drawn.png\n"
           f"  {command('vilg')} caption --export {EXPORT} --image drawn.png --greedy\n"
           f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl")
+
+
+def seconds_a_step(run: Path) -> float:
+    """The median, without the steps in which everything is done for the first time."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return statistics.median(json.loads(line)["seconds"] for line in lines[len(lines) // 3 :])
+
+
+def steps_that_fit(seconds: float, one: float) -> int:
+    """At most STEPS, and enough that there is something to look at even if it takes longer."""
+    return max(200, min(STEPS, int(seconds / one)))
 
 
 def say(text: str) -> None:
