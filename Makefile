@@ -15,8 +15,8 @@ demo: $(VENV)/.installed
 
 # Those marked fleet start processes of their own, which need both cores; of the others two files run at a time.
 test: $(TEST_VENV)/.installed $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
-	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -m "not fleet" --numprocesses 2 --dist loadfile
-	$(TEST_VENV)/bin/python -m pytest -m fleet
+	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -m "not fleet" --numprocesses 2 --dist loadfile; first=$$?; \
+	$(TEST_VENV)/bin/python -m pytest -m fleet && exit $$first
 
 $(VENV)/.installed: setup.py pyproject.toml
 	date +%s > .demo-began
