@@ -1,5 +1,6 @@
 """Choosing the next token from logits."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -79,7 +80,8 @@ def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: flo
     """softmax(logits / temperature) in float64 over the `top_k` largest logits (0: all) of each row [B, classes], and
     of these over the likeliest that together reach `top_p`; the likeliest always stays."""
     scaled = logits.astype(np.float64)
-    scaled = (scaled - scaled.max(-1, keepdims=True)) / temperature  # in this order no temperature is too low
+    # In this order no temperature is too low; one that is no normal number counts as 0 (runtime.py).
+    scaled = (scaled - scaled.max(-1, keepdims=True)) / max(temperature, sys.float_info.min)
     if 0 < top_k < scaled.shape[-1]:
         threshold = np.partition(scaled, -top_k, axis=-1)[:, -top_k, None]
         scaled = np.where(scaled < threshold, -np.inf, scaled)
