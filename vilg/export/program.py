@@ -25,7 +25,12 @@ class Program:
         self._path, self._written_by, self._predictor = path, written_by, None
 
     def __call__(self, *inputs: np.ndarray | paddle.Tensor) -> list[paddle.Tensor]:
-        outputs = self._loaded().run([paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for one in inputs])
+        predictor = self._loaded()
+        try:
+            outputs = predictor.run([paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for one in inputs])
+        finally:
+            # It leaves all that Paddle computes in this process with one thread: Paddle 3.3.1 sets it after every run.
+            paddle.base.core.set_num_threads(_threads())
         return [output.clone() for output in outputs]  # the next call writes into the same memory
 
     def clone(self) -> "Program":
@@ -50,3 +55,7 @@ class Program:
                 raise Unloadable(f"{self._path}: Paddle {self._written_by} wrote it, Paddle {paddle.__version__} cannot "
                                  f"load it ({' '.join(str(error).split())[:100]})") from None
         return self._predictor
+
+
+def _threads() -> int:
+    return int(os.environ["OMP_NUM_THREADS"])  # vilg/runtime.py sets it
