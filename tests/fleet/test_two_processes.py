@@ -79,13 +79,17 @@ def test_a_checkpoint_that_cannot_be_written_stops_both_ranks(small, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("update", ["gradient", "average"])
-def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update):
-    """Codebooks stay equal on both ranks through revivals; losses, codes and averages are those of one process."""
+@pytest.mark.parametrize("update, heldout", [("gradient", 3), ("average", 1)])
+def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update, heldout):
+    """Codebooks stay equal on both ranks through revivals; losses, codes and averages are those of one process.
+
+    So is what they measure: of three held-out images one rank has two, of one the other has none.
+    """
+    write_shard(tmp_path / "heldout.tar", {k: v for n in range(heldout) for k, v in pair(100 + n).items()})
     common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "vqvae.width=32",
               "vqvae.residual_blocks=1", "vqvae.codes=32", "vqvae.code_dim=8", "dead_codes.every=4", "train.steps=16",
               "train.global_batch=8", "train.lr=0.003", "train.warmup=2", "checkpoint.every_steps=16",
-              f"codebook.update={update}"]
+              f"codebook.update={update}", f"data.heldout=['{tmp_path}/heldout.tar']", "train.measure_every=16"]
     one = vilg("train-image-tokenizer", *common, "run.name=one", "train.micro_batch=8", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.micro_batch=4", cwd=tmp_path)
@@ -94,6 +98,9 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update)
     assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
     assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
     assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
+    measured = [{key: value for key, value in run[-1].items() if key.startswith("heldout_")} for run in runs]
+    assert set(measured[0]) == {f"heldout_{name}" for name in ("psnr", "ssim", "codes_used", "perplexity")}
+    assert measured[1] == pytest.approx(measured[0], rel=1e-3)
     last = [checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1] for name in ("one", "two")]
     assert ("extra/average_sums" in last[0]) == (update == "average")
     for tensor in ("model/quantizer.codebook", "extra/average_counts", "extra/average_sums"):

@@ -92,9 +92,14 @@ class ImageTokenizerTraining(ABC):
         return {name: float(value) for name, value in self.parts.items()} | self.codebook.after_update(step)
 
     def measure(self) -> dict[str, float]:
-        """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank."""
-        codes, drawn = there_and_back(self.model, self.heldout)
-        measured = measures(self.heldout, codes, drawn, self.model.vocabulary, self.lpips)
+        """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank;
+        the ranks share the images out."""
+        own = self.heldout[self.world.rank :: self.world.ranks]
+        images = own if len(own) else self.heldout[:1]  # a rank too many looks at one that counts for nothing
+        codes, drawn = there_and_back(self.model, images)
+        counted = {name: value * len(own) for name, value in likeness(images, drawn, self.lpips).items()}
+        chosen = self.world.sum_tensor(chosen_codes(codes, self.model.vocabulary) * bool(len(own)))
+        measured = {name: value / len(self.heldout) for name, value in self.world.sum(counted).items()} | usage(chosen)
         return {f"heldout_{name}": value for name, value in measured.items()}
 
     def draw(self) -> dict[str, np.ndarray]:
@@ -116,14 +121,16 @@ class ImageTokenizerTraining(ABC):
 
     def _read_lpips(self) -> lpips.LPIPS | None:
         place, size = self.settings.perceptual.weights, self.settings.data.image_size
-        if place and Path(place).exists():
+        # All or none: a rank whose node lacks the file would train by another loss than the others.
+        if self.world.sum({"there": float(bool(place) and Path(place).exists())})["there"] == self.world.ranks:
             config.require(size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants "
                                                      f"{lpips.LEAST_SIDE}")
             return lpips.load(Path(place))
         if self.world.first and (place or self.perceptual_loss):
             lost = "the perceptual loss is off" if self.perceptual_loss else "LPIPS is not measured"
             log.warning("%s: perceptual.weights %s", lost,
-                        f"{place} is not there; {FETCH}" if place else "names no weights")
+                        f"{place} is not {'on every node' if Path(place).exists() else 'there'}; {FETCH}" if place
+                        else "names no weights")
         return None
 
 
@@ -148,14 +155,22 @@ def _parts(images: np.ndarray) -> list[slice]:
     return [slice(start, start + together) for start in range(0, len(images), together)]
 
 
-def measures(images: np.ndarray, codes: paddle.Tensor, drawn: np.ndarray, vocabulary: int,
-             distance: lpips.LPIPS | None) -> dict[str, float]:
-    """What `there_and_back` gave of images [N, 3, H, W] in [0, 1]: how like they are, how many codes they take."""
-    usage = CodeUsage(vocabulary)
-    usage.add(paddle.bincount(codes.flatten(), minlength=vocabulary))
-    measured = {"psnr": mean_psnr(images, drawn), "ssim": mean_ssim(images, drawn), "codes_used": usage.used(),
-                "perplexity": usage.perplexity()}
+def likeness(images: np.ndarray, drawn: np.ndarray, distance: lpips.LPIPS | None) -> dict[str, float]:
+    """How like images [N, 3, H, W] in [0, 1] are to what `there_and_back` drew of them: the means over all."""
+    measured = {"psnr": mean_psnr(images, drawn), "ssim": mean_ssim(images, drawn)}
     return measured | ({"lpips": mean_lpips(distance, images, drawn)} if distance else {})
+
+
+def chosen_codes(codes: paddle.Tensor, vocabulary: int) -> paddle.Tensor:
+    """Codes [..] -> [vocabulary], how often each of all was chosen."""
+    return paddle.bincount(codes.flatten(), minlength=vocabulary)
+
+
+def usage(chosen: paddle.Tensor) -> dict[str, float]:
+    """How many of the codes are in use; `chosen` [codes] is how often each was."""
+    counted = CodeUsage(chosen.shape[0])
+    counted.add(chosen)
+    return {"codes_used": counted.used(), "perplexity": counted.perplexity()}
 
 
 @paddle.no_grad()
