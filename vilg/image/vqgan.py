@@ -155,6 +155,23 @@ class VQGAN(ImageTokenizer):
         self.post_quant_conv = convolution(settings.code_dim, settings.latent, 1)
         self.decoder = Decoder(settings)
 
+    @paddle.no_grad()
+    def start(self) -> None:
+        """Weights to learn from: convolutions with orthogonal rows and no bias, residual blocks that add nothing.
+
+        taming-transformers learns from the random numbers that PyTorch begins with. Sixteen such matrices in a row,
+        which is what an image goes through beside the blocks, leave little of most directions, and what they leave
+        little of is learned late (Saxe et al., arXiv 1312.6120): of the emoji an outline and yellow, but no other colour.
+        """
+        orthogonal, nothing = nn.initializer.Orthogonal(), nn.initializer.Constant(0.0)
+        for layer in self.sublayers():
+            if isinstance(layer, Convolution):
+                orthogonal(layer.weight)
+                nothing(layer.bias)
+        for block in self.sublayers():
+            if isinstance(block, ResidualBlock):
+                nothing(block.conv2.weight)
+
     @property
     def vocabulary(self) -> int:
         return self.settings.codes

@@ -120,11 +120,14 @@ class ImageTokenizerTraining(ABC):
         self.model.save(folder / OUTPUT)
 
     def _read_lpips(self) -> lpips.LPIPS | None:
-        place, size = self.settings.perceptual.weights, self.settings.data.image_size
+        rules, size = self.settings.perceptual, self.settings.data.image_size
+        place, crop = rules.weights, rules.crop
         # All or none: a rank whose node lacks the file would train by another loss than the others.
         if self.world.sum({"there": float(bool(place) and Path(place).exists())})["there"] == self.world.ranks:
             config.require(size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants "
                                                      f"{lpips.LEAST_SIDE}")
+            config.require(crop == 0 or lpips.LEAST_SIDE <= crop <= size, f"perceptual.crop={crop}: must be 0, or from "
+                           f"{lpips.LEAST_SIDE} to data.image_size={size}")
             return lpips.load(Path(place))
         if self.world.first and (place or self.perceptual_loss):
             lost = "the perceptual loss is off" if self.perceptual_loss else "LPIPS is not measured"

@@ -30,6 +30,7 @@ class VQGANTraining(ImageTokenizerTraining):
         config.require(size >= least, f"discriminator.layers={rules.layers}: of an image below {least} pixels a side "
                                       f"(data.image_size={size}) no patch is left")
         super().__init__(settings, world)
+        self.model.start()
         self.discriminator = PatchDiscriminator(rules.width, rules.layers)
         self.rivals = {"discriminator": self.discriminator}
 
@@ -83,7 +84,7 @@ class VQGANTraining(ImageTokenizerTraining):
         self.parts |= {"l1": absolute}
         reconstruction = difference.square().mean() if self.settings.pixels.error == "squared" else absolute
         if self.lpips and self.done >= self.settings.perceptual.start:
-            self.parts |= {"lpips": self.lpips(images, seen).mean()}
+            self.parts |= {"lpips": self.lpips(*cropped(self.settings.perceptual.crop, images, seen)).mean()}
             reconstruction = reconstruction + self.settings.perceptual.weight * self.parts["lpips"]
         gradient, = paddle.grad(reconstruction, seen)
         if not self.adversarial:
@@ -95,6 +96,14 @@ class VQGANTraining(ImageTokenizerTraining):
         weight = self.settings.discriminator.weight * adaptive_weight(*at_last)
         self.parts |= {"fooling": fooling, "adaptive_weight": weight}
         return (reconstruction + weight * fooling).detach(), gradient + weight * adversarial
+
+
+def cropped(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
+    """One square of `side` pixels, drawn by Paddle's random numbers, out of all images [B, 3, H, W]; 0: these."""
+    if not side:
+        return list(images)
+    top, left = (paddle.randint(0, space - side + 1, [1]).item() for space in images[0].shape[2:])
+    return [one[:, :, top : top + side, left : left + side] for one in images]
 
 
 def with_gradient(value: paddle.Tensor, at: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
