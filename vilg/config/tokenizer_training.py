@@ -34,10 +34,12 @@ class DeadCodes:
 
 @dataclass
 class Autoencoder:
-    """A dVAE may begin as an autoencoder without a choice of codes: z_emb is all codes, added up by their logits.
+    """A run may begin as an autoencoder without a choice of codes: z_emb is what the encoder says, or, of a dVAE, all
+    codes, added up by their logits.
 
-    What it has learned is cut into codes by k-means, and only then is one of them chosen. A choice from the start asks
-    for as many steps as DALL-E's three million: in a few thousand it settles on a few codes.
+    What it has learned is cut into codes by k-means, and only then is one of them chosen (for nearest codes: Lancucki et
+    al., arXiv 2005.08520). A dVAE's choice from the start asks for as many steps as DALL-E's three million: in a few
+    thousand it settles on a few codes.
     """
 
     until: float = 0.0  # the share of all steps before which nothing is chosen

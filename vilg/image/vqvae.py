@@ -91,15 +91,16 @@ class VQVAE(ImageTokenizer):
         """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of the loss."""
         return self.decoder(z_emb.transpose([0, 3, 1, 2]))
 
-    def losses(self, images: paddle.Tensor):
+    def losses(self, images: paddle.Tensor, choose: bool = True):
         """Equation (2) on images [B, 3, H, W] in [0, 1]; without its codebook term if that is averaged.
 
+        Without a choice the images are drawn from the features themselves, which nothing binds to the codes.
         Returns (loss, {name: part of the loss}, features, indices).
         """
         features = self.features(images)
         z_emb, indices, codebook_term, commitment_term = self.quantizer(features)
-        reconstruction = F.mse_loss(self._draw(z_emb), images * 2.0 - 1.0)
-        learned = reconstruction if self.quantizer.averaged else reconstruction + codebook_term
-        loss = learned + self.settings.commitment * commitment_term
+        reconstruction = F.mse_loss(self._draw(z_emb if choose else features), images * 2.0 - 1.0)
+        loss = reconstruction if self.quantizer.averaged else reconstruction + codebook_term
+        loss = loss + self.settings.commitment * commitment_term if choose else loss
         parts = {"reconstruction": reconstruction, "codebook": codebook_term, "commitment": commitment_term}
         return loss, parts, features, indices

@@ -32,9 +32,15 @@ class Codebook:
         if self.average:
             self._step.append((chosen, summed_by_code(self._features, indices, self.usage.counts.shape[0])))
 
+    def begin(self, codes: paddle.Tensor) -> None:
+        """Nearest codes begin anew, as `codes` [codes, d]."""
+        self.nearest.codebook.set_value(codes)
+        if self.average:
+            self.average.restart(paddle.arange(codes.shape[0]))
+
     def after_update(self, step: int) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        if self.average:
+        if self._step:
             chosen, summed = (sum(part[1:], part[0]) for part in zip(*self._step, strict=True))
             self.average.update(chosen, self.world.sum_tensor(summed))
             self._step = []

