@@ -95,6 +95,11 @@ def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
     return objective, objective.prepare(next(objective.batches(0)))
 
 
+def test_it_learns_from_the_start_of_the_model(small_tokenizer):
+    decoder = VQGANTraining(small_tokenizer("vqgan"), World()).model.decoder
+    assert not decoder.mid[0].conv2.weight.any() and not decoder.conv_in.bias.any()
+
+
 def test_lpips_counts_from_its_start_on(small_tokenizer):
     settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", "perceptual.start=0.5", "perceptual.weight=0.3",
                                "discriminator.start=1")
