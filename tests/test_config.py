@@ -63,7 +63,8 @@ def test_an_impossible_value_names_the_key(override):
                                       "relaxation.end=0", "relaxation.until=1.5", "relaxation.kl_until=-1",
                                       "relaxation.kl_weight=-1", "perceptual.weight=-1", "likelihood.least_scale=-1",
                                       "perceptual.start=2", "perceptual.crop=-1", "autoencoder.until=1",
-                                      "discriminator.start=2", "discriminator.weight=-1", "discriminator.layers=0", "discriminator.width=0"])
+                                      "discriminator.start=2", "discriminator.weight=-1",
+                                      "discriminator.layers=0", "discriminator.width=0"])
 def test_an_impossible_value_of_an_image_tokenizer(override):
     assert override.partition("=")[0] in fails(override, schema=config.ImageTokenizerTraining)
 

@@ -16,7 +16,8 @@ from vilg import config, image
 from vilg.errors import UserError
 from vilg.generation.contact_sheet import captioned_sheet
 from vilg.image import lpips
-from vilg.training.image_tokenizer import chosen_codes, heldout_images, likeness, there_and_back, usage
+from vilg.image.quantizer import times_chosen
+from vilg.training.image_tokenizer import heldout_images, likeness, there_and_back, usage
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     for folder in options.tokenizers:
         tokenizer = image.load(folder)
         codes, drawn = there_and_back(tokenizer, originals)
-        found = likeness(originals, drawn, distance) | usage(chosen_codes(codes, tokenizer.vocabulary))
+        found = likeness(originals, drawn, distance) | usage(times_chosen(codes, tokenizer.vocabulary))
         rows.append(drawn[: options.shown])
         texts.append(f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.vocabulary}: "
                      + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))

@@ -48,7 +48,7 @@ class Program:
             else:
                 # oneDNN lays the weights out anew at every shape it meets: on one token a step takes 1.6 times as long.
                 settings.disable_mkldnn()
-                settings.set_cpu_math_library_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+                settings.set_cpu_math_library_num_threads(_threads())
             try:
                 self._predictor = inference.create_predictor(settings)
             except RuntimeError as error:

@@ -54,6 +54,11 @@ class NearestCode(nn.Layer):
         return features + (codes - features).detach(), indices, codebook_term, commitment_term
 
 
+def times_chosen(indices: paddle.Tensor, codes: int) -> paddle.Tensor:
+    """Indices [..] -> int64 [codes], how often each of the codes was chosen."""
+    return paddle.bincount(indices.flatten(), minlength=codes)
+
+
 class CodeUsage:
     """How often each code was chosen lately, and the revival of those that never are.
 

@@ -6,7 +6,7 @@ import paddle
 from vilg import config
 from vilg.distributed.world import World
 from vilg.image.moving_average import MovingAverage, summed_by_code
-from vilg.image.quantizer import CodeUsage, NearestCode
+from vilg.image.quantizer import CodeUsage, NearestCode, times_chosen
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.training.seed import step_seed
 
@@ -27,7 +27,7 @@ class Codebook:
     def add(self, indices: paddle.Tensor, features: paddle.Tensor | None = None) -> None:
         """Note the codes [B, h, w] of a micro-batch; with nearest ones the features [B, h, w, d] that chose them."""
         self._features = features.detach() if self.nearest else None
-        chosen = self.world.sum_tensor(paddle.bincount(indices.flatten(), minlength=self.usage.counts.shape[0]))
+        chosen = self.world.sum_tensor(times_chosen(indices, self.usage.counts.shape[0]))
         self.usage.add(chosen)
         if self.average:
             self._step.append((chosen, summed_by_code(self._features, indices, self.usage.counts.shape[0])))

