@@ -20,7 +20,8 @@ import yaml
 # No import of vilg: it sets the number of threads of this process, which every process started here would inherit.
 FOLDER = Path("runs/demo")
 DATA, EXPORT = FOLDER / "openmoji", FOLDER / "export"
-VQVAE, PRETRAINING = Path("fleet_configs/emoji_vqvae_f8.yaml"), Path("fleet_configs/emoji.yaml")
+DVAE, PRETRAINING = Path("fleet_configs/emoji_dvae.yaml"), Path("fleet_configs/emoji.yaml")
+DVAE_STEPS = 1800  # as many as take three minutes; its settings are for ten
 STEPS = yaml.safe_load(PRETRAINING.read_text("utf-8"))["train"]["steps"]  # of the transformer
 PROBE = 24  # steps that show how long one takes
 AFTERWARDS = 140.0  # seconds that are needed besides the steps: two starts, measuring, drawing, the export, the report
@@ -37,15 +38,18 @@ def main() -> None:
         print(f"{FOLDER} is there from an earlier demo and is replaced")
         shutil.rmtree(FOLDER)
 
-    say("1/7  the data: 1,914 emoji with their Chinese names, drawn by OpenMoji")
+    say("1/8  the data: 1,914 emoji with their Chinese names, drawn by OpenMoji")
     vilg("data", "openmoji", "--out", str(DATA))
-    say("2/7  a WordPiece vocabulary from the captions")
+    say("2/8  a WordPiece vocabulary from the captions")
     vilg("vocab", "--shards", f"{DATA}/train-*.tar", "--size", "4000", "--out", str(DATA / "vocab.txt"))
-    say("3/7  the image tokenizer, a VQ-VAE: 64 x 64 pixels become 8 x 8 codes")
-    fleetrun("train_image_tokenizer", VQVAE, "run.name=vqvae", *SHARDS)
-    transformer = ["run.name=transformer", f"text.vocab={DATA}/vocab.txt",
-                   f"image_tokenizer.path={FOLDER}/vqvae/image_tokenizer", *SHARDS]
-    say("4/7  the transformer, both directions at once, on two processes; how long does a step take?")
+    say("3/8  the image tokenizer, a dVAE: 64 x 64 pixels become 8 x 8 codes")
+    fleetrun("train_image_tokenizer", DVAE, "run.name=dvae", f"train.steps={DVAE_STEPS}",
+             f"train.measure_every={DVAE_STEPS // 4}", f"train.draw_every={DVAE_STEPS}", 'perceptual.weights=""', *SHARDS)
+    transformer = ["run.name=transformer", f"text.vocab={DATA}/vocab.txt", f"data.tokens=[{DATA}/tokens]",
+                   f"image_tokenizer.path={FOLDER}/dvae/image_tokenizer", *SHARDS]
+    say("4/8  the codes of all images, once for all epochs")
+    vilg("data", "tokenize", "-c", str(PRETRAINING), *transformer)
+    say("5/8  the transformer, both directions at once, on two processes; how long does a step take?")
     fleetrun("pretrain", PRETRAINING, *transformer, "run.name=probe", f"train.steps={PROBE}", "train.warmup=0",
              "train.measure_every=0", "train.draw_every=0")
     steps = steps_that_fit(began + 60 * options.minutes - AFTERWARDS - time.time(), seconds_a_step(FOLDER / "probe"))
@@ -57,11 +61,11 @@ def main() -> None:
     transformer += [f"train.steps={steps}", f"train.draw_every={half}"]
     say(f"     it stops at step {half} ..")
     fleetrun("pretrain", PRETRAINING, *transformer, f"train.stop_at={half}")
-    say("5/7  .. and goes on from its checkpoint, as after a night or a crash")
+    say("6/8  .. and goes on from its checkpoint, as after a night or a crash")
     fleetrun("pretrain", PRETRAINING, *transformer, "resume=auto")
-    say("6/7  the export: programs that need nothing of what trained them")
+    say("7/8  the export: programs that need nothing of what trained them")
     vilg("export", "--checkpoint", str(FOLDER / "transformer"), "--out", str(EXPORT))
-    say("7/7  looking: the export draws and writes, and what was held out is measured")
+    say("8/8  looking: the export draws and writes, and what was held out is measured")
     run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(EXPORT), str(FOLDER),
          "--began", str(began)])
 

