@@ -24,7 +24,7 @@ DVAE, PRETRAINING = Path("fleet_configs/emoji_dvae.yaml"), Path("fleet_configs/e
 DVAE_STEPS = 1800  # as many as take three minutes; its settings are for ten
 STEPS = yaml.safe_load(PRETRAINING.read_text("utf-8"))["train"]["steps"]  # of the transformer
 PROBE = 24  # steps that show how long one takes
-AFTERWARDS = 140.0  # seconds that are needed besides the steps: two starts, measuring, drawing, the export, the report
+AFTERWARDS = 100.0  # seconds that are needed besides the steps: two starts, measuring, drawing, the export, the report
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 
 
