@@ -90,9 +90,15 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
               "vqvae.residual_blocks=1", "vqvae.codes=32", "vqvae.code_dim=8", "dead_codes.every=4", "train.steps=16",
               "train.global_batch=8", "train.lr=0.003", "train.warmup=2", "checkpoint.every_steps=16",
               f"codebook.update={update}", f"data.heldout=['{tmp_path}/heldout.tar']", "train.measure_every=16"]
-    one = vilg("train-image-tokenizer", *common, "run.name=one", "train.micro_batch=8", cwd=tmp_path)
+    common += ["train.micro_batch=2"]  # so that a step of one process has four micro-batches, of two processes two
+    one = vilg("train-image-tokenizer", *common, "run.name=one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
-    two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.micro_batch=4", cwd=tmp_path)
+    if update == "gradient":
+        two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", cwd=tmp_path)
+    else:  # the second half on one process again
+        half = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.stop_at=10", cwd=tmp_path)
+        assert half.returncode == 0, half.stderr
+        two = vilg("train-image-tokenizer", *common, "run.name=two", "resume=auto", cwd=tmp_path)
     assert two.returncode == 0, two.stderr
     runs = [metrics(tmp_path / "runs" / name) for name in ("one", "two")]
     assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0

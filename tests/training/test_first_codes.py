@@ -53,6 +53,18 @@ def test_the_codes_are_means_of_the_first_features(small_tokenizer, kind, update
     assert np.array_equal(model.quantizer.codebook.numpy(), before)
 
 
+@pytest.mark.parametrize("first, revived", [(12, 16), (13, 16), (14, 20)])
+def test_no_code_is_dead_before_a_whole_window(small_tokenizer, first, revived):
+    """Windows end behind every fourth step; a code that no feature of one step chose is not dead yet."""
+    until = (first - 1) / 20
+    train_image_tokenizer(settings := small_tokenizer("vqvae", f"autoencoder.until={until}", "dead_codes.until=1",
+                                                      "dead_codes.threshold=1"))
+    lines = metrics(settings.run.folder)
+    assert settings.first_choice == first
+    assert [line["step"] for line in lines if "codebook_used" in line][0] == -(-first // 4) * 4
+    assert [line["step"] for line in lines if "codes_revived" in line][0] == revived
+
+
 @kinds
 def test_before_the_images_come_from_the_features_and_nothing_binds_these(small_tokenizer, kind):
     """The encoder's gradient is that of the pixels alone."""

@@ -295,6 +295,11 @@ class ImageTokenizerTraining:
         require(not self.data.tokens, "data.tokens: an image tokenizer learns from the images of data.shards")
         require(self.kind in ("vqvae", "vqgan", "dvae"), f"kind={self.kind}: none of vqvae, vqgan, dvae")
 
+    @property
+    def first_choice(self) -> int:
+        """The first step in which codes are chosen; before it the run is an autoencoder."""
+        return 1 + int(self.autoencoder.until * self.train.steps)
+
 
 def resolve(schema: type, file: str | Path | None = None, overrides: list[str] = ()) -> Any:
     """The settings of `schema` with the YAML file and then the `key=value` overrides laid over its defaults.

@@ -21,16 +21,18 @@ class Codebook:
         self.nearest = quantizer if isinstance(quantizer, NearestCode) else None
         averaged = self.nearest and settings.codebook.update == "average"
         self.average = MovingAverage(self.nearest, settings.codebook.decay) if averaged else None
-        self._features: paddle.Tensor | None = None
-        self._step: list[tuple[paddle.Tensor, paddle.Tensor]] = []  # what the averages need of each micro-batch
+        # Of each micro-batch of this step: the features, and what the averages need.
+        self._features: list[paddle.Tensor] = []
+        self._step: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 
     def add(self, indices: paddle.Tensor, features: paddle.Tensor | None = None) -> None:
         """Note the codes [B, h, w] of a micro-batch; with nearest ones the features [B, h, w, d] that chose them."""
-        self._features = features.detach() if self.nearest else None
         chosen = self.world.sum_tensor(times_chosen(indices, self.usage.counts.shape[0]))
         self.usage.add(chosen)
+        if self.nearest:
+            self._features.append(features.detach())
         if self.average:
-            self._step.append((chosen, summed_by_code(self._features, indices, self.usage.counts.shape[0])))
+            self._step.append((chosen, summed_by_code(features.detach(), indices, self.usage.counts.shape[0])))
 
     def begin(self, codes: paddle.Tensor) -> None:
         """Nearest codes begin anew, as `codes` [codes, d]."""
@@ -47,14 +49,17 @@ class Codebook:
         rules = self.settings.dead_codes
         if step % rules.every == 0 and self.usage.counts.any():
             metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}
-            if self.nearest and step <= rules.until * self.settings.train.steps:
+            # Of less than a whole window, behind the first choice of an autoencoder, nearly all codes look dead.
+            whole = step - rules.every + 1 >= self.settings.first_choice
+            if self.nearest and whole and step <= rules.until * self.settings.train.steps:
                 metrics["codes_revived"] = self._revive(step)
             self.usage.reset()
+        self._features = []
         return metrics
 
     def _revive(self, step: int) -> int:
-        """Every rank has the same features and the same seed, so the codebooks stay equal."""
-        features = self.world.interleave(self._features.flatten(1, 2)).flatten(0, 1)  # [B h w, d]
+        """Every rank has the features of the whole batch and the same seed, so the codebooks stay equal."""
+        features = self.world.interleave(paddle.concat(self._features).flatten(1, 2)).flatten(0, 1)  # [B h w, d]
         moved = self.usage.revive(self.nearest, features, step_seed(self.settings.run.seed, step, 0))
         if self.average:
             self.average.restart(moved)
