@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.conftest import pair, write_shard
 from tests.processes import metrics
 from vilg import checkpoint, config, image
+from vilg.errors import UserError
 from vilg.training.jobs import train_image_tokenizer
 
 
@@ -41,6 +43,24 @@ def test_it_learns_revives_codes_and_leaves_a_tokenizer(settings):
     assert all("codes_revived" not in line for line in windows if line["step"] > 42)  # the codebook settles
     tokenizer = image.load(settings.run.folder / "image_tokenizer")
     assert tokenizer.vocabulary == 32 and tokenizer.grid(16) == (4, 4)
+
+
+def test_micro_batches_of_a_step_are_one_batch(settings):
+    """Dead codes move onto features of all of them."""
+    runs = []
+    for name, size in (("whole", 8), ("parts", 2)):
+        one = with_(settings, ("run.name", name), ("train.micro_batch", size), ("train.steps", 8))
+        train_image_tokenizer(one)
+        runs.append(metrics(one.run.folder))
+    assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
+    assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
+    assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
+
+
+def test_heldout_images_that_are_all_broken_are_one_line(settings, tmp_path):
+    write_shard(tmp_path / "broken.tar", pair(30) | {"00030.png": b"broken"})
+    with pytest.raises(UserError, match="data.heldout: no image"):
+        train_image_tokenizer(with_(settings, ("data.heldout", [str(tmp_path / "broken.tar")])))
 
 
 def test_resume_is_exact_in_the_middle_of_a_window(settings):

@@ -57,7 +57,7 @@ class ImageTokenizerTraining(ABC):
         self.codebook = Codebook(settings, world, self.model)
         self.rivals: dict[str, nn.Layer] = {}
         self.parts: dict[str, paddle.Tensor] = {}
-        self.step, self.first_choice = 0, 1 + int(settings.autoencoder.until * settings.train.steps)
+        self.step, self.first_choice = 0, settings.first_choice
         self.lpips = self._read_lpips()
         looked_at = settings.train.measure_every or settings.train.draw_every
         self.heldout = heldout_images(settings.data) if looked_at else None
@@ -69,8 +69,9 @@ class ImageTokenizerTraining(ABC):
     def begin(self, step: int) -> None:
         self.step = step
         if step == self.first_choice > 1:
-            self.take_codes(*first_codes(self.unchosen, self.batches(0), self.model.vocabulary, self.settings.run.seed,
-                                         self.world))
+            with self.world.together():
+                batches = self.batches(0)
+            self.take_codes(*first_codes(self.unchosen, batches, self.model.vocabulary, self.settings.run.seed, self.world))
 
     @property
     def chooses(self) -> bool:
@@ -168,7 +169,10 @@ class ImageTokenizerTraining(ABC):
 
 def heldout_images(settings: config.Data) -> np.ndarray:
     """The images of `data.heldout`, [N, 3, H, W] in [0, 1]."""
-    return to_unit(np.stack([sample.image for sample, _ in heldout_samples(settings, captions=False)]))
+    images = [sample.image for sample, _ in heldout_samples(settings, captions=False)]
+    if not images:
+        raise UserError("data.heldout: no image of it can be used")
+    return to_unit(np.stack(images))
 
 
 @paddle.no_grad()

@@ -20,7 +20,8 @@ def pretrain(settings: config.Pretraining) -> None:
     """Pre-train the shared transformer; every rank calls this with the same settings."""
     world = World(settings.distributed)
     settings.train.accumulation(world.ranks)  # refuse a batch that does not divide before anything is read
-    objective = Pretraining(settings, world)
+    with world.together():  # one node may lack a file
+        objective = Pretraining(settings, world)
     Loop(settings, objective, world).run()
     if objective.encode.cut:
         log.warning("%d times a caption had more than text.length - 3 = %d tokens and was cut", objective.encode.cut,
@@ -31,4 +32,6 @@ def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:
     """Train a VQ-VAE, a VQGAN or a dVAE; every rank calls this with the same settings."""
     world = World()
     settings.train.accumulation(world.ranks)
-    Loop(settings, _TOKENIZERS[settings.kind](settings, world), world).run()
+    with world.together():
+        objective = _TOKENIZERS[settings.kind](settings, world)
+    Loop(settings, objective, world).run()
