@@ -1,5 +1,6 @@
 """Malicious pickles: each is shown to bite `pickle.loads`, and to do nothing here."""
 
+import collections
 import copyreg
 import io
 import os
@@ -126,6 +127,17 @@ def test_only_records_are_filled_and_only_names_are_called(program):
         read(b"\x80\x02" + program)
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_fills_a_record_is_read_over(protocol):
+    """As in an optimizer that was pickled whole: its state is a defaultdict."""
+    tree = {"left": collections.defaultdict(dict, {0: {"step": 5}, 1: {}}), "one": collections.defaultdict(list, a=[1]),
+            "queue": collections.deque([1, 2]), "kept": [3]}
+    names = {"collections.defaultdict", "collections.deque", "builtins.dict", "builtins.list"}
+    got = pickles.read(io.BytesIO(pickle.dumps(tree, protocol)), Vocabulary({}, names.__contains__))
+    assert got["left"].kind == "collections.defaultdict" and got["left"].arguments == ("builtins.dict",)
+    assert got["queue"].kind == "collections.deque" and got["kept"] == [3]
+
+
 @pytest.mark.parametrize("program, instruction", [
     (b"(ctame\na\no.", "OBJ"), (b"(itame\na\n.", "INST"), (b"\x80\x04ctame\na\n)}\x92.", "NEWOBJ_EX"),
     (b"\x82\1.", "EXT1"), (b"P1\n.", "PERSID"), (text("1") + b"Q.", "BINPERSID"), (b"N2.", "DUP"),
@@ -154,6 +166,13 @@ def test_data_comes_back_as_it_was(protocol):
         assert read(pickle.dumps({1, 2}, protocol)) == {1, 2}
     if protocol >= 3:
         assert read(pickle.dumps(b"bytes", protocol)) == b"bytes"
+
+
+def test_a_length_beyond_all_memory(tmp_path):
+    """A file is read by as much as it says that there is."""
+    (tmp_path / "long.pkl").write_bytes(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"x.")
+    with open(tmp_path / "long.pkl", "rb") as stream, pytest.raises(PickleError, match="damaged pickle"):
+        pickles.read(stream, TAME)
 
 
 def test_a_list_that_holds_itself():

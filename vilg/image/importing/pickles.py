@@ -48,7 +48,7 @@ _FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _FAULTS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError,
-           struct.error)
+           MemoryError, struct.error)
 
 
 def read(stream: BinaryIO, vocabulary: Vocabulary, persistent: Callable[[Any], Any] | None = None) -> Any:
@@ -122,6 +122,8 @@ class _Machine:
         """Put the items behind a mark into a new tuple, or into the list, dict or set below it."""
         if name == "TUPLE":
             self.stack.append(tuple(items))
+        elif type(self.stack[-1]) is Record:
+            pass  # what an object that is read over holds
         elif name == "APPENDS":
             self.top(list).extend(items)
         elif name == "SETITEMS":
