@@ -3,7 +3,9 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 
 import paddle
@@ -11,6 +13,15 @@ from paddle import nn
 from safetensors.numpy import load_file, save_file
 
 from vilg.errors import UserError
+
+
+def in_fp32(method: Callable) -> Callable:
+    """A method of one tensor that computes in fp32 wherever it is called: also in the autocast of a model in 16 bits."""
+    @wraps(method)
+    def computed(self, given: paddle.Tensor) -> paddle.Tensor:
+        with paddle.amp.auto_cast(False):
+            return method(self, given.astype("float32") if given.is_floating_point() else given)
+    return computed
 
 
 class ImageTokenizer(nn.Layer):
@@ -42,12 +53,14 @@ class ImageTokenizer(nn.Layer):
 
     @abstractmethod
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
-        """Code indices [B, h, w] -> z_emb [B, h, w, d]."""
+        """Code indices [B, h, w] -> z_emb [B, h, w, d]. A subclass makes it `in_fp32`."""
 
     @abstractmethod
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        """z_emb [B, h, w, d] -> images [B, 3, H, W] in [0, 1], with gradients (section 3.1.3 trains through it)."""
+        """z_emb [B, h, w, d] -> images [B, 3, H, W] in [0, 1], with gradients (section 3.1.3 trains through it).
+        A subclass makes it `in_fp32`."""
 
+    @in_fp32
     def encode(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [B, 3, H, W] in [0, 1] -> code indices, int64 [B, h, w]. UserError if `factor` does not divide a side:
         the convolutions would leave the rest out."""

@@ -14,7 +14,7 @@ from vilg import config
 from vilg.image.convolution import Convolution
 from vilg.image.gumbel import GumbelCode
 from vilg.image.quantizer import NearestCode
-from vilg.image.tokenizer import ImageTokenizer
+from vilg.image.tokenizer import ImageTokenizer, in_fp32
 from vilg.image.upsampling import Nearest
 
 
@@ -187,9 +187,11 @@ class VQGAN(ImageTokenizer):
     def choose(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.nearest(self.features(images))
 
+    @in_fp32
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.embed(indices)
 
+    @in_fp32
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
         return (self.draw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
 

@@ -6,7 +6,7 @@ from paddle import nn
 
 from vilg import config
 from vilg.image.quantizer import NearestCode
-from vilg.image.tokenizer import ImageTokenizer
+from vilg.image.tokenizer import ImageTokenizer, in_fp32
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2D:
@@ -81,9 +81,11 @@ class VQVAE(ImageTokenizer):
     def choose(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.nearest(self.features(images))
 
+    @in_fp32
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.embed(indices)
 
+    @in_fp32
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
         return (self._draw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
 
