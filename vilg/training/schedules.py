@@ -1,6 +1,6 @@
 """What changes in the course of a relaxed choice of codes: temperature and KL weight (arXiv 2102.12092, appendix A.2).
 
-`done` is the share of all steps that is behind.
+`done` is the share that is behind of the steps in which codes are chosen.
 """
 
 import math
