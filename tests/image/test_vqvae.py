@@ -93,24 +93,6 @@ def test_the_decoder_hands_gradients_to_z_emb(model):
     assert z_emb.grad.abs().sum() > 0
 
 
-def test_it_computes_in_fp32_inside_a_model_in_16_bits(model):
-    """Autocast does nothing on a CPU, but the level at which its layers run can be watched."""
-    tracer, levels = paddle.base.framework._dygraph_tracer(), []
-    for part in (model.encoder, model.decoder):
-        part.register_forward_pre_hook(lambda part, given: levels.append((tracer._amp_level, given[0].dtype)))
-    before = tracer._amp_level
-    tracer._amp_level = paddle.base.core.AmpLevel.O2
-    try:
-        codes = model.encode(images())
-        z_emb = model.embed(codes)
-        model.decode(codes)
-        model.decode_embeddings(z_emb.astype("bfloat16"))
-        assert tracer._amp_level == paddle.base.core.AmpLevel.O2
-    finally:
-        tracer._amp_level = before
-    assert levels == [(paddle.base.core.AmpLevel.O0, paddle.float32)] * 3
-
-
 def test_save_and_load(model, tmp_path):
     model.save(tmp_path / "t")
     loaded = image.load(tmp_path / "t")

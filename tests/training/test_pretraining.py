@@ -245,6 +245,13 @@ def test_held_out_data_that_is_missing_is_said_before_the_training(small):
     assert not small.run.folder.exists()
 
 
+def test_held_out_images_that_are_all_broken_are_said_before_the_training(small, tmp_path):
+    write_shard(tmp_path / "broken.tar", pair(30) | {"00030.png": b"broken"})
+    with pytest.raises(UserError, match="data.heldout: no image"):
+        pretrain(changed(small, data={"heldout": [str(tmp_path / "broken.tar")]}, train={"measure_every": 6}))
+    assert not small.run.folder.exists()
+
+
 def test_weights_and_means_of_the_loss_against_numpy(small):
     """L = w_t2i x mean + w_i2t x mean, each mean over the target tokens of all micro-batches of the step."""
     settings = changed(small, loss={"text_to_image": 2.0, "image_to_text": 0.25}, train={"stop_at": 1})

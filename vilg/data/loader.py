@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -78,10 +79,14 @@ def fingerprint(settings: config.Data) -> dict:
 
 
 def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
-    """`all_samples` of `data.heldout`."""
+    """`all_samples` of `data.heldout`, one at least."""
     if not settings.heldout:
         raise UserError("data.heldout: needed by train.measure_every and train.draw_every")
-    return all_samples(settings, settings.heldout, captions)
+    samples = all_samples(settings, settings.heldout, captions)
+    first = next(samples, None)
+    if first is None:
+        raise UserError("data.heldout: no image of it can be used")
+    return chain([first], samples)
 
 
 def all_samples(settings: config.Data, paths: list[str], captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:

@@ -32,7 +32,7 @@ class Codebook:
         if self.nearest:
             self._features.append(features.detach())
         if self.average:
-            self._step.append((chosen, summed_by_code(features.detach(), indices, self.usage.counts.shape[0])))
+            self._step.append((chosen, summed_by_code(self._features[-1], indices, self.usage.counts.shape[0])))
 
     def begin(self, codes: paddle.Tensor) -> None:
         """Nearest codes begin anew, as `codes` [codes, d]."""

@@ -36,7 +36,7 @@ class DVAETraining(ImageTokenizerTraining):
     def _lower_bound(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
         """-ELB of images [B, 3, H, W] and their logits [B, h, w, codes]."""
         self.codebook.add(logits.argmax(-1))
-        done = (self.step - self.first_choice) / (self.settings.train.steps - self.first_choice + 1)
+        done = (self.step - self.settings.first_choice) / (self.settings.train.steps - self.settings.first_choice + 1)
         heat, weight = temperature(self.settings.relaxation, done), kl_weight(self.settings.relaxation, done)
         statistics = model.statistics(model.blend(relaxed_choice(logits, heat, straight_through=False)))
         likelihood = negative_log_likelihood(map_pixels(images), statistics, self.settings.likelihood.least_scale)

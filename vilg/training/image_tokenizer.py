@@ -57,7 +57,7 @@ class ImageTokenizerTraining(ABC):
         self.codebook = Codebook(settings, world, self.model)
         self.rivals: dict[str, nn.Layer] = {}
         self.parts: dict[str, paddle.Tensor] = {}
-        self.step, self.first_choice = 0, settings.first_choice
+        self.step = 0
         self.lpips = self._read_lpips()
         looked_at = settings.train.measure_every or settings.train.draw_every
         self.heldout = heldout_images(settings.data) if looked_at else None
@@ -68,7 +68,7 @@ class ImageTokenizerTraining(ABC):
 
     def begin(self, step: int) -> None:
         self.step = step
-        if step == self.first_choice > 1:
+        if step == self.settings.first_choice > 1:
             with self.world.together():
                 batches = self.batches(0)
             self.take_codes(*first_codes(self.unchosen, batches, self.model.vocabulary, self.settings.run.seed, self.world))
@@ -76,7 +76,7 @@ class ImageTokenizerTraining(ABC):
     @property
     def chooses(self) -> bool:
         """Whether codes are chosen yet, or the run is still an autoencoder (config.Autoencoder)."""
-        return self.step >= self.first_choice
+        return self.step >= self.settings.first_choice
 
     def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [B, 3, H, W] in [0, 1] -> what stands for their z_emb before codes are chosen, [B, h, w, d]: where the
@@ -136,14 +136,14 @@ class ImageTokenizerTraining(ABC):
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        return self.codebook.state() | {"first_choice": np.array([self.first_choice])}
+        return self.codebook.state() | {"first_choice": np.array([self.settings.first_choice])}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         there = int(state.pop("first_choice", [1])[0])
-        if there != self.first_choice:
+        if there != self.settings.first_choice:
             # Behind that step what the codes mean is another thing than before it, and nonsense for the other.
             raise UserError(f"a run in which codes are chosen from step {there} on, and not from step "
-                            f"{self.first_choice} as autoencoder.until and train.steps say here")
+                            f"{self.settings.first_choice} as autoencoder.until and train.steps say here")
         self.codebook.load_state(state)
 
     def finish(self, folder: Path) -> None:
@@ -169,10 +169,7 @@ class ImageTokenizerTraining(ABC):
 
 def heldout_images(settings: config.Data) -> np.ndarray:
     """The images of `data.heldout`, [N, 3, H, W] in [0, 1]."""
-    images = [sample.image for sample, _ in heldout_samples(settings, captions=False)]
-    if not images:
-        raise UserError("data.heldout: no image of it can be used")
-    return to_unit(np.stack(images))
+    return to_unit(np.stack([sample.image for sample, _ in heldout_samples(settings, captions=False)]))
 
 
 @paddle.no_grad()
