@@ -40,8 +40,10 @@ def write_shard(path, files: dict[str, bytes]) -> None:
 
 def pair(number: int, caption: str | None = None) -> dict[str, bytes]:
     caption = caption if caption is not None else WORDS[number % len(WORDS)]
-    return {f"{number:05d}.png": png(number),
-            f"{number:05d}.json": json.dumps({"caption": caption}, ensure_ascii=False).encode()}
+    return {
+        f"{number:05d}.png": png(number),
+        f"{number:05d}.json": json.dumps({"caption": caption}, ensure_ascii=False).encode(),
+    }
 
 
 def write_shards(folder) -> None:
@@ -71,11 +73,27 @@ def small_settings(folder, *more: str) -> config.Pretraining:
 
 def small_overrides(folder) -> list[str]:
     return [
-        f"run.dir={folder}/runs", f"data.shards=['{folder}/part-*.tar']", f"data.heldout=['{folder}/part-1.tar']",
-        "data.image_size=16", "data.crop_jitter=0.2", f"text.vocab={folder}/vocab.txt", "text.length=8",
-        f"image_tokenizer.path={folder}/vq", "noise.drawn=0.2", "noise.seen=0.3", "noise.written=0.3", "model.layers=3", "model.hidden=32", "model.heads=2",
-        "model.conv_kernel=3", "train.steps=6", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
-        "train.warmup=2", "checkpoint.every_steps=3",
+        f"run.dir={folder}/runs",
+        f"data.shards=['{folder}/part-*.tar']",
+        f"data.heldout=['{folder}/part-1.tar']",
+        "data.image_size=16",
+        "data.crop_jitter=0.2",
+        f"text.vocab={folder}/vocab.txt",
+        "text.length=8",
+        f"image_tokenizer.path={folder}/vq",
+        "noise.drawn=0.2",
+        "noise.seen=0.3",
+        "noise.written=0.3",
+        "model.layers=3",
+        "model.hidden=32",
+        "model.heads=2",
+        "model.conv_kernel=3",
+        "train.steps=6",
+        "train.global_batch=8",
+        "train.micro_batch=4",
+        "train.lr=0.003",
+        "train.warmup=2",
+        "checkpoint.every_steps=3",
     ]
 
 

@@ -24,8 +24,15 @@ def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_"))}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("OMP_NUM_THREADS", None)
-    process = subprocess.Popen(command, cwd=cwd, env=environment, text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         yield process
     finally:
@@ -77,8 +84,17 @@ def fleetrun(processes: int, tool: str, *arguments: str, cwd: Path, seconds: int
 
 
 def fleetrun_command(processes: int, tool: str, *arguments: str, cwd: Path) -> list[str]:
-    return [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir",
-            str(cwd / "log"), str(ROOT / "tools" / f"{tool}.py"), *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        str(processes),
+        "--log_dir",
+        str(cwd / "log"),
+        str(ROOT / "tools" / f"{tool}.py"),
+        *arguments,
+    ]
 
 
 def metrics(run_folder: Path) -> list[dict]:

@@ -16,9 +16,24 @@ from vilg.generation.sampling import Sampler
 from vilg.generation.trained import load_trained
 from vilg.training.jobs import pretrain
 
-COMMANDS = [["data", "openmoji"], ["data", "tokenize"], ["data", "inspect"], ["vocab"], ["train-image-tokenizer"],
-            ["import-image-tokenizer"], ["pretrain"], ["launch"], ["generate"], ["caption"], ["export"], ["serve"],
-            ["bench", "attention"], ["bench", "train"], ["bench", "serve"], ["bench", "tokenize"]]
+COMMANDS = [
+    ["data", "openmoji"],
+    ["data", "tokenize"],
+    ["data", "inspect"],
+    ["vocab"],
+    ["train-image-tokenizer"],
+    ["import-image-tokenizer"],
+    ["pretrain"],
+    ["launch"],
+    ["generate"],
+    ["caption"],
+    ["export"],
+    ["serve"],
+    ["bench", "attention"],
+    ["bench", "train"],
+    ["bench", "serve"],
+    ["bench", "tokenize"],
+]
 
 
 def run(capsys, *arguments):
@@ -42,18 +57,21 @@ def test_the_overview_names_every_command(capsys):
     assert code == 0 and all(command[0] in out for command in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments, code, message", [
-    (["pretrain", "train.stepz=3"], 2, "vilg: train.stepz=3: unknown key train.stepz; did you mean train.steps?"),
-    (["pretrain", "-c", "none.yaml"], 2, "vilg: none.yaml: no such file"),
-    (["pretrain", "model.heads=7"], 2, "vilg: model.heads=7: must divide model.hidden=4096"),
-    (["pretrain", "text.vocab=none.txt", "image_tokenizer.path=none"], 1, "vilg: none/config.json: no such file"),
-    (["train-image-tokenizer", "data.shards=[none.tar]"], 1, "vilg: none.tar: no such shard"),
-    (["data", "tokenize", "data.tokens=[a,b]"], 2, "vilg: data.tokens=['a', 'b']: names the one folder"),
-    (["data", "inspect", "none.tar"], 1, "vilg: none.tar: no such file or directory"),
-    (["vocab", "--shards", "none.tar", "--size", "99", "--out", "v.txt"], 1, "vilg: none.tar: no such shard"),
-    (["generate", "--checkpoint", "none", "--text", "a", "--out", "x.png"], 1, "vilg: none: not a checkpoint"),
-    (["caption", "--checkpoint", "none", "--image", "x.png"], 1, "vilg: none: not a checkpoint"),
-])
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["pretrain", "train.stepz=3"], 2, "vilg: train.stepz=3: unknown key train.stepz; did you mean train.steps?"),
+        (["pretrain", "-c", "none.yaml"], 2, "vilg: none.yaml: no such file"),
+        (["pretrain", "model.heads=7"], 2, "vilg: model.heads=7: must divide model.hidden=4096"),
+        (["pretrain", "text.vocab=none.txt", "image_tokenizer.path=none"], 1, "vilg: none/config.json: no such file"),
+        (["train-image-tokenizer", "data.shards=[none.tar]"], 1, "vilg: none.tar: no such shard"),
+        (["data", "tokenize", "data.tokens=[a,b]"], 2, "vilg: data.tokens=['a', 'b']: names the one folder"),
+        (["data", "inspect", "none.tar"], 1, "vilg: none.tar: no such file or directory"),
+        (["vocab", "--shards", "none.tar", "--size", "99", "--out", "v.txt"], 1, "vilg: none.tar: no such shard"),
+        (["generate", "--checkpoint", "none", "--text", "a", "--out", "x.png"], 1, "vilg: none: not a checkpoint"),
+        (["caption", "--checkpoint", "none", "--image", "x.png"], 1, "vilg: none: not a checkpoint"),
+    ],
+)
 def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     got, _, err = run(capsys, *arguments)
@@ -79,15 +97,31 @@ def test_generate_draws_the_same_for_the_same_seed(capsys, trained, tmp_path):
 
 def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tmp_path):
     step = trained / "checkpoints" / "step-00000003"
-    code, out, _ = run(capsys, "generate", "--checkpoint", step, "--text", "红苹果", "--greedy", "--out",
-                       tmp_path / "deep" / "x.png")
+    code, out, _ = run(
+        capsys, "generate", "--checkpoint", step, "--text", "红苹果", "--greedy", "--out", tmp_path / "deep" / "x.png"
+    )
     assert code == 0 and out.startswith(f"{tmp_path / 'deep' / 'x.png'}: 红苹果: log p(text | image) -")
     assert Image.open(tmp_path / "deep" / "x.png").size == (16, 16)
 
 
 def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, trained, tmp_path):
-    arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "--seed", 3, "--temperature", 1.5, "--top-k", 11,
-                 "--top-p", 0.9, "--guidance", 2]
+    arguments = [
+        "generate",
+        "--checkpoint",
+        trained,
+        "--text",
+        "红苹果",
+        "--seed",
+        3,
+        "--temperature",
+        1.5,
+        "--top-k",
+        11,
+        "--top-p",
+        0.9,
+        "--guidance",
+        2,
+    ]
     code, _, err = run(capsys, *arguments, "-n", 5, "--out", tmp_path / "all.png")
     assert code == 0 and "drawing: 16/16 " in err and "scoring: 5/5 " in err
     assert run(capsys, *arguments, "-n", 2, "--best-of", 5, "--out", tmp_path / "best.png")[0] == 0
@@ -106,11 +140,27 @@ def test_generate_completes_a_picture(capsys, trained, tmp_path):
     pipeline, greedy = load_trained(trained), Sampler(greedy=True)
     given = pipeline.codes_of([read_picture(tmp_path / "given.png")])[0].reshape([4, 4])
     for rows in (1, 3):
-        code, _, err = run(capsys, "generate", "--checkpoint", trained, "--text", "红苹果", "--greedy", "--image",
-                           tmp_path / "given.png", "--keep-rows", rows, "--out", tmp_path / f"{rows}.png")
+        code, _, err = run(
+            capsys,
+            "generate",
+            "--checkpoint",
+            trained,
+            "--text",
+            "红苹果",
+            "--greedy",
+            "--image",
+            tmp_path / "given.png",
+            "--keep-rows",
+            rows,
+            "--out",
+            tmp_path / f"{rows}.png",
+        )
         assert code == 0, err
-        codes = generate(pipeline, Wish(["红苹果"], image=tmp_path / "given.png", keep_rows=rows, sampler=greedy),
-                         tmp_path / "again.png").codes[0, 0]
+        codes = generate(
+            pipeline,
+            Wish(["红苹果"], image=tmp_path / "given.png", keep_rows=rows, sampler=greedy),
+            tmp_path / "again.png",
+        ).codes[0, 0]
         assert np.array_equal(codes[:rows], given[:rows]) and not np.array_equal(codes[rows:], given[rows:])
         assert np.array_equal(*(np.asarray(Image.open(tmp_path / f"{name}.png")) for name in (rows, "again")))
     one, three = (np.asarray(Image.open(tmp_path / f"{rows}.png")).astype(int) for rows in (1, 3))
@@ -119,19 +169,34 @@ def test_generate_completes_a_picture(capsys, trained, tmp_path):
 
 def test_generate_draws_a_captioned_sheet_of_several_texts(capsys, caplog, trained, tmp_path):
     (tmp_path / "texts.txt").write_text("红苹果\n\n大象\n一个很长很长很长的句子\n", "utf-8-sig")  # as Windows writes it
-    code, out, _ = run(capsys, "generate", "--checkpoint", trained, "--texts", tmp_path / "texts.txt", "-n", 6, "--out",
-                       tmp_path / "x.png")
+    code, out, _ = run(
+        capsys,
+        "generate",
+        "--checkpoint",
+        trained,
+        "--texts",
+        tmp_path / "texts.txt",
+        "-n",
+        6,
+        "--out",
+        tmp_path / "x.png",
+    )
     assert code == 0 and len(out.splitlines()) == 3
     assert [record.args[0] for record in caplog.records if "is cut" in record.msg] == ["一个很长很长很长的句"]
-    assert [one["text"] for one in json.loads((tmp_path / "x.json").read_text("utf-8"))] == ["红苹果", "大象",
-                                                                                         "一个很长很长很长的句子"]
+    assert [one["text"] for one in json.loads((tmp_path / "x.json").read_text("utf-8"))] == [
+        "红苹果",
+        "大象",
+        "一个很长很长很长的句子",
+    ]
     sheet = Image.open(tmp_path / "x.png")
     assert sheet.width == 6 * 16 + 5 * 4 and json.loads(sheet.text["vilg"])[1]["text"] == "大象"
 
 
 def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(capsys, trained, tmp_path):
     arguments = ["generate", "--checkpoint", trained, "--top-p", 0.9]
-    assert run(capsys, *arguments, "--text", "红苹果", "大象", "-n", 2, "--seed", 7, "--out", tmp_path / "drawn")[0] == 0
+    assert (
+        run(capsys, *arguments, "--text", "红苹果", "大象", "-n", 2, "--seed", 7, "--out", tmp_path / "drawn")[0] == 0
+    )
     index = json.loads((tmp_path / "drawn" / "index.json").read_text("utf-8"))
     assert [one["files"] for one in index] == [["0001-01.png", "0001-02.png"], ["0002-01.png", "0002-02.png"]]
     code, _, err = run(capsys, *arguments, "--text", "红苹果", "--out", tmp_path / "drawn")
@@ -143,7 +208,9 @@ def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(ca
     assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), np.asarray(picture))
 
 
-JUDGE = "import numpy\ndef dark(texts, pictures): return -pictures.mean((1, 2, 3))\ndef vague(texts, pictures): return 1\n"
+JUDGE = (
+    "import numpy\ndef dark(texts, pictures): return -pictures.mean((1, 2, 3))\ndef vague(texts, pictures): return 1\n"
+)
 
 
 @pytest.fixture
@@ -163,26 +230,34 @@ def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
     assert run(capsys, *arguments[:-3], "-n", 6, "--out", tmp_path / "all.png")[0] == 0
     said = json.loads((tmp_path / "best.json").read_text("utf-8"))
     assert said["judge"] == "own_judge:dark" and said["scores"][0] == pytest.approx(
-        -np.asarray(Image.open(tmp_path / "best.png")).mean() / 255, abs=0.01)
+        -np.asarray(Image.open(tmp_path / "best.png")).mean() / 255, abs=0.01
+    )
     sheet = np.asarray(Image.open(tmp_path / "all.png"))
     tiles = [sheet[20 * row : 20 * row + 16, 20 * column : 20 * column + 16] for row in range(2) for column in range(3)]
     assert said["seeds"] == [int(np.argmin([tile.mean() for tile in tiles]))]
-    for judge, message in (("own_judge:vague", "the judge gave"), ("own_judge:none", "--judge own_judge:none: not"),
-                           ("nowhere", "--judge nowhere: not MODULE:FUNCTION"),
-                           (".own_judge:dark", "--judge .own_judge:dark: not MODULE:FUNCTION"),
-                           ("broken_judge:dark", "--judge broken_judge:dark: not MODULE:FUNCTION"),
-                           ("own_judge:numpy", "--judge own_judge:numpy: not a function")):
+    for judge, message in (
+        ("own_judge:vague", "the judge gave"),
+        ("own_judge:none", "--judge own_judge:none: not"),
+        ("nowhere", "--judge nowhere: not MODULE:FUNCTION"),
+        (".own_judge:dark", "--judge .own_judge:dark: not MODULE:FUNCTION"),
+        ("broken_judge:dark", "--judge broken_judge:dark: not MODULE:FUNCTION"),
+        ("own_judge:numpy", "--judge own_judge:numpy: not a function"),
+    ):
         code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--judge", judge)
         assert code == 1 and f"vilg: {message}" in err and not (tmp_path / "x.png").exists()
 
 
 def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
     code, out, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
-    assert code == 0 and re.search(r"export: 13 files, .* MB, without the operator; differs from the checkpoint by", out), err
+    assert code == 0 and re.search(
+        r"export: 13 files, .* MB, without the operator; differs from the checkpoint by", out
+    ), err
     (tmp_path / "0.png").write_bytes(png(0, 40))
-    for options in (["--text", "红苹果", "大象", "-n", 3, "--top-p", 0.9, "--best-of", 4, "--guidance", 2],
-                    ["--text", "红苹果", "--best-of", 3, "--judge", "own_judge:dark"],
-                    ["--text", "红苹果", "--greedy", "--image", tmp_path / "0.png", "--keep-rows", 2]):
+    for options in (
+        ["--text", "红苹果", "大象", "-n", 3, "--top-p", 0.9, "--best-of", 4, "--guidance", 2],
+        ["--text", "红苹果", "--best-of", 3, "--judge", "own_judge:dark"],
+        ["--text", "红苹果", "--greedy", "--image", tmp_path / "0.png", "--keep-rows", 2],
+    ):
         said, inside = [], []
         for model, folder in (("checkpoint", trained), ("export", tmp_path / "export")):
             assert run(capsys, "generate", f"--{model}", folder, *options, "--out", tmp_path / f"{model}.png")[0] == 0
@@ -194,8 +269,10 @@ def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
             assert theirs.pop("model") == str(tmp_path / "export") and ours.pop("model") == ours["checkpoint"]
             assert theirs.pop("scores") == pytest.approx(ours.pop("scores"), abs=1e-3) and theirs == ours
     for options in (["--greedy"], ["--beams", 3, "--length-penalty", 0.5, "--prefix", "红"], ["--seed", 4]):
-        written = [run(capsys, "caption", f"--{model}", folder, "--image", tmp_path / "0.png", *options)[:2]
-                   for model, folder in (("checkpoint", trained), ("export", tmp_path / "export"))]
+        written = [
+            run(capsys, "caption", f"--{model}", folder, "--image", tmp_path / "0.png", *options)[:2]
+            for model, folder in (("checkpoint", trained), ("export", tmp_path / "export"))
+        ]
         assert written[0] == written[1] and written[0][0] == 0
     code, _, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
     assert code == 1 and "vilg: --out" in err and "is there already" in err
@@ -215,33 +292,55 @@ def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
 def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
     (tmp_path / "0.png").write_bytes(png(0, 40))
     for more in ([], ["--beams", 3, "--length-penalty", 0.6]):
-        code, out, err = run(capsys, "caption", "--checkpoint", trained, "--greedy", "--image", tmp_path / "0.png",
-                             "--prefix", "红", *more)
+        code, out, err = run(
+            capsys,
+            "caption",
+            "--checkpoint",
+            trained,
+            "--greedy",
+            "--image",
+            tmp_path / "0.png",
+            "--prefix",
+            "红",
+            *more,
+        )
         assert code == 0 and out.split("\t")[1].startswith("红"), err
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["caption", "--image", "good.png", "--beams", -1], "--beams -1"),
-    (["caption", "--image", "good.png", "--prefix", "红苹果红苹果红苹果"], "--prefix: 9 tokens, the model has room for 5"),
-    (["generate", "--text", " ", "--out", "x.png"], "--text: empty"),
-    (["generate", "--texts", "none.txt", "--out", "x.png"], "none.txt: no such file"),
-    (["generate", "--texts", "broken.png", "--out", "x.png"], "broken.png: not a text file"),
-    (["generate", "--text", "a", "-n", 0, "--out", "x.png"], "-n 0"),
-    (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
-    (["generate", "--text", "a", "--out", "x.xbm"], "--out x.xbm"),
-    (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),
-    (["generate", "--text", "a", "--out", "x.png", "--top-k", -2], "--top-k -2"),
-    (["generate", "--text", "a", "--out", "x.png", "--seed", 2**63], f"--seed {2**63}: must be between 0 and 2^63 - 1"),
-    (["generate", "--text", "a\udce4", "--out", "x.png"], "'a\\udce4': not a text in UTF-8"),
-    (["generate", "--text", "a", "--out", "x.png", "--top-p", 2], "--top-p 2.0"),
-    (["generate", "--text", "a", "--out", "x.png", "--guidance", -1], "--guidance -1.0"),
-    (["generate", "--text", "a", "--out", "x.png", "-n", 3, "--best-of", 2], "--best-of 2: fewer than the 3"),
-    (["generate", "--text", "a", "--out", "x.png", "--keep-rows", 2], "--image and --keep-rows"),
-    (["generate", "--text", "a", "--out", "x.png", "--image", "broken.png", "--keep-rows", 4], "--keep-rows 4"),
-    (["generate", "--text", "a", "--out", "x.png", "--image", "broken.png", "--keep-rows", 1], "broken.png: broken"),
-    (["caption", "--image", "none.png"], "none.png: no such file"),
-    (["caption", "--image", "broken.png"], "broken.png: broken image"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["caption", "--image", "good.png", "--beams", -1], "--beams -1"),
+        (
+            ["caption", "--image", "good.png", "--prefix", "红苹果红苹果红苹果"],
+            "--prefix: 9 tokens, the model has room for 5",
+        ),
+        (["generate", "--text", " ", "--out", "x.png"], "--text: empty"),
+        (["generate", "--texts", "none.txt", "--out", "x.png"], "none.txt: no such file"),
+        (["generate", "--texts", "broken.png", "--out", "x.png"], "broken.png: not a text file"),
+        (["generate", "--text", "a", "-n", 0, "--out", "x.png"], "-n 0"),
+        (["generate", "--text", "a", "--out", "x.txt"], "--out x.txt"),
+        (["generate", "--text", "a", "--out", "x.xbm"], "--out x.xbm"),
+        (["generate", "--text", "a", "--out", "x.png", "--temperature", 0], "--temperature 0"),
+        (["generate", "--text", "a", "--out", "x.png", "--top-k", -2], "--top-k -2"),
+        (
+            ["generate", "--text", "a", "--out", "x.png", "--seed", 2**63],
+            f"--seed {2**63}: must be between 0 and 2^63 - 1",
+        ),
+        (["generate", "--text", "a\udce4", "--out", "x.png"], "'a\\udce4': not a text in UTF-8"),
+        (["generate", "--text", "a", "--out", "x.png", "--top-p", 2], "--top-p 2.0"),
+        (["generate", "--text", "a", "--out", "x.png", "--guidance", -1], "--guidance -1.0"),
+        (["generate", "--text", "a", "--out", "x.png", "-n", 3, "--best-of", 2], "--best-of 2: fewer than the 3"),
+        (["generate", "--text", "a", "--out", "x.png", "--keep-rows", 2], "--image and --keep-rows"),
+        (["generate", "--text", "a", "--out", "x.png", "--image", "broken.png", "--keep-rows", 4], "--keep-rows 4"),
+        (
+            ["generate", "--text", "a", "--out", "x.png", "--image", "broken.png", "--keep-rows", 1],
+            "broken.png: broken",
+        ),
+        (["caption", "--image", "none.png"], "none.png: no such file"),
+        (["caption", "--image", "broken.png"], "broken.png: broken image"),
+    ],
+)
 def test_bad_requests_are_one_line(capsys, trained, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(png(1)[:50])

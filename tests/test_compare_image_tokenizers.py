@@ -26,8 +26,9 @@ def test_two_kinds(tmp_path, monkeypatch, capsys):
     write_shards(tmp_path)
     VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(tmp_path / "a")
     DVAE(config.DVAE(downsamplings=2, width=8, residual_blocks=1, codes=8, code_dim=8)).save(tmp_path / "b")
-    picture = compare(monkeypatch, tmp_path, str(tmp_path / "a"), str(tmp_path / "b"), "--shards",
-                      str(tmp_path / "part-*.tar"))
+    picture = compare(
+        monkeypatch, tmp_path, str(tmp_path / "a"), str(tmp_path / "b"), "--shards", str(tmp_path / "part-*.tar")
+    )
     width, height = Image.open(picture).size
     assert width >= 5 * 16 and height >= 3 * 16
     first, second = capsys.readouterr().out.splitlines()

@@ -38,33 +38,86 @@ def test_a_typo_in_a_file_names_the_file(tmp_path):
     assert fails(file=file).startswith(str(file))
 
 
-@pytest.mark.parametrize("override, key", [
-    ("train.steps=many", "train.steps"), ("run.seed=1.5", "run.seed"), ("train.lr=null", "train.lr"),
-    ("data.shards=a.tar", "data.shards"), ("model=3", "model"), ("model.sandwich_norm=perhaps", "model.sandwich_norm"),
-])
+@pytest.mark.parametrize(
+    "override, key",
+    [
+        ("train.steps=many", "train.steps"),
+        ("run.seed=1.5", "run.seed"),
+        ("train.lr=null", "train.lr"),
+        ("data.shards=a.tar", "data.shards"),
+        ("model=3", "model"),
+        ("model.sandwich_norm=perhaps", "model.sandwich_norm"),
+    ],
+)
 def test_a_wrong_type_names_the_key(override, key):
     assert f" {key}" in fails(override)
 
 
-@pytest.mark.parametrize("override", [
-    "model.heads=7", "model.conv_kernel=10", "model.dropout=1", "text.length=300", "text.length=3", "train.steps=0",
-    "train.micro_batch=-1", "train.lr=0", "data.image_size=0", "data.crop_jitter=1", "data.max_faults=-1",
-    "checkpoint.every_steps=-1", "checkpoint.keep_last=0", "checkpoint.on_failure=x", "cluster.device_memory=0", "model.layers=0", "data.threads=0",
-    "model.conv_kernel=-1", "model.hidden=0", "run.seed=-1", "train.warmup=-5", "train.measure_every=-3", "train.beta1=2",
-    "loss.text_to_image=nan", "loss.image_to_text=-1", "train.lr=nan", "run.name=${x}",
-])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.heads=7",
+        "model.conv_kernel=10",
+        "model.dropout=1",
+        "text.length=300",
+        "text.length=3",
+        "train.steps=0",
+        "train.micro_batch=-1",
+        "train.lr=0",
+        "data.image_size=0",
+        "data.crop_jitter=1",
+        "data.max_faults=-1",
+        "checkpoint.every_steps=-1",
+        "checkpoint.keep_last=0",
+        "checkpoint.on_failure=x",
+        "cluster.device_memory=0",
+        "model.layers=0",
+        "data.threads=0",
+        "model.conv_kernel=-1",
+        "model.hidden=0",
+        "run.seed=-1",
+        "train.warmup=-5",
+        "train.measure_every=-3",
+        "train.beta1=2",
+        "loss.text_to_image=nan",
+        "loss.image_to_text=-1",
+        "train.lr=nan",
+        "run.name=${x}",
+    ],
+)
 def test_an_impossible_value_names_the_key(override):
     assert override.partition("=")[0] in fails(override)
 
 
-@pytest.mark.parametrize("override", ["vqvae.downsamplings=0", "vqvae.width=30", "vqvae.codes=1", "vqvae.width=0",
-                                      "vqvae.code_dim=0", "vqvae.residual_blocks=-1", "dead_codes.every=0",
-                                      "kind=x", "codebook.update=x", "codebook.decay=1", "relaxation.end=2",
-                                      "relaxation.end=0", "relaxation.until=1.5", "relaxation.kl_until=-1",
-                                      "relaxation.kl_weight=-1", "perceptual.weight=-1", "likelihood.least_scale=-1",
-                                      "perceptual.start=2", "perceptual.crop=-1", "autoencoder.until=1",
-                                      "discriminator.start=2", "discriminator.weight=-1",
-                                      "discriminator.layers=0", "discriminator.width=0"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "vqvae.downsamplings=0",
+        "vqvae.width=30",
+        "vqvae.codes=1",
+        "vqvae.width=0",
+        "vqvae.code_dim=0",
+        "vqvae.residual_blocks=-1",
+        "dead_codes.every=0",
+        "kind=x",
+        "codebook.update=x",
+        "codebook.decay=1",
+        "relaxation.end=2",
+        "relaxation.end=0",
+        "relaxation.until=1.5",
+        "relaxation.kl_until=-1",
+        "relaxation.kl_weight=-1",
+        "perceptual.weight=-1",
+        "likelihood.least_scale=-1",
+        "perceptual.start=2",
+        "perceptual.crop=-1",
+        "autoencoder.until=1",
+        "discriminator.start=2",
+        "discriminator.weight=-1",
+        "discriminator.layers=0",
+        "discriminator.width=0",
+    ],
+)
 def test_an_impossible_value_of_an_image_tokenizer(override):
     assert override.partition("=")[0] in fails(override, schema=config.ImageTokenizerTraining)
 
@@ -89,12 +142,19 @@ def test_saved_settings_come_back_equal(tmp_path):
     assert config.from_tree(config.Pretraining, config.as_tree(settings), "x") == settings
 
 
-@pytest.mark.parametrize("name, schema", [
-    ("emoji", config.Pretraining), ("lite", config.Pretraining), ("10b", config.Pretraining),
-    ("emoji_vqvae", config.ImageTokenizerTraining), ("emoji_vqvae_f8", config.ImageTokenizerTraining),
-    ("emoji_vqgan", config.ImageTokenizerTraining),
-    ("emoji_dvae", config.ImageTokenizerTraining), ("vqgan_f8", config.ImageTokenizerTraining),
-])
+@pytest.mark.parametrize(
+    "name, schema",
+    [
+        ("emoji", config.Pretraining),
+        ("lite", config.Pretraining),
+        ("10b", config.Pretraining),
+        ("emoji_vqvae", config.ImageTokenizerTraining),
+        ("emoji_vqvae_f8", config.ImageTokenizerTraining),
+        ("emoji_vqgan", config.ImageTokenizerTraining),
+        ("emoji_dvae", config.ImageTokenizerTraining),
+        ("vqgan_f8", config.ImageTokenizerTraining),
+    ],
+)
 def test_the_files_that_come_with_vilg(name, schema):
     config.resolve(schema, CONFIGS / f"{name}.yaml")
 

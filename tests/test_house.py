@@ -33,8 +33,12 @@ def imports(file: Path):
 
 
 def test_arrows_go_down():
-    arrows = {arrow for file in PACKAGE.rglob("*.py") if file.name != "__init__.py" or file.parent != PACKAGE
-              for arrow in imports(file)}
+    arrows = {
+        arrow
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "__init__.py" or file.parent != PACKAGE
+        for arrow in imports(file)
+    }
     assert len(arrows) > 20
     for room, target in sorted(arrows):
         assert HEIGHT[room] >= HEIGHT[target], f"{room} imports {target}, which is above it"
@@ -43,12 +47,16 @@ def test_arrows_go_down():
 
 
 def test_every_room_has_its_floor():
-    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()
-             if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+    rooms = {
+        path.name.removesuffix(".py")
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    } - {"__init__"}
     assert rooms == set(HEIGHT)
 
 
 def test_modules_stay_small():
-    long = {str(file): count for file in PACKAGE.rglob("*.py")
-            if (count := len(file.read_text("utf-8").splitlines())) > 400}
+    long = {
+        str(file): count for file in PACKAGE.rglob("*.py") if (count := len(file.read_text("utf-8").splitlines())) > 400
+    }
     assert not long, "past about 400 lines a module is two ideas"

@@ -39,8 +39,10 @@ def wheel(folder):
     for part in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, folder)
     shutil.copytree(ROOT / "vilg", folder / "vilg", ignore=shutil.ignore_patterns("__pycache__", "lib"))
-    done = run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "out", "."],
-               cwd=folder)
+    done = run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "out", "."],
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     return zipfile.ZipFile(next((folder / "out").glob("vilg-*.whl"))).namelist()
 

@@ -12,11 +12,17 @@ from vilg import runtime
 AVX512 = {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 
-@pytest.mark.parametrize("cpu, expected", [
-    (("AuthenticAMD", frozenset(AVX512)), "7"), (("AuthenticAMD", frozenset({"avx2"})), "5"),
-    (("AuthenticAMD", frozenset({"avx512f", "avx2"})), "5"), (("AuthenticAMD", frozenset()), None),
-    (("GenuineIntel", frozenset(AVX512)), None), (("", frozenset()), None),
-])
+@pytest.mark.parametrize(
+    "cpu, expected",
+    [
+        (("AuthenticAMD", frozenset(AVX512)), "7"),
+        (("AuthenticAMD", frozenset({"avx2"})), "5"),
+        (("AuthenticAMD", frozenset({"avx512f", "avx2"})), "5"),
+        (("AuthenticAMD", frozenset()), None),
+        (("GenuineIntel", frozenset(AVX512)), None),
+        (("", frozenset()), None),
+    ],
+)
 def test_the_mkl_path_of_a_processor(cpu, expected):
     assert runtime.mkl_path_for(cpu) == expected
 
@@ -52,8 +58,10 @@ def test_the_user_wins():
     assert in_a_new_process(**chosen) == list(chosen.values())
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or platform.libc_ver()[0] != "glibc",
-                    reason="only done with glibc on x86-64")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or platform.libc_ver()[0] != "glibc",
+    reason="only done with glibc on x86-64",
+)
 def test_tiny_numbers_are_nought_in_every_thread():
     """In the gradients too, which Paddle computes in threads of its own where there are several."""
     program = """if True:
@@ -68,8 +76,9 @@ def test_tiny_numbers_are_nought_in_every_thread():
         square = paddle.matmul(x.reshape([1024, 1024]), paddle.full([1024, 1024], 1e-3 / 1024))
         print(*(float(abs(np.asarray(v)).max()) for v in (tiny, *products, y, gradient, square)))
     """
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning:numpy", "-c", program], capture_output=True,
-                          text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:numpy", "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     first, *others = map(float, done.stdout.split())
     assert first > 0 and others == [0.0] * 4

@@ -37,8 +37,10 @@ def main() -> None:
         codes, drawn = there_and_back(tokenizer, originals)
         found = likeness(originals, drawn, distance) | usage(times_chosen(codes, tokenizer.vocabulary))
         rows.append(drawn[: options.shown])
-        texts.append(f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.vocabulary}: "
-                     + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        texts.append(
+            f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.vocabulary}: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        )
         print(f"{folder}: {texts[-1]}", flush=True)
     captioned_sheet(np.stack(rows), texts).save(options.out)
 

@@ -43,20 +43,43 @@ def main() -> None:
     say("2/8  a WordPiece vocabulary from the captions")
     vilg("vocab", "--shards", f"{DATA}/train-*.tar", "--size", "4000", "--out", str(DATA / "vocab.txt"))
     say("3/8  the image tokenizer, a dVAE: 64 x 64 pixels become 8 x 8 codes")
-    fleetrun("train_image_tokenizer", DVAE, "run.name=dvae", f"train.steps={DVAE_STEPS}",
-             f"train.measure_every={DVAE_STEPS // 4}", f"train.draw_every={DVAE_STEPS}", 'perceptual.weights=""', *SHARDS)
-    transformer = ["run.name=transformer", f"text.vocab={DATA}/vocab.txt", f"data.tokens=[{DATA}/tokens]",
-                   f"image_tokenizer.path={FOLDER}/dvae/image_tokenizer", *SHARDS]
+    fleetrun(
+        "train_image_tokenizer",
+        DVAE,
+        "run.name=dvae",
+        f"train.steps={DVAE_STEPS}",
+        f"train.measure_every={DVAE_STEPS // 4}",
+        f"train.draw_every={DVAE_STEPS}",
+        'perceptual.weights=""',
+        *SHARDS,
+    )
+    transformer = [
+        "run.name=transformer",
+        f"text.vocab={DATA}/vocab.txt",
+        f"data.tokens=[{DATA}/tokens]",
+        f"image_tokenizer.path={FOLDER}/dvae/image_tokenizer",
+        *SHARDS,
+    ]
     say("4/8  the codes of all images, once for all epochs")
     vilg("data", "tokenize", "-c", str(PRETRAINING), *transformer)
     say("5/8  the transformer, both directions at once, on two processes; how long does a step take?")
-    fleetrun("pretrain", PRETRAINING, *transformer, "run.name=probe", f"train.steps={PROBE}", "train.warmup=0",
-             "train.measure_every=0", "train.draw_every=0")
+    fleetrun(
+        "pretrain",
+        PRETRAINING,
+        *transformer,
+        "run.name=probe",
+        f"train.steps={PROBE}",
+        "train.warmup=0",
+        "train.measure_every=0",
+        "train.draw_every=0",
+    )
     steps = steps_that_fit(began + 60 * options.minutes - AFTERWARDS - time.time(), seconds_a_step(FOLDER / "probe"))
     shutil.rmtree(FOLDER / "probe")
     if steps < STEPS:
-        print(f"{steps:,} of its {STEPS:,} steps fit into {options.minutes:g} minutes; from fewer it draws more vaguely, and "
-              "`make demo MINUTES=..` gives it more")
+        print(
+            f"{steps:,} of its {STEPS:,} steps fit into {options.minutes:g} minutes; from fewer it draws more vaguely, and "
+            "`make demo MINUTES=..` gives it more"
+        )
     half = steps // 2
     transformer += [f"train.steps={steps}", f"train.draw_every={half}"]
     say(f"     it stops at step {half} ..")
@@ -66,14 +89,25 @@ def main() -> None:
     say("7/8  the export: programs that need nothing of what trained them")
     vilg("export", "--checkpoint", str(FOLDER / "transformer"), "--out", str(EXPORT))
     say("8/8  looking: the export draws and writes, and what was held out is measured")
-    run([sys.executable, "tools/report.py", str(FOLDER / "transformer"), str(EXPORT), str(FOLDER),
-         "--began", str(began)])
+    run(
+        [
+            sys.executable,
+            "tools/report.py",
+            str(FOLDER / "transformer"),
+            str(EXPORT),
+            str(FOLDER),
+            "--began",
+            str(began),
+        ]
+    )
 
     report = json.loads((FOLDER / "report.json").read_text())
-    print(f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
-          f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 大象 -n 4 --temperature 0.2 --out drawn.png\n"
-          f"  {command('vilg')} caption --export {EXPORT} --image drawn.png --greedy\n"
-          f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl")
+    print(
+        f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
+        f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 大象 -n 4 --temperature 0.2 --out drawn.png\n"
+        f"  {command('vilg')} caption --export {EXPORT} --image drawn.png --greedy\n"
+        f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl"
+    )
 
 
 def seconds_a_step(run: Path) -> float:
@@ -96,8 +130,21 @@ def vilg(*arguments: str) -> None:
 
 
 def fleetrun(tool: str, config: Path, *overrides: str) -> None:
-    run([sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir",
-         str(FOLDER / "log"), f"tools/{tool}.py", "-c", str(config), *overrides])
+    run(
+        [
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            "--nproc_per_node",
+            "2",
+            "--log_dir",
+            str(FOLDER / "log"),
+            f"tools/{tool}.py",
+            "-c",
+            str(config),
+            *overrides,
+        ]
+    )
 
 
 def run(arguments: list[str]) -> None:

@@ -25,8 +25,11 @@ def annotations(package: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def main(packages: list[Path]) -> None:
-    known = {text.replace(VARIATION_SELECTOR, "") for text, entry in emoji.EMOJI_DATA.items()
-             if entry["status"] == FULLY_QUALIFIED}
+    known = {
+        text.replace(VARIATION_SELECTOR, "")
+        for text, entry in emoji.EMOJI_DATA.items()
+        if entry["status"] == FULLY_QUALIFIED
+    }
     table = {}
     for package in packages:
         for text, entry in annotations(package).items():

@@ -11,7 +11,9 @@ from vilg.attention.picture import draw_patterns, draw_tiles
 DOCS = Path(__file__).parent.parent / "docs"
 
 if __name__ == "__main__":
-    for file, picture in ((DOCS / "patterns.svg", draw_patterns(6, (4, 4), 3)),
-                          (DOCS / "tiles.svg", draw_tiles(64, (32, 32), 11))):
+    for file, picture in (
+        (DOCS / "patterns.svg", draw_patterns(6, (4, 4), 3)),
+        (DOCS / "tiles.svg", draw_tiles(64, (32, 32), 11)),
+    ):
         file.write_text(picture)
         print(file)

@@ -1,6 +1,6 @@
 """What each setting of vilg/runtime.py gives: one training step of the emoji model, with one setting taken away.
 
-    python tools/measure_runtime.py
+python tools/measure_runtime.py
 """
 
 import os
@@ -23,9 +23,9 @@ def measure() -> None:
     import time
     from functools import partial
 
-    import vilg  # noqa: F401
     import paddle
 
+    import vilg  # noqa: F401
     from vilg import config
     from vilg.attention.patterns import DIRECTIONS
     from vilg.distributed.engine import Engine
@@ -60,8 +60,14 @@ def main() -> None:
     clean = {name: value for name, value in os.environ.items() if name not in settings}
     speeds = {}
     for label, change in WITHOUT.items():
-        done = subprocess.run([sys.executable, __file__, "--measure"], env=clean | change, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--measure"],
+            env=clean | change,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
         speeds[label] = float(done.stdout.splitlines()[-1])
     print("| settings | tokens a second | share |\n|---|---|---|")
     for label, speed in speeds.items():

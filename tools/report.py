@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-import vilg  # noqa: F401  first of all, so that Paddle is tuned
 from PIL import Image
 
+import vilg  # noqa: F401  first of all, so that Paddle is tuned
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.data.loader import all_samples
 from vilg.data.pixels import to_uint8, to_unit
@@ -38,8 +37,26 @@ SKETCHES = 128  # training captions that `train_drawings_found` draws
 BATCH = 64
 SAMPLING = {"temperature": 0.2, "top_k": 32}
 # Captions that everybody has a picture of in mind, shown if they were trained on.
-WELL_KNOWN = ["红苹果", "青苹果", "红心", "日本", "法国", "大象", "蝴蝶", "太阳", "雪人", "橙心", "消防车", "西瓜", "足球",
-              "绿心", "骷髅", "德国", "南瓜灯", "企鹅"]
+WELL_KNOWN = [
+    "红苹果",
+    "青苹果",
+    "红心",
+    "日本",
+    "法国",
+    "大象",
+    "蝴蝶",
+    "太阳",
+    "雪人",
+    "橙心",
+    "消防车",
+    "西瓜",
+    "足球",
+    "绿心",
+    "骷髅",
+    "德国",
+    "南瓜灯",
+    "企鹅",
+]
 
 
 @dataclass
@@ -93,16 +110,21 @@ def _measure(trained: Trained, predictor: Predictor, training: Part, heldout: Pa
     images = np.stack(list(heldout.images.values()))
     codes = np.unique(np.concatenate([pair.image for pair in training.pairs]))
     # A caption that was cut to fit is not one of theirs, even if all of it that was kept comes back.
-    whole = [pair for pair in training.pairs
-             if len(trained.text_tokenizer.encode(pair.caption)) <= longest_caption(model.text_length)]
+    whole = [
+        pair
+        for pair in training.pairs
+        if len(trained.text_tokenizer.encode(pair.caption)) <= longest_caption(model.text_length)
+    ]
     hits = greedy_hits(model, whole, BATCH, trained.text_tokenizer.unknown)
     exact = {pair.name for pair, hit in zip(whole, hits) if hit}
     pairs = _evenly(training.first_pairs(), SKETCHES)
     like = nearest(_drawn(predictor, pairs)[:, 0], np.stack(list(training.images.values())))
     names = list(training.images)
     return {
-        "heldout_nll_t2i": nll[TEXT_TO_IMAGE], "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
-        "heldout_nll_i2t": nll[IMAGE_TO_TEXT], "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
+        "heldout_nll_t2i": nll[TEXT_TO_IMAGE],
+        "unigram_nll_t2i": unigram[TEXT_TO_IMAGE],
+        "heldout_nll_i2t": nll[IMAGE_TO_TEXT],
+        "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
         "heldout_psnr": mean_psnr(images, predictor.decode(predictor.encode(images))),
         "codebook_used": len(codes) / tokenizer.vocabulary,
         "train_exact_captions": len(exact) / len(training.images),
@@ -116,29 +138,40 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
     for part in (training, heldout):
         pairs = shown[part.title]
         originals = np.stack([part.images[pair.name] for pair in pairs])
-        rows = "".join(f"<figure>{_image(a)}{_image(b)}</figure>"
-                       for a, b in zip(originals, predictor.decode(predictor.encode(originals))))
-        sections.append(f"<h2>Reconstructions of {part.title} images</h2><p>The original, and what its codes give back."
-                        f"</p><div class=row>{rows}</div>")
+        rows = "".join(
+            f"<figure>{_image(a)}{_image(b)}</figure>"
+            for a, b in zip(originals, predictor.decode(predictor.encode(originals)))
+        )
+        sections.append(
+            f"<h2>Reconstructions of {part.title} images</h2><p>The original, and what its codes give back."
+            f"</p><div class=row>{rows}</div>"
+        )
     for part in (training, heldout):
         pairs = shown[part.title]
         rows = ""
         for drawn, pair in zip(_drawn(predictor, pairs, PICTURES), pairs):
             pictures = "".join(map(_image, drawn))
-            rows += (f"<figure>{pictures}<span class=gap></span>{_image(part.images[pair.name])}"
-                     f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>")
-        sections.append(f"<h2>Drawn from {part.title} captions</h2><p>{PICTURES} samples (temperature "
-                        f"{SAMPLING['temperature']}, top {SAMPLING['top_k']}), and the emoji of that name.</p>"
-                        f"<div class=row>{rows}</div>")
+            rows += (
+                f"<figure>{pictures}<span class=gap></span>{_image(part.images[pair.name])}"
+                f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>"
+            )
+        sections.append(
+            f"<h2>Drawn from {part.title} captions</h2><p>{PICTURES} samples (temperature "
+            f"{SAMPLING['temperature']}, top {SAMPLING['top_k']}), and the emoji of that name.</p>"
+            f"<div class=row>{rows}</div>"
+        )
     for part in (training, heldout):
         pairs = shown[part.title]
         written = predictor.caption(np.stack([part.images[pair.name] for pair in pairs]))
         rows = "".join(
             f"<figure>{_image(part.images[pair.name])}<figcaption><b>{html.escape(text)}</b><br>"
             f"<small>{html.escape(' / '.join(part.names()[pair.name]))}</small></figcaption></figure>"
-            for pair, text in zip(pairs, written))
-        sections.append(f"<h2>Captions written for {part.title} images</h2><p>Greedy; below, in small print, the "
-                        f"captions that the image has.</p><div class=row>{rows}</div>")
+            for pair, text in zip(pairs, written)
+        )
+        sections.append(
+            f"<h2>Captions written for {part.title} images</h2><p>Greedy; below, in small print, the "
+            f"captions that the image has.</p><div class=row>{rows}</div>"
+        )
     return sections
 
 
@@ -169,14 +202,18 @@ def _curves(run: Path) -> str:
     for axis, name, title in zip(axes, ("t2i", "i2t"), ("text to image", "image to text")):
         axis.plot([line["step"] for line in lines], _smooth([line[f"loss_{name}"] for line in lines]), label="training")
         measured = [line for line in lines if f"heldout_nll_{name}" in line]
-        axis.plot([line["step"] for line in measured], [line[f"heldout_nll_{name}"] for line in measured], "o-",
-                  label="held out")
+        axis.plot(
+            [line["step"] for line in measured],
+            [line[f"heldout_nll_{name}"] for line in measured],
+            "o-",
+            label="held out",
+        )
         axis.set(title=title, xlabel="step", ylabel="nats a token")
         axis.legend()
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     pyplot.close(figure)
-    return f"<h2>Losses</h2>{buffer.getvalue()[buffer.getvalue().index('<svg'):]}"
+    return f"<h2>Losses</h2>{buffer.getvalue()[buffer.getvalue().index('<svg') :]}"
 
 
 def _smooth(values: list[float], window: int = 20) -> list[float]:
@@ -205,7 +242,7 @@ figcaption {{ font-size: 14px; max-width: 272px }}
 td {{ padding: 0 1em 0 0; font-variant-numeric: tabular-nums }}
 </style>
 <h1>What the demo learned</h1>
-<p>Held-out drawing is {gain['t2i']:.0%} below the unigram baseline, held-out writing {gain['i2t']:.0%}
+<p>Held-out drawing is {gain["t2i"]:.0%} below the unigram baseline, held-out writing {gain["i2t"]:.0%}
 (nats a token; the baseline knows only how often each token occurs in the training data).</p>
 <table>{rows}</table>
 <p>train_exact_captions: the share of the training images whose greedy caption is exactly one of theirs.

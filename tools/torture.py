@@ -52,8 +52,17 @@ def main() -> int:
         else:
             time.sleep(0.5)
     same = lines(calm) == lines(tortured) != []
-    print(json.dumps({"kills": kills, "seconds": round(time.monotonic() - began), "exit_code": launcher.returncode,
-                      "steps": last_step(tortured), "equal_to_the_last_bit": same}))
+    print(
+        json.dumps(
+            {
+                "kills": kills,
+                "seconds": round(time.monotonic() - began),
+                "exit_code": launcher.returncode,
+                "steps": last_step(tortured),
+                "equal_to_the_last_bit": same,
+            }
+        )
+    )
     if kills < options.kills:
         print(f"the run ended after {kills} kills: it takes more steps, or kills that follow faster", file=sys.stderr)
     return 0 if same and launcher.returncode == 0 and kills == options.kills else 1
@@ -61,8 +70,11 @@ def main() -> int:
 
 def launch(options: argparse.Namespace, name: str, kills: int) -> subprocess.Popen:
     more = [f"run.name={name}", f"cluster.restarts={kills + 5}", "cluster.backoff=0"]
-    return subprocess.Popen([sys.executable, "-m", "vilg.cli", "launch", "-c", options.config, "--start",
-                             *options.overrides, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "vilg.cli", "launch", "-c", options.config, "--start", *options.overrides, *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def kill_one(word: str, random_: random.Random) -> bool:

@@ -45,8 +45,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="vilg", description="Pre-train ERNIE-ViLG: pictures from Chinese text, "
-                                                           "Chinese text from pictures.")
+    top = argparse.ArgumentParser(
+        prog="vilg", description="Pre-train ERNIE-ViLG: pictures from Chinese text, Chinese text from pictures."
+    )
     top.add_argument("--version", action="version", version=f"vilg {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for room in (data, training, checkpoint, generation, serving, bench):

@@ -18,7 +18,8 @@ GRADIENTS = ("out", "grad_q", "grad_k", "grad_v")
 
 class Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("batch", "length", "heads", "head_size")] + [
-        ("scale", ctypes.c_float)]
+        ("scale", ctypes.c_float)
+    ]
 
 
 def library() -> ctypes.CDLL:
@@ -35,8 +36,12 @@ def run_on(isa: str, program: str) -> None:
     """Run `program` with the kernels of one instruction set, in a process of its own, for it is chosen once; one that
     this processor lacks is not here to be tested."""
     program += "\nfrom tests.attention.kernel import library\nprint(library().vilg_attention_isa().decode())"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
-                          env=os.environ | {"VILG_ATTENTION_ISA": isa})
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"VILG_ATTENTION_ISA": isa},
+    )
     assert done.returncode == 0, done.stderr
     if isa not in done.stdout.split():
         pytest.skip(f"this processor has no {isa}")
@@ -81,12 +86,28 @@ def compiled(inputs: Inputs, packed: np.ndarray, threads: int = 2, wider: int = 
     out, grad_q, grad_k, grad_v = (spread() for _ in range(4))
     lse = np.full([batch, heads, length], np.nan, np.float32)
     space = workspace("forward")
-    succeed(loaded.vilg_attention_forward(*layout, *row(q), *row(k), *row(v), *row(out), _pointer(lse),
-                                          _pointer(space), threads))
+    succeed(
+        loaded.vilg_attention_forward(
+            *layout, *row(q), *row(k), *row(v), *row(out), _pointer(lse), _pointer(space), threads
+        )
+    )
     space = workspace("backward")
-    succeed(loaded.vilg_attention_backward(*layout, *row(q), *row(k), *row(v), *row(out), _pointer(lse),
-                                           *row(grad_out), *row(grad_q), *row(grad_k), *row(grad_v),
-                                           _pointer(space), threads))
+    succeed(
+        loaded.vilg_attention_backward(
+            *layout,
+            *row(q),
+            *row(k),
+            *row(v),
+            *row(out),
+            _pointer(lse),
+            *row(grad_out),
+            *row(grad_q),
+            *row(grad_k),
+            *row(grad_v),
+            _pointer(space),
+            threads,
+        )
+    )
     results = dict(zip(GRADIENTS, (out, grad_q, grad_k, grad_v), strict=True))
     if wider:
         assert all(np.isnan(array[..., heads * size :]).all() for array in results.values())
@@ -99,8 +120,9 @@ def succeed(code: int) -> None:
 
 def formulas(inputs: Inputs, visible: np.ndarray) -> dict[str, np.ndarray]:
     """softmax(Q K^T / sqrt(D)) V and its gradients in float64, every score computed."""
-    q, k, v, grad_out = (x.astype(np.float64).transpose(0, 2, 1, 3)
-                         for x in (inputs.q, inputs.k, inputs.v, inputs.grad_out))
+    q, k, v, grad_out = (
+        x.astype(np.float64).transpose(0, 2, 1, 3) for x in (inputs.q, inputs.k, inputs.v, inputs.grad_out)
+    )
     scale = q.shape[-1] ** -0.5
     scores = np.where(visible, q @ k.swapaxes(-1, -2) * scale, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -108,8 +130,12 @@ def formulas(inputs: Inputs, visible: np.ndarray) -> dict[str, np.ndarray]:
     out = weights @ v
     grad_weights = grad_out @ v.swapaxes(-1, -2)
     grad_scores = weights * (grad_weights - (grad_out * out).sum(-1, keepdims=True))
-    results = (out, grad_scores @ k * scale, grad_scores.swapaxes(-1, -2) @ q * scale,
-               weights.swapaxes(-1, -2) @ grad_out)
+    results = (
+        out,
+        grad_scores @ k * scale,
+        grad_scores.swapaxes(-1, -2) @ q * scale,
+        weights.swapaxes(-1, -2) @ grad_out,
+    )
     return {name: x.transpose(0, 2, 1, 3) for name, x in zip(GRADIENTS, results, strict=True)}
 
 

@@ -20,9 +20,11 @@ def copy(tmp_path, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(SOURCES / "csrc", package / "csrc")
     compiler = tmp_path / "fake-g++"
-    compiler.write_text("#!/bin/sh\n"
-                        f"echo \"$@\" >> {tmp_path}/calls\n"
-                        "while [ $# -gt 1 ]; do shift; [ \"$1\" = -o ] && touch \"$2\"; done; exit 0\n")
+    compiler.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {tmp_path}/calls\n'
+        'while [ $# -gt 1 ]; do shift; [ "$1" = -o ] && touch "$2"; done; exit 0\n'
+    )
     compiler.chmod(compiler.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -100,8 +102,10 @@ def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
 
 def test_two_processes_build_one_library(copy):
     """Both ask at once; one waits for the other's."""
-    program = ("import sys; sys.path.insert(0, sys.argv[1]); from vilg.attention import build; from pathlib import Path\n"
-               "build.HERE = Path(sys.argv[2]); build.SOURCES = build.HERE / 'csrc'; print(build.built())")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from vilg.attention import build; from pathlib import Path\n"
+        "build.HERE = Path(sys.argv[2]); build.SOURCES = build.HERE / 'csrc'; print(build.built())"
+    )
     command = [sys.executable, "-c", program, str(SOURCES.parent.parent), str(copy / "package")]
     running = [subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(60) for process in running] == [0, 0]

@@ -18,8 +18,15 @@ def step_by_step(made, q, k, v, samples=1):
     return paddle.concat([cache.attend(*(x[:, i : i + 1] for x in (q, k, v))) for i in range(start, made.length)], 1)
 
 
-@given(direction=st.sampled_from(DIRECTIONS), pattern=st.sampled_from(PATTERNS), text=st.integers(1, 12),
-       height=st.integers(1, 7), width=st.integers(1, 7), kernel=st.sampled_from([1, 3, 11]), heads=st.integers(1, 2))
+@given(
+    direction=st.sampled_from(DIRECTIONS),
+    pattern=st.sampled_from(PATTERNS),
+    text=st.integers(1, 12),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    kernel=st.sampled_from([1, 3, 11]),
+    heads=st.integers(1, 2),
+)
 @settings(max_examples=40, deadline=None)
 def test_every_position_equals_the_full_forward_pass(direction, pattern, text, height, width, kernel, heads):
     made = layout.build(direction, pattern, text, (height, width), kernel)

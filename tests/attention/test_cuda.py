@@ -32,7 +32,9 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 
 class Shape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("batch", "length", "heads", "head_size")] + [
-        ("scale", ctypes.c_float), ("dtype", ctypes.c_int)]
+        ("scale", ctypes.c_float),
+        ("dtype", ctypes.c_int),
+    ]
 
 
 class PackedLayout(ctypes.Structure):
@@ -51,9 +53,24 @@ def emulated(tmp_path_factory):
     for file in EMULATOR.iterdir():
         shutil.copy(file, folder / "csrc/cuda")
     library = folder / "emulated.so"
-    done = subprocess.run(["g++", "-x", "c++", "-std=c++17", "-O2", "-fPIC", "-shared", "-w",
-                           f"-I{operator_build.cuda_root(NVCC) / 'include'}",
-                           str(folder / "csrc/cuda/attention.cu"), "-o", str(library)], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            "g++",
+            "-x",
+            "c++",
+            "-std=c++17",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            "-w",
+            f"-I{operator_build.cuda_root(NVCC) / 'include'}",
+            str(folder / "csrc/cuda/attention.cu"),
+            "-o",
+            str(library),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     loaded = ctypes.CDLL(str(library))
     loaded.vilg_attention_cuda_backward_workspace.restype = ctypes.c_int64
@@ -87,13 +104,25 @@ def run(library, by_query: Tiles, by_key: Tiles, inputs: list[np.ndarray], dtype
     lse = np.full([batch, heads, length], np.nan, np.float32)
     q, k, v, grad_out = map(rows, inputs)
     out, *gradients = map(rows, results)
-    code = library.vilg_attention_cuda_forward(ctypes.byref(shape), packed(by_query), q, k, v, out,
-                                               ctypes.c_void_p(lse.ctypes.data), None)
+    code = library.vilg_attention_cuda_forward(
+        ctypes.byref(shape), packed(by_query), q, k, v, out, ctypes.c_void_p(lse.ctypes.data), None
+    )
     assert code == 0
     space = np.full(library.vilg_attention_cuda_backward_workspace(ctypes.byref(shape)), np.nan, np.float32)
-    code = library.vilg_attention_cuda_backward(ctypes.byref(shape), packed(by_query), packed(by_key), q, k, v, out,
-                                                ctypes.c_void_p(lse.ctypes.data), grad_out, *gradients,
-                                                ctypes.c_void_p(space.ctypes.data), None)
+    code = library.vilg_attention_cuda_backward(
+        ctypes.byref(shape),
+        packed(by_query),
+        packed(by_key),
+        q,
+        k,
+        v,
+        out,
+        ctypes.c_void_p(lse.ctypes.data),
+        grad_out,
+        *gradients,
+        ctypes.c_void_p(space.ctypes.data),
+        None,
+    )
     assert code == 0
     return {name: decode(x, dtype) for name, x in zip(GRADIENTS, results, strict=True)}
 
@@ -130,30 +159,53 @@ def test_one_wrong_bit_is_seen(emulated, side):
 @pytest.mark.timeout(240)
 def test_the_binding_compiles_links_and_registers_with_the_cpu_wheel(tmp_path):
     """In a process of its own, for a name is registered once; on the CPU the operator computes as without CUDA."""
-    program = ("import sys, vilg, paddle\n"
-               "from pathlib import Path\n"
-               "from vilg.attention import build, layout\n"
-               "from vilg.attention.functional import block_sparse_attention as attend\n"
-               "from paddle.utils.cpp_extension.extension_utils import load_op_meta_info_and_register_op\n"
-               "build.build(Path(sys.argv[1]), sys.argv[2])\n"
-               "names = load_op_meta_info_and_register_op(f'{sys.argv[1]}/{build.LIBRARY}')\n"
-               "made = layout.build('text_to_image', 'row', 5, (4, 6), 3)\n"
-               "x = paddle.randn([1, made.length, 2, 64])\n"
-               "difference = attend(x, x, x, made, 'operator') - attend(x, x, x, made, 'dense')\n"
-               "assert difference.abs().max() < 1e-5\n"
-               "print(*names)")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(tmp_path), NVCC], capture_output=True,
-                          text=True)
+    program = (
+        "import sys, vilg, paddle\n"
+        "from pathlib import Path\n"
+        "from vilg.attention import build, layout\n"
+        "from vilg.attention.functional import block_sparse_attention as attend\n"
+        "from paddle.utils.cpp_extension.extension_utils import load_op_meta_info_and_register_op\n"
+        "build.build(Path(sys.argv[1]), sys.argv[2])\n"
+        "names = load_op_meta_info_and_register_op(f'{sys.argv[1]}/{build.LIBRARY}')\n"
+        "made = layout.build('text_to_image', 'row', 5, (4, 6), 3)\n"
+        "x = paddle.randn([1, made.length, 2, 64])\n"
+        "difference = attend(x, x, x, made, 'operator') - attend(x, x, x, made, 'dense')\n"
+        "assert difference.abs().max() < 1e-5\n"
+        "print(*names)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path), NVCC], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {
-        "vilg_block_sparse_attention", "vilg_packed_attention", "vilg_layer_norm", "vilg_gelu"}
+        "vilg_block_sparse_attention",
+        "vilg_packed_attention",
+        "vilg_layer_norm",
+        "vilg_gelu",
+    }
 
 
 @pytest.mark.parametrize("architecture", ["80", "90a"])
 def test_compiles_for_real_gpus(architecture, tmp_path):
-    done = subprocess.run([NVCC, "-std=c++17", "-O3", "-gencode", f"arch=compute_{architecture},code=sm_{architecture}",
-                           "-Xcompiler", "-fPIC", "-Xptxas", "-v", "-c", str(SOURCES / "cuda/attention.cu"), "-o",
-                           str(tmp_path / "attention.o")], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            NVCC,
+            "-std=c++17",
+            "-O3",
+            "-gencode",
+            f"arch=compute_{architecture},code=sm_{architecture}",
+            "-Xcompiler",
+            "-fPIC",
+            "-Xptxas",
+            "-v",
+            "-c",
+            str(SOURCES / "cuda/attention.cu"),
+            "-o",
+            str(tmp_path / "attention.o"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     spilled = [line for line in done.stderr.splitlines() if "spill" in line and " 0 bytes spill stores" not in line]
     assert not spilled, "registers go to memory"

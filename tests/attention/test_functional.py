@@ -31,9 +31,17 @@ def by_paddle(inputs, made, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@given(direction=st.sampled_from(DIRECTIONS), pattern=st.sampled_from(PATTERNS), text=st.integers(1, 70),
-       height=st.integers(1, 9), width=st.integers(1, 9), kernel=st.sampled_from([1, 3, 11]),
-       size=st.sampled_from([32, 64]), heads=st.integers(1, 3), batch=st.integers(1, 2))
+@given(
+    direction=st.sampled_from(DIRECTIONS),
+    pattern=st.sampled_from(PATTERNS),
+    text=st.integers(1, 70),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    kernel=st.sampled_from([1, 3, 11]),
+    size=st.sampled_from([32, 64]),
+    heads=st.integers(1, 3),
+    batch=st.integers(1, 2),
+)
 @settings(max_examples=25, deadline=None)
 def test_forward_and_gradients(backend, direction, pattern, text, height, width, kernel, size, heads, batch):
     made = layout.build(direction, pattern, text, (height, width), kernel)
@@ -59,23 +67,29 @@ def test_packed_inputs_give_the_same(backend, direction):
 def test_views_are_read_right_where_paddle_makes_views():
     """With the strided kernels, as on a GPU, q, k and v are views into one array. In a process of its own: the flag is
     read once."""
-    program = ("import vilg, paddle\n"
-               "from vilg.attention import layout\n"
-               "from vilg.attention.functional import block_sparse_attention as attend\n"
-               "made = layout.build('text_to_image', 'row', 5, (4, 6), 3)\n"
-               "results = []\n"
-               "for backend in ('operator', 'dense'):\n"
-               "    paddle.seed(0)\n"
-               "    x = paddle.randn([2, made.length, 3, 2, 32])\n"
-               "    x.stop_gradient = False\n"
-               "    q, k, v = x.unbind(2)\n"
-               "    assert not q.is_contiguous()\n"
-               "    out = attend(q, k, v, made, backend)\n"
-               "    (out.transpose([0, 2, 1, 3]) ** 2).sum().backward()\n"
-               "    results.append((out, x.grad))\n"
-               "assert all((a - b).abs().max() < 1e-5 for a, b in zip(*results))")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
-                          env=os.environ | {"FLAGS_use_stride_kernel": "1"})
+    program = (
+        "import vilg, paddle\n"
+        "from vilg.attention import layout\n"
+        "from vilg.attention.functional import block_sparse_attention as attend\n"
+        "made = layout.build('text_to_image', 'row', 5, (4, 6), 3)\n"
+        "results = []\n"
+        "for backend in ('operator', 'dense'):\n"
+        "    paddle.seed(0)\n"
+        "    x = paddle.randn([2, made.length, 3, 2, 32])\n"
+        "    x.stop_gradient = False\n"
+        "    q, k, v = x.unbind(2)\n"
+        "    assert not q.is_contiguous()\n"
+        "    out = attend(q, k, v, made, backend)\n"
+        "    (out.transpose([0, 2, 1, 3]) ** 2).sum().backward()\n"
+        "    results.append((out, x.grad))\n"
+        "assert all((a - b).abs().max() < 1e-5 for a, b in zip(*results))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"FLAGS_use_stride_kernel": "1"},
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,5 @@
 """The compiled kernel against the formulas in float64: forward and all gradients."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,9 +16,17 @@ def of_layout(layout, size=32, heads=1, batch=1, seed=0):
     return Inputs.random(seed, batch, layout.length, heads, size), layout.tiles().packed()
 
 
-@given(case=st.sampled_from(CASES), text=st.integers(1, 256), height=st.integers(1, 12), width=st.integers(1, 12),
-       kernel=st.sampled_from([1, 3, 5, 11]), size=st.sampled_from([32, 64, 80, 96, 128]), heads=st.integers(1, 3),
-       batch=st.integers(1, 2), threads=st.integers(1, 3))
+@given(
+    case=st.sampled_from(CASES),
+    text=st.integers(1, 256),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    kernel=st.sampled_from([1, 3, 5, 11]),
+    size=st.sampled_from([32, 64, 80, 96, 128]),
+    heads=st.integers(1, 3),
+    batch=st.integers(1, 2),
+    threads=st.integers(1, 3),
+)
 @settings(max_examples=80, deadline=None)
 def test_any_shape(case, text, height, width, kernel, size, heads, batch, threads):
     layout = build(*case, text, (height, width), kernel)
@@ -106,19 +113,25 @@ def test_one_wrong_bit_is_seen():
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "plain"])
 def test_every_instruction_set(isa):
-    run_on(isa, "from tests.attention import test_kernel as t\n"
-                "for case in t.CASES:\n"
-                "    for size in (32, 64, 80, 96, 128):\n"
-                "        layout = t.build(*case, 21, (9, 7), 5)\n"
-                "        inputs, packed = t.of_layout(layout, size)\n"
-                "        assert t.error(t.compiled(inputs, packed), t.formulas(inputs, layout.visible())) < 1e-5")
+    run_on(
+        isa,
+        "from tests.attention import test_kernel as t\n"
+        "for case in t.CASES:\n"
+        "    for size in (32, 64, 80, 96, 128):\n"
+        "        layout = t.build(*case, 21, (9, 7), 5)\n"
+        "        inputs, packed = t.of_layout(layout, size)\n"
+        "        assert t.error(t.compiled(inputs, packed), t.formulas(inputs, layout.visible())) < 1e-5",
+    )
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda packed: packed[:-1], "damaged or of another version"),
-    (lambda packed: np.concatenate([[9], packed[1:]]).astype(np.int32), "damaged or of another version"),
-    (lambda packed: np.concatenate([[packed[0], 7], packed[2:]]).astype(np.int32), "another number of positions"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda packed: packed[:-1], "damaged or of another version"),
+        (lambda packed: np.concatenate([[9], packed[1:]]).astype(np.int32), "damaged or of another version"),
+        (lambda packed: np.concatenate([[packed[0], 7], packed[2:]]).astype(np.int32), "another number of positions"),
+    ],
+)
 def test_a_layout_that_does_not_fit_is_refused(damage, message):
     inputs, packed = of_layout(build("text_to_image", "row", 20, (9, 8), 5))
     with pytest.raises(AssertionError, match=message):

@@ -123,11 +123,14 @@ def test_schedule_of_the_paper():
     assert schedule(2) == ["row", "conv"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((TEXT_TO_IMAGE, "diagonal", 6, (4, 4), 3), "pattern 'diagonal'"),
-    (("sideways", "row", 6, (4, 4), 3), "direction 'sideways'"),
-    ((TEXT_TO_IMAGE, "conv", 6, (4, 4), 4), "must be odd"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((TEXT_TO_IMAGE, "diagonal", 6, (4, 4), 3), "pattern 'diagonal'"),
+        (("sideways", "row", 6, (4, 4), 3), "direction 'sideways'"),
+        ((TEXT_TO_IMAGE, "conv", 6, (4, 4), 4), "must be odd"),
+    ],
+)
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         visibility(*arguments)

@@ -12,8 +12,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_every_pair_is_a_cell_of_the_right_colour():
     cells = list(ElementTree.fromstring(draw_patterns(6, (4, 4), 3)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
-    seen = [bool(pair) for direction in DIRECTIONS for pattern in PATTERNS
-            for pair in visibility(direction, pattern, 6, (4, 4), 3).ravel()]
+    seen = [
+        bool(pair)
+        for direction in DIRECTIONS
+        for pattern in PATTERNS
+        for pair in visibility(direction, pattern, 6, (4, 4), 3).ravel()
+    ]
     assert [cell.get("fill") != "#f1f1f1" for cell in cells] == seen
 
 

@@ -27,16 +27,28 @@ def random(seed, *shape):
 def layer_norm(x, weight, bias, grad_out, threads=2):
     """{out, grad_x, grad_weight, grad_bias} by the kernel."""
     loaded, (rows, width) = library(), x.shape
-    results = {"out": poisoned(x.shape), "grad_x": poisoned(x.shape), "grad_weight": poisoned(width),
-               "grad_bias": poisoned(width)}
+    results = {
+        "out": poisoned(x.shape),
+        "grad_x": poisoned(x.shape),
+        "grad_weight": poisoned(width),
+        "grad_bias": poisoned(width),
+    }
     size = (ctypes.c_int64(rows), ctypes.c_int64(width))
     loaded.vilg_layer_norm_grad_workspace.restype = ctypes.c_int64
     workspace = poisoned(loaded.vilg_layer_norm_grad_workspace(*size))
-    loaded.vilg_layer_norm(*size, pointer(x), pointer(weight), pointer(bias), ctypes.c_float(EPSILON),
-                           pointer(results["out"]), threads)
-    loaded.vilg_layer_norm_grad(*size, pointer(x), pointer(weight), pointer(grad_out), ctypes.c_float(EPSILON),
-                                *(pointer(results[name]) for name in ("grad_x", "grad_weight", "grad_bias")),
-                                pointer(workspace), threads)
+    loaded.vilg_layer_norm(
+        *size, pointer(x), pointer(weight), pointer(bias), ctypes.c_float(EPSILON), pointer(results["out"]), threads
+    )
+    loaded.vilg_layer_norm_grad(
+        *size,
+        pointer(x),
+        pointer(weight),
+        pointer(grad_out),
+        ctypes.c_float(EPSILON),
+        *(pointer(results[name]) for name in ("grad_x", "grad_weight", "grad_bias")),
+        pointer(workspace),
+        threads,
+    )
     return results
 
 
@@ -45,9 +57,13 @@ def layer_norm_formulas(x, weight, bias, grad_out):
     deviation = np.sqrt(x.var(-1, keepdims=True) + EPSILON)
     normal = (x - x.mean(-1, keepdims=True)) / deviation
     weighted = grad_out * weight
-    grad_x = (weighted - weighted.mean(-1, keepdims=True) - normal * (weighted * normal).mean(-1, keepdims=True))
-    return {"out": normal * weight + bias, "grad_x": grad_x / deviation, "grad_weight": (grad_out * normal).sum(0),
-            "grad_bias": grad_out.sum(0)}
+    grad_x = weighted - weighted.mean(-1, keepdims=True) - normal * (weighted * normal).mean(-1, keepdims=True)
+    return {
+        "out": normal * weight + bias,
+        "grad_x": grad_x / deviation,
+        "grad_weight": (grad_out * normal).sum(0),
+        "grad_bias": grad_out.sum(0),
+    }
 
 
 def gelu(x, grad_out, threads=2):
@@ -96,7 +112,9 @@ def test_gelu_is_its_formula(count, seed):
 def test_gelu_far_from_zero():
     x = np.array([-1e4, -200, -30, -10, -0.0, 0.0, 10, 30, 200, 1e4], np.float32)
     out, slope = gelu(x, np.ones_like(x))
-    assert np.allclose(out, np.maximum(x, 0), atol=1e-6) and np.allclose(slope, [0, 0, 0, 0, 0.5, 0.5, 1, 1, 1, 1], atol=1e-6)
+    assert np.allclose(out, np.maximum(x, 0), atol=1e-6) and np.allclose(
+        slope, [0, 0, 0, 0, 0.5, 0.5, 1, 1, 1, 1], atol=1e-6
+    )
 
 
 def test_rows_that_do_not_vary():

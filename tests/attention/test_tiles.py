@@ -13,9 +13,15 @@ from vilg.attention.tiles import cut, padded_order
 PAPER = (64, (32, 32), 11)
 
 
-@given(direction=st.sampled_from(DIRECTIONS), pattern=st.sampled_from(PATTERNS), text=st.integers(1, 70),
-       height=st.integers(1, 12), width=st.integers(1, 12), kernel=st.sampled_from([1, 3, 11]),
-       tile=st.sampled_from([(32, 32), (64, 32), (128, 64)]))
+@given(
+    direction=st.sampled_from(DIRECTIONS),
+    pattern=st.sampled_from(PATTERNS),
+    text=st.integers(1, 70),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    kernel=st.sampled_from([1, 3, 11]),
+    tile=st.sampled_from([(32, 32), (64, 32), (128, 64)]),
+)
 @settings(max_examples=60, deadline=None)
 def test_tiles_hold_the_visibility(direction, pattern, text, height, width, kernel, tile):
     layout = Layout(direction, pattern, text, (height, width), kernel)
@@ -30,21 +36,27 @@ def test_the_layout_turned_round_lists_the_same_tiles(direction, pattern):
     tiles = build(direction, pattern, 20, (9, 7), 5).tiles()
 
     def listed(side):
-        return [(block, int(other), int(kind)) for block in range(len(side))
-                for other, kind in zip(side.others[side.of(block)], side.kinds[side.of(block)], strict=True)]
+        return [
+            (block, int(other), int(kind))
+            for block in range(len(side))
+            for other, kind in zip(side.others[side.of(block)], side.kinds[side.of(block)], strict=True)
+        ]
 
     by_query, by_key = listed(tiles.by_query), listed(tiles.by_key)
     assert by_query == sorted(by_query) and by_key == sorted(by_key)
     assert sorted((query, key, kind) for key, query, kind in by_key) == by_query
 
 
-@pytest.mark.parametrize("direction, pattern, tiles, masks", [
-    # 2 blocks of text see 2 of text; of the 32 rows each sees the text, itself and the row above, but the first
-    ("text_to_image", "row", 2 * 2 + 32 * 4 - 1, 2),
-    ("text_to_image", "column", 2 * 2 + 32 * 3, 1),
-    ("image_to_text", "column", 32 + 2 * 34 - 1, 1),
-    ("text_to_image", "full", 2 * 2 + 32 * 2 + 32 * 33 // 2, 1),
-])
+@pytest.mark.parametrize(
+    "direction, pattern, tiles, masks",
+    [
+        # 2 blocks of text see 2 of text; of the 32 rows each sees the text, itself and the row above, but the first
+        ("text_to_image", "row", 2 * 2 + 32 * 4 - 1, 2),
+        ("text_to_image", "column", 2 * 2 + 32 * 3, 1),
+        ("image_to_text", "column", 32 + 2 * 34 - 1, 1),
+        ("text_to_image", "full", 2 * 2 + 32 * 2 + 32 * 33 // 2, 1),
+    ],
+)
 def test_counts_of_the_papers_shape(direction, pattern, tiles, masks):
     """As one counts them by hand."""
     layout = build(direction, pattern, *PAPER).tiles()

@@ -5,8 +5,15 @@ import pytest
 from vilg.bench import checkpoint
 from vilg.plan.reading import Reading
 
-SMALL = ["model.layers=2", "model.hidden=64", "model.heads=2", "text.length=8", "data.image_size=16",
-         "train.micro_batch=2", "train.global_batch=2"]
+SMALL = [
+    "model.layers=2",
+    "model.hidden=64",
+    "model.heads=2",
+    "text.length=8",
+    "data.image_size=16",
+    "train.micro_batch=2",
+    "train.global_batch=2",
+]
 
 
 def test_the_whole_bench_on_little(tmp_path):

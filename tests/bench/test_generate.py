@@ -6,15 +6,23 @@ import pytest
 
 from vilg.cli import main
 
-SMALL = ["bench", "generate", "model.layers=2", "model.hidden=32", "model.heads=1", "text.length=5",
-         "data.image_size=48"]
+SMALL = [
+    "bench",
+    "generate",
+    "model.layers=2",
+    "model.hidden=32",
+    "model.heads=1",
+    "text.length=5",
+    "data.image_size=48",
+]
 
 
 def test_every_way_as_json_and_as_a_table(capsys):
     assert main([*SMALL, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [(row["way"], row["batch"]) for row in result["rows"]] == [
-        (way, batch) for batch in (1, 8) for way in ("uncached", "dense", "windowed", "exported")]
+        (way, batch) for batch in (1, 8) for way in ("uncached", "dense", "windowed", "exported")
+    ]
     assert result["tokens"] == 36
     for row in result["rows"]:
         assert row["seconds_an_image"] == pytest.approx(36 / row["tokens_per_second"])

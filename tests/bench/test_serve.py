@@ -12,8 +12,24 @@ pytest.importorskip("gradio", reason="gradio: pip install 'vilg[serve]'")
 
 @pytest.mark.fleet
 def test_no_request_is_lost(capsys, exported):
-    assert main(["bench", "serve", "--export", str(exported), "--requests", "8", "--together", "4", "--seconds", "60",
-                 "--json"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "serve",
+                "--export",
+                str(exported),
+                "--requests",
+                "8",
+                "--together",
+                "4",
+                "--seconds",
+                "60",
+                "--json",
+            ]
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     alone, together = result["alone"], result["together"]
     assert (alone["requests"], alone["clients"], alone["lost"], alone["mean_batch"]) == (2, 1, 0, 1)

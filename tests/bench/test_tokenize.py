@@ -11,8 +11,11 @@ from vilg.cli import main
 from vilg.image.vqgan import VQGAN
 from vilg.image.vqvae import VQVAE
 
-SMALL = {"vqvae": lambda: config.VQVAE(2, 32, 1, 16, 8), "dvae": lambda: config.DVAE(2, 16, 1, 16, 8),
-         "vqgan": lambda: config.VQGAN("gumbel", 32, [1, 2], 1, [2], 32, 16, 8)}
+SMALL = {
+    "vqvae": lambda: config.VQVAE(2, 32, 1, 16, 8),
+    "dvae": lambda: config.DVAE(2, 16, 1, 16, 8),
+    "vqgan": lambda: config.VQGAN("gumbel", 32, [1, 2], 1, [2], 32, 16, 8),
+}
 
 
 def test_every_kind_and_size_as_json_and_as_a_table(capsys, monkeypatch):
@@ -22,7 +25,8 @@ def test_every_kind_and_size_as_json_and_as_a_table(capsys, monkeypatch):
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [(row["kind"], row["size"]) for row in result["rows"]] == [
-        (kind, size) for kind in SMALL for size in (16, 32)]
+        (kind, size) for kind in SMALL for size in (16, 32)
+    ]
     for row in result["rows"]:
         assert row["matmul_share"] == pytest.approx(row["gflop_per_image"] * row["images_per_second"] / 100)
     assert main(command) == 0

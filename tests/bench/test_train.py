@@ -5,8 +5,18 @@ import json
 from vilg.bench.train import BACKENDS
 from vilg.cli import main
 
-SMALL = ["bench", "train", "model.layers=2", "model.hidden=32", "model.heads=1", "text.length=5", "data.image_size=48",
-         "train.micro_batch=1", "--steps", "1"]
+SMALL = [
+    "bench",
+    "train",
+    "model.layers=2",
+    "model.hidden=32",
+    "model.heads=1",
+    "text.length=5",
+    "data.image_size=48",
+    "train.micro_batch=1",
+    "--steps",
+    "1",
+]
 
 
 def test_every_backend_as_json_and_as_a_table(capsys):

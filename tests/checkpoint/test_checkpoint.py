@@ -28,8 +28,12 @@ from vilg.distributed.world import World
 
 def tensors(seed=0):
     generator = np.random.default_rng(seed)
-    return {"model/a": generator.normal(size=[3, 4]).astype("float32"), "model/b": np.array(7, dtype="int64"),
-            "moment1/a": generator.normal(size=[3, 4]).astype("float32"), "model/none": np.zeros([0, 2], "float32")}
+    return {
+        "model/a": generator.normal(size=[3, 4]).astype("float32"),
+        "model/b": np.array(7, dtype="int64"),
+        "moment1/a": generator.normal(size=[3, 4]).astype("float32"),
+        "model/none": np.zeros([0, 2], "float32"),
+    }
 
 
 def save(folder, step, changes=None, storage=None, **settings):
@@ -65,7 +69,10 @@ def test_pruning_never_touches_what_was_just_written_nor_counts_what_cannot_be_r
     (tmp_path / "step-00000200" / "manifest.json").unlink()
     new = save(tmp_path, 250, keep_last=2)
     assert [path.name for path in checkpoint.checkpoints_in(tmp_path)] == [
-        "step-00000100", "step-00000250", "step-00000300"]
+        "step-00000100",
+        "step-00000250",
+        "step-00000300",
+    ]
     assert checkpoint.load(new)[0].step == 250
     save(tmp_path, 260, keep_last=1)
     assert [path.name for path in checkpoint.checkpoints_in(tmp_path)] == ["step-00000260", "step-00000300"]
@@ -177,6 +184,7 @@ def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_clears_it_away(tmp
 
 def test_ranks_share_the_writing_evenly():
     """Each part is written once, by one that holds it, whatever order the ranks list them in."""
+
     def part(number, size, holders):
         return Part(f"t{number}", [size], "float32", 0, size, holders, None)
 
@@ -319,8 +327,10 @@ def test_an_edited_manifest_is_found(tmp_path):
 
 @pytest.mark.parametrize("held", [[(0, 4), (5, 10)], [(0, 6), (5, 10)], [(0, 9)], [(1, 10)]])
 def test_ranks_that_do_not_hold_all_of_a_tensor_make_no_checkpoint(tmp_path, held):
-    parts = [Part("x", [10], "float32", start, stop, (0,), lambda start=start, stop=stop: np.ones(stop - start, "f4"))
-             for start, stop in held]
+    parts = [
+        Part("x", [10], "float32", start, stop, (0,), lambda start=start, stop=stop: np.ones(stop - start, "f4"))
+        for start, stop in held
+    ]
     storage, written = Local(tmp_path), []
     begun = storage.begin("step-00000001")
     for rank, part in enumerate(parts):
@@ -344,16 +354,23 @@ def run_in_small_file_system(tmp_path, program):
     small = tmp_path / "small"
     small.mkdir()
     lines = f"mount -t tmpfs -o size=2m none {small} && exec {sys.executable} -c {shlex.quote(program)}"
-    done = subprocess.run(["unshare", "--mount", "bash", "-c", lines], capture_output=True, text=True, timeout=60,
-                          env=os.environ | {"SMALL": str(small), "PYTHONPATH": os.getcwd()})
-    if "mount" in done.stderr and done.returncode in (1, 32) or "unshare" in done.stderr:
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", lines],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"SMALL": str(small), "PYTHONPATH": os.getcwd()},
+    )
+    if ("mount" in done.stderr and done.returncode in (1, 32)) or "unshare" in done.stderr:
         pytest.skip(f"no file system may be mounted here: {done.stderr.strip().splitlines()[-1]}")
     return done
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_disk_that_is_really_full(tmp_path, asynchronous):
-    done = run_in_small_file_system(tmp_path, textwrap.dedent(f"""
+    done = run_in_small_file_system(
+        tmp_path,
+        textwrap.dedent(f"""
         import os, numpy as np
         from pathlib import Path
         from tests.checkpoint.test_checkpoint import save
@@ -366,14 +383,17 @@ def test_a_disk_that_is_really_full(tmp_path, asynchronous):
             print(error)
         assert list(folder.iterdir()) == [good] and checkpoint.choose("auto", folder) == good
         print("newest", save(folder, 3).name)
-    """))
+    """),
+    )
     assert done.returncode == 0, done.stderr
     assert "No space left on device; older checkpoints are as they were" in done.stdout
     assert "newest step-00000003" in done.stdout
 
 
 def test_a_disk_that_is_really_read_only(tmp_path):
-    done = run_in_small_file_system(tmp_path, textwrap.dedent("""
+    done = run_in_small_file_system(
+        tmp_path,
+        textwrap.dedent("""
         import os, subprocess
         from pathlib import Path
         from tests.checkpoint.test_checkpoint import save
@@ -386,6 +406,7 @@ def test_a_disk_that_is_really_read_only(tmp_path):
         except checkpoint.CheckpointError as error:
             print(error)
         assert checkpoint.choose("auto", folder) == good
-    """))
+    """),
+    )
     assert done.returncode == 0, done.stderr
     assert "Read-only file system" in done.stdout and "older checkpoints are as they were" in done.stdout

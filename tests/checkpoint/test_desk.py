@@ -54,8 +54,9 @@ def test_consolidate_takes_the_newest_that_is_whole(run, tmp_path, capsys):
     weights = load_file(out)
     expected = {name.removeprefix("model/"): value for name, value in tensors(20).items() if name.startswith("model/")}
     assert weights.keys() == expected.keys()
-    assert all(np.array_equal(weights[name], value) and weights[name].shape == value.shape
-               for name, value in expected.items())
+    assert all(
+        np.array_equal(weights[name], value) and weights[name].shape == value.shape for name, value in expected.items()
+    )
 
 
 def test_consolidate_takes_no_other_than_what_is_named(run, tmp_path, capsys):

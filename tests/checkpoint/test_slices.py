@@ -21,8 +21,11 @@ def content(name, array):
 def arrays():
     rng = np.random.default_rng(0)
     made = {dtype: (100 * rng.normal(size=37)).astype(dtype) for dtype in DTYPES}
-    return made | {"中文/weight": np.arange(6, dtype="float32").reshape(2, 3), "none": np.zeros([0], "float32"),
-                   "one": np.array([5], "int64")}
+    return made | {
+        "中文/weight": np.arange(6, dtype="float32").reshape(2, 3),
+        "none": np.zeros([0], "float32"),
+        "one": np.array([5], "int64"),
+    }
 
 
 def test_the_library_reads_what_is_written(tmp_path):
@@ -53,8 +56,16 @@ def large(tmp_path_factory):
     return folder, slices.write(Local(folder), "x", parts)
 
 
-@pytest.mark.parametrize("place, said", [(0, (0, BLOCK)), (BLOCK - 1, (0, BLOCK)), (BLOCK, (BLOCK, 2 * BLOCK)),
-                                         (2 * BLOCK + 5, (2 * BLOCK, None)), (-1, (2 * BLOCK, None))])
+@pytest.mark.parametrize(
+    "place, said",
+    [
+        (0, (0, BLOCK)),
+        (BLOCK - 1, (0, BLOCK)),
+        (BLOCK, (BLOCK, 2 * BLOCK)),
+        (2 * BLOCK + 5, (2 * BLOCK, None)),
+        (-1, (2 * BLOCK, None)),
+    ],
+)
 def test_damage_is_placed(large, place, said, tmp_path):
     folder, file = large
     slices.check(Local(folder), "x", file)

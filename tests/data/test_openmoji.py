@@ -51,7 +51,10 @@ def test_pictures_are_drawn_and_not_cut(built):
 
 
 def test_captions():
-    assert openmoji.captions_of("红苹果", ["红苹果", "健康", "水果", "熟", "红"]) == ["红苹果", "红苹果，健康，水果，熟"]
+    assert openmoji.captions_of("红苹果", ["红苹果", "健康", "水果", "熟", "红"]) == [
+        "红苹果",
+        "红苹果，健康，水果，熟",
+    ]
     assert openmoji.captions_of("法国", ["旗: 法国", "旗"]) == ["法国", "旗: 法国", "法国，旗"]
     assert openmoji.captions_of("陨石", []) == ["陨石"]
 

@@ -43,7 +43,8 @@ def read(data, samples, batch=2, ranks=1, consumed=0, seed=5):
 def same(one, two):
     return len(one) == len(two) and all(
         a[0] == b[0] and a[1] == b[1] and np.array_equal(a[2], b[2]) and np.array_equal(a[3], b[3]) and a[4] == b[4]
-        for a, b in zip(one, two))
+        for a, b in zip(one, two)
+    )
 
 
 def test_order_and_crops_do_not_depend_on_ranks_batch_or_readers(data):
@@ -91,8 +92,9 @@ def test_a_broken_image_is_replaced_the_same_way_on_any_number_of_ranks(tmp_path
 
 
 def test_images_only_needs_no_captions(tmp_path):
-    write_shard(tmp_path / "a.tar", {name: value for n in range(4) for name, value in pair(n).items()
-                                     if name.endswith("png")})
+    write_shard(
+        tmp_path / "a.tar", {name: value for n in range(4) for name, value in pair(n).items() if name.endswith("png")}
+    )
     batch = next(training_batches(config.Data(shards=[str(tmp_path / "a.tar")], image_size=16), 1, 4, 0, 1, 0))
     assert batch.text is None and batch.images.shape == (4, 3, 16, 16)
     assert list(itertools.chain(batch.captions)) == [""] * 4

@@ -26,9 +26,13 @@ def names(shards):
 
 
 def test_reads_what_img2dataset_writes(tmp_path):
-    files = {"000000001.jpg": jpeg(1), "000000001.txt": "一只猫".encode(),
-             "000000001.json": json.dumps({"caption": "一只猫", "width": 20}).encode(),
-             "sub/000000002.webp": webp(2), "sub/000000002.txt": "两只狗\n".encode()}
+    files = {
+        "000000001.jpg": jpeg(1),
+        "000000001.txt": "一只猫".encode(),
+        "000000001.json": json.dumps({"caption": "一只猫", "width": 20}).encode(),
+        "sub/000000002.webp": webp(2),
+        "sub/000000002.txt": "两只狗\n".encode(),
+    }
     write_shard(tmp_path / "a.tar", files)
     shards = Shards([tmp_path / "a.tar"], Faults(0))
     assert names(shards) == ["000000001", "sub/000000002"]
@@ -55,11 +59,21 @@ def test_several_captions_and_unicode_normalization():
     assert decode.captions(record) == ["\u00e9cole", "学校"]
 
 
-@pytest.mark.parametrize("caption, is_json", [
-    (b"", False), (b"  \n", False), (b"\xff\xfe", False), (b"{", True), (b"[]", True), (b"{}", True),
-    (b'{"caption": null}', True), (b'{"caption": "  "}', True), (b'{"captions": []}', True),
-    (rb'{"caption": "half of \ud83d"}', True),
-])
+@pytest.mark.parametrize(
+    "caption, is_json",
+    [
+        (b"", False),
+        (b"  \n", False),
+        (b"\xff\xfe", False),
+        (b"{", True),
+        (b"[]", True),
+        (b"{}", True),
+        (b'{"caption": null}', True),
+        (b'{"caption": "  "}', True),
+        (b'{"captions": []}', True),
+        (rb'{"caption": "half of \ud83d"}', True),
+    ],
+)
 def test_broken_captions(caption, is_json):
     with pytest.raises(BrokenSample, match="caption"):
         decode.captions(Record("x", b"", caption, is_json))
@@ -125,8 +139,12 @@ def test_truncated_tar(tmp_path, cut):
     assert not index.truncated
     last_image = int(index.images[2, 0])
     end = int(index.captions[2].sum())
-    size = {"in the last picture": last_image + 100, "in a header": last_image - 200,
-            "before the end mark": end, "at a member's end": -(-end // 512) * 512}[cut]
+    size = {
+        "in the last picture": last_image + 100,
+        "in a header": last_image - 200,
+        "before the end mark": end,
+        "at a member's end": -(-end // 512) * 512,
+    }[cut]
     shutil.copy(whole, shard)
     os.truncate(shard, size)
     faults = Faults(5)

@@ -35,9 +35,18 @@ EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
 
 def of(folder, *more):
     """Settings of a small run over the shards in a folder, with token shards beside them."""
-    return config.resolve(config.Pretraining, None, [
-        *small_overrides(folder), "data.crop_jitter=0", f"data.tokens=['{folder}/tokens']", "tokenize.part=6",
-        "tokenize.batch=4", *more])
+    return config.resolve(
+        config.Pretraining,
+        None,
+        [
+            *small_overrides(folder),
+            "data.crop_jitter=0",
+            f"data.tokens=['{folder}/tokens']",
+            "tokenize.part=6",
+            "tokenize.batch=4",
+            *more,
+        ],
+    )
 
 
 @pytest.fixture
@@ -75,8 +84,9 @@ def test_codes_and_words_are_those_that_a_run_would_make(made):
 def test_a_run_on_tokens_equals_the_run_on_images_to_the_last_bit(made, more, tmp_path):
     pretrain(of(tmp_path, "run.name=tokens", *more))
     pretrain(of(tmp_path, "run.name=images", "data.tokens=[]", *more))
-    one, two = ([[line[name] for name in EXACT] for line in metrics(tmp_path / "runs" / name)]
-                for name in ("tokens", "images"))
+    one, two = (
+        [[line[name] for name in EXACT] for line in metrics(tmp_path / "runs" / name)] for name in ("tokens", "images")
+    )
     assert len(one) == 6 and one == two
 
 
@@ -87,7 +97,8 @@ def read(settings, samples, batch=2, ranks=1, consumed=0, seed=5):
     for rank in range(ranks):
         batches = token_batches(tokens_of(settings), settings.data, seed, batch, rank, ranks, consumed, encode)
         mine = itertools.chain.from_iterable(
-            zip(one.names, one.codes.tolist(), one.text.tolist(), one.seeds) for one in batches)
+            zip(one.names, one.codes.tolist(), one.text.tolist(), one.seeds) for one in batches
+        )
         rows.append(list(itertools.islice(mine, samples // ranks)))
     return [row for turn in zip(*rows) for row in turn]
 
@@ -108,8 +119,16 @@ def test_the_crop_at_a_position_depends_on_the_seed_and_the_position_alone(small
 
 def test_random_crops_do_not_depend_on_parts_and_batches(small, tmp_path):
     for name, part, batch in (("a", 6, 4), ("b", 20, 7)):
-        tokenize(of(tmp_path, "data.crop_jitter=0.5", "tokenize.crops=2", f"data.tokens=['{tmp_path}/{name}']",
-                    f"tokenize.part={part}", f"tokenize.batch={batch}"))
+        tokenize(
+            of(
+                tmp_path,
+                "data.crop_jitter=0.5",
+                "tokenize.crops=2",
+                f"data.tokens=['{tmp_path}/{name}']",
+                f"tokenize.part={part}",
+                f"tokenize.batch={batch}",
+            )
+        )
     a, b = (TokenShards([str(tmp_path / name)]) for name in "ab")
     assert all(np.array_equal(a.whole(number)[1], b.whole(number)[1]) for number in range(20))
     assert any((codes[0] != codes[1]).any() for codes in (a.whole(number)[1] for number in range(20)))
@@ -122,8 +141,12 @@ def test_several_folders_are_one(made, tmp_path):
 
 
 def test_broken_images_and_captions_are_left_out_and_named(small, tmp_path, caplog, capsys):
-    write_shard(tmp_path / "part-3.tar", {k: v for n in range(30, 42) for k, v in pair(n).items()}
-                | {f"{n:05d}.png": b"broken" for n in range(33, 40)} | {"00030.json": b"{"})
+    write_shard(
+        tmp_path / "part-3.tar",
+        {k: v for n in range(30, 42) for k, v in pair(n).items()}
+        | {f"{n:05d}.png": b"broken" for n in range(33, 40)}
+        | {"00030.json": b"{"},
+    )
     made = tokenize(of(tmp_path))
     skipped = [name for part in made.manifest.parts for name in part.skipped]
     assert skipped == [f"part-3.tar:{n:05d}" for n in (30, *range(33, 40))] and made.images == 24
@@ -161,8 +184,12 @@ def test_a_second_call_makes_nothing_and_other_settings_are_refused(made, monkey
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
     assert tokenize(made).images == 0
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()} == before
-    for more, name in ((["run.seed=2"], "seed"), (["data.image_size=20"], "image_tokenizer"),
-                       (["tokenize.part=5"], "part"), ([f"data.shards=['{tmp_path}/part-0.tar']"], "source")):
+    for more, name in (
+        (["run.seed=2"], "seed"),
+        (["data.image_size=20"], "image_tokenizer"),
+        (["tokenize.part=5"], "part"),
+        ([f"data.shards=['{tmp_path}/part-0.tar']"], "source"),
+    ):
         with pytest.raises(UserError, match=f"made with another {name} than these settings name"):
             tokenize(of(tmp_path, *more))
     shutil.copytree(tmp_path / "vq", tmp_path / "moved")  # the same tokenizer elsewhere
@@ -181,11 +208,15 @@ def other_vocabulary(folder):
     return [f"text.vocab={folder}/other.txt"]
 
 
-@pytest.mark.parametrize("more, message", [
-    (other_tokenizer, "made with another image tokenizer"), (other_vocabulary, "made with another text tokenizer"),
-    (lambda folder: ["data.image_size=32"], "data.image_size=16, these settings say 32"),
-    (lambda folder: ["data.crop_jitter=0.2"], "data.crop_jitter=0.0, these settings say 0.2"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (other_tokenizer, "made with another image tokenizer"),
+        (other_vocabulary, "made with another text tokenizer"),
+        (lambda folder: ["data.image_size=32"], "data.image_size=16, these settings say 32"),
+        (lambda folder: ["data.crop_jitter=0.2"], "data.crop_jitter=0.0, these settings say 0.2"),
+    ],
+)
 def test_a_run_refuses_tokens_that_are_not_its_own(made, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         pretrain(of(tmp_path, *more(tmp_path)))
@@ -254,12 +285,38 @@ def test_inspect_shows_what_is_there_and_draws_it(made, tmp_path, capsys):
     assert main(["data", "inspect", str(tmp_path / "tokens"), "--picture", str(tmp_path / "y.png")]) == 1
     said = capsys.readouterr()
     assert "captions cannot be read" in said.out and "vilg: " in said.err and "config.json" in said.err
-    assert main(["data", "inspect", str(tmp_path / "tokens"), "--picture", str(tmp_path / "y.png"), "--vocab",
-                 str(tmp_path / "moved.txt"), "--image-tokenizer", str(tmp_path / "moved")]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "inspect",
+                str(tmp_path / "tokens"),
+                "--picture",
+                str(tmp_path / "y.png"),
+                "--vocab",
+                str(tmp_path / "moved.txt"),
+                "--image-tokenizer",
+                str(tmp_path / "moved"),
+            ]
+        )
+        == 0
+    )
     assert "红苹果" in capsys.readouterr().out and (tmp_path / "y.png").exists()
     other_tokenizer(tmp_path)
-    assert main(["data", "inspect", str(tmp_path / "tokens"), "--picture", str(tmp_path / "z.png"),
-                 "--image-tokenizer", str(tmp_path / "other")]) == 1
+    assert (
+        main(
+            [
+                "data",
+                "inspect",
+                str(tmp_path / "tokens"),
+                "--picture",
+                str(tmp_path / "z.png"),
+                "--image-tokenizer",
+                str(tmp_path / "other"),
+            ]
+        )
+        == 1
+    )
     assert "not what the token shards" in capsys.readouterr().err and not (tmp_path / "z.png").exists()
 
 
@@ -295,11 +352,17 @@ def test_inspect_of_a_tar(shards, tmp_path, capsys):
     assert capsys.readouterr().err.count("vilg: ") == 2
 
 
-@pytest.mark.parametrize("more, message", [
-    (["data.tokens=[]"], r"data.tokens=\[\]: names the one folder"), (["data.tokens=[a,b]"], "names the one folder"),
-    (["tokenize.crops=2"], "without data.crop_jitter all crops"), (["tokenize.part=0"], "tokenize.part=0: must be"),
-    (["data.image_size=18"], "data.image_size=18"), (["image_tokenizer.path=none"], "none/config.json: no such file"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["data.tokens=[]"], r"data.tokens=\[\]: names the one folder"),
+        (["data.tokens=[a,b]"], "names the one folder"),
+        (["tokenize.crops=2"], "without data.crop_jitter all crops"),
+        (["tokenize.part=0"], "tokenize.part=0: must be"),
+        (["data.image_size=18"], "data.image_size=18"),
+        (["image_tokenizer.path=none"], "none/config.json: no such file"),
+    ],
+)
 def test_bad_settings_are_one_line(small, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         tokenize(of(tmp_path, *more))
@@ -318,8 +381,18 @@ def test_a_disk_that_takes_nothing_is_one_line_and_loses_nothing(small, tmp_path
         (tmp_path / "tokens").write_text("a file where the folder should be")
         with pytest.raises(OSError):
             tokenize(settings)
-        assert main(["data", "tokenize", *small_overrides(tmp_path), "data.crop_jitter=0",
-                     f"data.tokens=['{tmp_path}/tokens']"]) == 1
+        assert (
+            main(
+                [
+                    "data",
+                    "tokenize",
+                    *small_overrides(tmp_path),
+                    "data.crop_jitter=0",
+                    f"data.tokens=['{tmp_path}/tokens']",
+                ]
+            )
+            == 1
+        )
         return
     write, written = tokenizing.write_part, []
 

@@ -17,8 +17,10 @@ print("before", end=" ")
 """
 
 
-@pytest.mark.parametrize("end, code, printed", [("leave(0)", 0, "before behind"), ("leave(3)", 3, "before behind"),
-                                                ("sys.exit(0)", -6, "before behind")])
+@pytest.mark.parametrize(
+    "end, code, printed",
+    [("leave(0)", 0, "before behind"), ("leave(3)", 3, "before behind"), ("sys.exit(0)", -6, "before behind")],
+)
 def test_the_exit_code_is_the_one_that_was_given(end, code, printed):
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(end=end)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (code, printed)

@@ -45,8 +45,9 @@ def test_masters_and_moments_are_saved_and_loaded_under_the_models_names():
     for master in optimizer._master_weights.values():
         master.set_value(master + 1e-4)  # less than bf16 sees
     saved = {part.name: np.array(part.read()) for part in states.parts(held(), optimizer, 0)}
-    assert set(saved) == {f"{kind}/{name}" for kind in ("model", *states.MOMENTS)
-                          for name, _ in model.named_parameters()}
+    assert set(saved) == {
+        f"{kind}/{name}" for kind in ("model", *states.MOMENTS) for name, _ in model.named_parameters()
+    }
     masters = {name: optimizer._master_weights[value.name].numpy() for name, value in model.named_parameters()}
     assert all(np.array_equal(saved[f"model/{name}"], value.ravel()) for name, value in masters.items())
 
@@ -62,8 +63,12 @@ def test_masters_and_moments_are_saved_and_loaded_under_the_models_names():
 
 def test_a_loss_scale_is_saved_as_json():
     """GradScaler switches itself off on a CPU, so its state is put together by hand, as AmpScaler.state_dict does."""
-    state = {"scale": np.array([1024.0], np.float32), "incr_ratio": 2.0, "incr_count": 7,
-             "use_dynamic_loss_scaling": True}
+    state = {
+        "scale": np.array([1024.0], np.float32),
+        "incr_ratio": 2.0,
+        "incr_count": 7,
+        "use_dynamic_loss_scaling": True,
+    }
     taken = []
     engine = Engine(World(), nn.Linear(2, 2), partial(adamw, config.Train()), 0.0)
     engine.stage.scaler = SimpleNamespace(state_dict=lambda: state, load_state_dict=taken.append)

@@ -28,11 +28,14 @@ def test_stage_0_splits_nothing():
     assert arrange(Distributed(), ranks=8, ranks_per_node=4) == Topology(8, 1)
 
 
-@pytest.mark.parametrize("degree, ranks, node, message", [
-    (3, 8, 8, "does not divide the 8 processes of a node"),
-    (8, 16, 4, "does not divide the 4 processes of a node"),
-    (4, 6, 4, "does not divide the job's 6 processes"),
-])
+@pytest.mark.parametrize(
+    "degree, ranks, node, message",
+    [
+        (3, 8, 8, "does not divide the 8 processes of a node"),
+        (8, 16, 4, "does not divide the 4 processes of a node"),
+        (4, 6, 4, "does not divide the job's 6 processes"),
+    ],
+)
 def test_a_degree_that_does_not_fit_is_refused(degree, ranks, node, message):
     with pytest.raises(SettingsError, match=f"distributed.sharding_degree={degree}: .*{message}"):
         arrange(Distributed(stage=2, sharding_degree=degree), ranks, node)
@@ -43,15 +46,18 @@ def test_offload_without_shards_is_refused():
         arrange(Distributed(stage=3, offload=True), ranks=1, ranks_per_node=1)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"stage": 4}, "stage=4"),
-    ({"sharding_degree": 2}, "stage 0 splits nothing"),
-    ({"stage": 2, "offload": True}, "only with stage 3"),
-    ({"recompute": "all"}, "recompute=all"),
-    ({"recompute": "0"}, "recompute=0"),
-    ({"precision": "fp8"}, "precision=fp8"),
-    ({"stage": 3, "segment_size": -1}, "segment_size=-1"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"stage": 4}, "stage=4"),
+        ({"sharding_degree": 2}, "stage 0 splits nothing"),
+        ({"stage": 2, "offload": True}, "only with stage 3"),
+        ({"recompute": "all"}, "recompute=all"),
+        ({"recompute": "0"}, "recompute=0"),
+        ({"precision": "fp8"}, "precision=fp8"),
+        ({"stage": 3, "segment_size": -1}, "segment_size=-1"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(SettingsError, match=message):
         Distributed(**settings)

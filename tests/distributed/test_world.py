@@ -24,16 +24,14 @@ def test_together_passes_bad_input_on_as_it_is():
     world = World()
     with world.together():
         pass
-    with pytest.raises(SettingsError, match="no such key") as caught:
-        with world.together():
-            raise SettingsError("no such key")
+    with pytest.raises(SettingsError, match="no such key") as caught, world.together():
+        raise SettingsError("no such key")
     assert isinstance(caught.value, UserError) and caught.value.exit_code == 2
 
 
 def test_together_does_not_hide_a_defect():
-    with pytest.raises(ZeroDivisionError):
-        with World().together():
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), World().together():
+        raise ZeroDivisionError
 
 
 def test_a_rank_that_is_ended_says_nothing(tmp_path):

@@ -50,8 +50,11 @@ def test_compose_is_valid():
 
 def test_compose_starts_what_launch_prints(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    lines = {name: " ".join(service["command"].split()) for name, service in compose()["services"].items()
-             if name != "prepare"}
+    lines = {
+        name: " ".join(service["command"].split())
+        for name, service in compose()["services"].items()
+        if name != "prepare"
+    }
     overrides = lines["node-0"].split("fleet_configs/emoji.yaml ")[1].split()
     assert main(["launch", "-c", "fleet_configs/emoji.yaml", "--hosts", "node-0,node-1", *overrides]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
@@ -108,8 +111,9 @@ class Build:
             self.succeed(["bash", "-ec", self._inside(" " + value)])
 
     def succeed(self, command: list[str], **more: str) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment | more, capture_output=True, text=True,
-                              timeout=400)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment | more, capture_output=True, text=True, timeout=400
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
@@ -120,8 +124,9 @@ def test_the_steps_of_the_image_for_cpus(tmp_path):
     """In a new virtual environment, and then without a compiler, as in the image."""
     pytest.importorskip("dockerfile_parse", reason="dockerfile-parse is not installed")
     image = Build(DOCKER / "cpu.Dockerfile", tmp_path)
-    check = [part.replace("/opt/", f"{tmp_path}/opt/") for part in
-             json.loads(image.last["HEALTHCHECK"].partition("CMD ")[2])]
+    check = [
+        part.replace("/opt/", f"{tmp_path}/opt/") for part in json.loads(image.last["HEALTHCHECK"].partition("CMD ")[2])
+    ]
     image.succeed(check, CXX="no-such-compiler")
     assert "usage: vilg" in image.succeed(json.loads(image.last["CMD"]))
     said = image.succeed(["vilg", "plan", "-c", "fleet_configs/10b.yaml", "cluster.nodes=4"], CXX="no-such-compiler")
@@ -129,8 +134,13 @@ def test_the_steps_of_the_image_for_cpus(tmp_path):
 
 
 def health(run: Path, stall: float) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(HEALTHY)], env=os.environ | {"VILG_RUN": str(run), "VILG_STALL": str(stall)},
-                          capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, str(HEALTHY)],
+        env=os.environ | {"VILG_RUN": str(run), "VILG_STALL": str(stall)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_health_is_a_step_in_time(tmp_path):

@@ -16,8 +16,11 @@ def brute_force(x: np.ndarray, y: np.ndarray) -> float:
             mean_a, mean_b = (window * a).sum(), (window * b).sum()
             var_a, var_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
             both = (window * (a - mean_a) * (b - mean_b)).sum()
-            found.append((2 * mean_a * mean_b + 1e-4) * (2 * both + 9e-4)
-                         / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)))
+            found.append(
+                (2 * mean_a * mean_b + 1e-4)
+                * (2 * both + 9e-4)
+                / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4))
+            )
     return np.mean(found)
 
 

@@ -29,10 +29,15 @@ WORDS, CODES = 19, 13
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("text_length, grid, kernel, heads, layers, extra", [
-    (7, (4, 4), 3, 1, 6, {}), (32, (6, 6), 5, 1, 3, {"qk_norm": True}), (64, (3, 5), 3, 2, 2, {"sandwich_norm": True}),
-    (9, (5, 2), 11, 2, 1, {}),
-])
+@pytest.mark.parametrize(
+    "text_length, grid, kernel, heads, layers, extra",
+    [
+        (7, (4, 4), 3, 1, 6, {}),
+        (32, (6, 6), 5, 1, 3, {"qk_norm": True}),
+        (64, (3, 5), 3, 2, 2, {"sandwich_norm": True}),
+        (9, (5, 2), 11, 2, 1, {}),
+    ],
+)
 def test_every_logit_equals_that_of_the_model(tmp_path, direction, text_length, grid, kernel, heads, layers, extra):
     paddle.seed(3)
     settings = config.Model(layers=layers, hidden=32, heads=heads, conv_kernel=kernel, **extra)
@@ -85,12 +90,19 @@ def as_of_four_ranks(run, folder):
             parts[shard + 2 * (number % 2)].append((name, tensor.shape, tensor.dtype, start, stop))
     written = []
     for rank, held in enumerate(parts):
-        contents = [slices.Content(name, dtype, [stop - start], partial(reader.range, name, start, stop))
-                    for name, _, dtype, start, stop in held]
+        contents = [
+            slices.Content(name, dtype, [stop - start], partial(reader.range, name, start, stop))
+            for name, _, dtype, start, stop in held
+        ]
         written.append(Written(slices.write(storage, f"{begun}/{file_of(rank)}", contents), held))
     of = reader.manifest
-    publish(storage, begun, About(of.step, of.consumed_samples, of.settings, of.tokenizers, of.data, of.loss_scale),
-            {"ranks": 4, "shards": 2}, written)
+    publish(
+        storage,
+        begun,
+        About(of.step, of.consumed_samples, of.settings, of.tokenizers, of.data, of.loss_scale),
+        {"ranks": 4, "shards": 2},
+        written,
+    )
     return folder / "step-00000006"
 
 
@@ -137,10 +149,15 @@ def test_a_vocabulary_with_a_line_twice(tmp_path):
     assert written.entries() == own.entries() and written.encode("a b c") == own.encode("a b c") == [5, 4, 6]
 
 
-@pytest.mark.parametrize("part, by, what", [
-    ("text_head.bias", 0.3, "logits"), ("decoder", 0.3, "pixels"), ("encoder", 0.3, "codes"),
-    ("text_head.bias", np.nan, "logits"),
-])
+@pytest.mark.parametrize(
+    "part, by, what",
+    [
+        ("text_head.bias", 0.3, "logits"),
+        ("decoder", 0.3, "pixels"),
+        ("encoder", 0.3, "codes"),
+        ("text_head.bias", np.nan, "logits"),
+    ],
+)
 def test_an_export_that_differs_is_not_made(run, tmp_path, monkeypatch, part, by, what):
     """One tensor is a little different, or no number at all, while the programs are written."""
 

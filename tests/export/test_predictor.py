@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import paddle
 import pytest
-from PIL import Image
 from paddle import inference
+from PIL import Image
 
 from tests.conftest import png
 from vilg.attention import operator
@@ -40,21 +40,33 @@ def images():
     return np.random.default_rng(0).random([3, 3, 16, 16], dtype=np.float32)
 
 
-@pytest.mark.parametrize("sampler, more", [
-    (Sampler(greedy=True), {}),
-    (Sampler(seed=3, temperature=1.5), {"n": 3}),
-    (Sampler(seed=3, top_p=0.8, top_k=9), {"n": 2, "best_of": 5}),
-    (Sampler(seed=1), {"n": 2, "guidance": 2.5}),
-    (Sampler(seed=1), {"begun": np.array([3, 1, 2, 5, 1])}),
-])
+@pytest.mark.parametrize(
+    "sampler, more",
+    [
+        (Sampler(greedy=True), {}),
+        (Sampler(seed=3, temperature=1.5), {"n": 3}),
+        (Sampler(seed=3, top_p=0.8, top_k=9), {"n": 2, "best_of": 5}),
+        (Sampler(seed=1), {"n": 2, "guidance": 2.5}),
+        (Sampler(seed=1), {"begun": np.array([3, 1, 2, 5, 1])}),
+    ],
+)
 def test_the_same_codes_as_the_checkpoint(trained, predictor, sampler, more):
     expected, found = (pipeline.draw(TEXTS, sampler, **more) for pipeline in (trained, predictor))
     assert np.array_equal(expected.codes, found.codes) and np.array_equal(expected.samples, found.samples)
     assert np.allclose(expected.scores, found.scores, atol=1e-3)
 
 
-@pytest.mark.parametrize("asked", [{}, {"greedy": False, "seed": 5}, {"beams": 4, "length_penalty": 0.6},
-                                   {"prefix": "红"}, {"beams": 2, "prefix": "大"}, {"beams": 2, "prefix": "龘"}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"greedy": False, "seed": 5},
+        {"beams": 4, "length_penalty": 0.6},
+        {"prefix": "红"},
+        {"beams": 2, "prefix": "大"},
+        {"beams": 2, "prefix": "龘"},
+    ],
+)
 def test_the_same_words_as_the_checkpoint(trained, predictor, images, asked):
     written = predictor.caption(images, **asked)
     assert written == trained.caption(images, **asked)
@@ -89,17 +101,20 @@ def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, ima
         assert sources_read == [("image_to_text", 3)]
 
 
-@pytest.mark.parametrize("dropped, scale, warned", [(0.0, 2.0, True), (0.0, 1.0, False), (0.2, 2.0, False),
-                                                    (None, 2.0, False)])
-def test_guidance_of_a_model_that_never_met_an_empty_caption(trained, predictor, caplog, monkeypatch, dropped, scale,
-                                                             warned):
+@pytest.mark.parametrize(
+    "dropped, scale, warned", [(0.0, 2.0, True), (0.0, 1.0, False), (0.2, 2.0, False), (None, 2.0, False)]
+)
+def test_guidance_of_a_model_that_never_met_an_empty_caption(
+    trained, predictor, caplog, monkeypatch, dropped, scale, warned
+):
     for pipeline in (trained, predictor):
         assert pipeline.drop_caption == 0.2
         monkeypatch.setattr(pipeline, "drop_caption", dropped)
         caplog.clear()
         pipeline.generate(["红苹果"], guidance=scale)
-        assert ["--guidance 2: this model has never met an empty caption" in message for message in caplog.messages
-                ] == [True] * warned
+        assert [
+            "--guidance 2: this model has never met an empty caption" in message for message in caplog.messages
+        ] == [True] * warned
 
 
 def test_pictures_of_any_size_are_cut_as_in_training(predictor):
@@ -137,8 +152,10 @@ def test_clones_work_in_threads(predictor):
     clones = [predictor.clone() for _ in range(3)]
 
     def work(number):
-        return {one: clones[number].generate([asked[one][0]], seed=asked[one][1])
-                for one in range(number, len(asked), len(clones))}
+        return {
+            one: clones[number].generate([asked[one][0]], seed=asked[one][1])
+            for one in range(number, len(asked), len(clones))
+        }
 
     with ThreadPoolExecutor(len(clones)) as pool:
         found = {number: drawn for part in pool.map(work, range(len(clones))) for number, drawn in part.items()}
@@ -152,8 +169,20 @@ predictor = Predictor(sys.argv[1])
 print(predictor.caption(predictor.generate(["红苹果"])[0]))
 print(*(name for name in sys.modules if name.split(".")[0] in {"vilg", "visualdl", "grain", "webdataset", "gradio"}))
 """
-TRAINING = {"vilg.training", "vilg.model", "vilg.checkpoint", "vilg.distributed", "vilg.image", "vilg.evaluation",
-            "vilg.generation.decoder", "vilg.generation.trained", "vilg.data.loader", "visualdl", "grain", "webdataset"}
+TRAINING = {
+    "vilg.training",
+    "vilg.model",
+    "vilg.checkpoint",
+    "vilg.distributed",
+    "vilg.image",
+    "vilg.evaluation",
+    "vilg.generation.decoder",
+    "vilg.generation.trained",
+    "vilg.data.loader",
+    "visualdl",
+    "grain",
+    "webdataset",
+}
 
 
 @pytest.mark.timeout(60)
@@ -176,18 +205,24 @@ def change(folder, one, other):
     manifest.write_text(manifest.read_text().replace(one, other))
 
 
-@pytest.mark.parametrize("damage, said", [
-    (lambda folder: flip(folder / "image_to_text_step.pdiparams"), "_step.pdiparams: not what was exported"),
-    (lambda folder: flip(folder / "vocab.txt"), "vocab.txt: not what was exported"),
-    (lambda folder: (folder / "image_decode.json").unlink(), "image_decode.json: no such file"),
-    (lambda folder: (folder / "image_encode.pdiparams").write_bytes(b""), "image_encode.pdiparams: 0 bytes instead of"),
-    (lambda folder: (folder / "manifest.json").unlink(), "not an export"),
-    (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: damaged, not JSON"),
-    (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: damaged, not the manifest"),
-    (lambda folder: (folder / "manifest.json").write_text('{"format": 9}'), "another format"),
-    (lambda folder: change(folder, "vocab.txt", "words.txt"), "manifest.json: not what was exported"),
-    (lambda folder: change(folder, '"conv_kernel": 3', '"conv_kernel": 5'), "manifest.json: not what was exported"),
-])
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda folder: flip(folder / "image_to_text_step.pdiparams"), "_step.pdiparams: not what was exported"),
+        (lambda folder: flip(folder / "vocab.txt"), "vocab.txt: not what was exported"),
+        (lambda folder: (folder / "image_decode.json").unlink(), "image_decode.json: no such file"),
+        (
+            lambda folder: (folder / "image_encode.pdiparams").write_bytes(b""),
+            "image_encode.pdiparams: 0 bytes instead of",
+        ),
+        (lambda folder: (folder / "manifest.json").unlink(), "not an export"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: damaged, not JSON"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: damaged, not the manifest"),
+        (lambda folder: (folder / "manifest.json").write_text('{"format": 9}'), "another format"),
+        (lambda folder: change(folder, "vocab.txt", "words.txt"), "manifest.json: not what was exported"),
+        (lambda folder: change(folder, '"conv_kernel": 3', '"conv_kernel": 5'), "manifest.json: not what was exported"),
+    ],
+)
 def test_a_damaged_export_is_refused(exported, tmp_path, damage, said):
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
@@ -219,8 +254,9 @@ def test_an_export_that_this_paddle_cannot_load(exported, tmp_path):
     shutil.copytree(exported, copy)
     program, made = copy / "image_decode.json", manifest.read(copy)
     program.write_text(program.read_text().replace('"1.conv2d"', '"1.conv2d_of_tomorrow"'))
-    replace(made, versions={**made.versions, "paddle": "9.9"},
-            files={**made.files, program.name: manifest.file_of(program)}).write(copy)
+    replace(
+        made, versions={**made.versions, "paddle": "9.9"}, files={**made.files, program.name: manifest.file_of(program)}
+    ).write(copy)
     predictor = Predictor(copy)
     assert predictor.encode(np.zeros([1, 3, 16, 16], np.float32)).shape == (1, 4, 4)
     for one in (predictor, predictor.clone()):
@@ -237,29 +273,40 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
             Predictor(exported)
 
 
-@pytest.mark.parametrize("call, said", [
-    (lambda one: one.generate(["红"], n=0), "-n 0"), (lambda one: one.generate(["红"], n=3, best_of=2), "--best-of 2"),
-    (lambda one: one.generate(["红"], n=10**12), "-n 1000000000000: at most 10000"),
-    (lambda one: one.generate(["红"], best_of=10**12), "--best-of 1000000000000: at most 10000"),
-    (lambda one: one.generate(["红"], n=2, seed=2**63 - 1), "--seed 9223372036854775807: the seeds of 2 drawings"),
-    (lambda one: one.generate(["红", "a\udce4"]), r"'a\\udce4': not a text in UTF-8"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=10**12), "--beams 1000000000000: must be between 0 and 1000"),
-    (lambda one: one.generate(["红"], guidance=-1), "--guidance -1"),
-    (lambda one: one.generate(["红"], temperature=0), "--temperature 0"),
-    (lambda one: one.generate(["红"], guidance=1e39), "--guidance 1e"),
-    (lambda one: one.generate([]), "at least one text"), (lambda one: one.generate("红苹果"), "a list of"),
-    (lambda one: one.caption([]), "at least one image"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16], np.uint8)), "in .0, 1. expected, not uint8"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=1e6), "--length-penalty"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=float("nan")), "--length-penalty"),
-    (lambda one: one.caption(np.full([1, 3, 16, 16], 255.0)), r"images in .0, 1. expected, not from 255 to 255"),
-    (lambda one: one.caption(np.full([1, 3, 16, 16], np.nan)), r"images in .0, 1. expected, not from nan to nan"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, seed=1), "--beams: nothing is left to chance"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, temperature=0.5), "--beams: nothing is left to chance"),
-    (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"in .0, 1. expected, not float64 \[1, 3, 8, 8\]"),
-    (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),
-    (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红", "绿"]), "1 images and 2 texts"),
-])
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda one: one.generate(["红"], n=0), "-n 0"),
+        (lambda one: one.generate(["红"], n=3, best_of=2), "--best-of 2"),
+        (lambda one: one.generate(["红"], n=10**12), "-n 1000000000000: at most 10000"),
+        (lambda one: one.generate(["红"], best_of=10**12), "--best-of 1000000000000: at most 10000"),
+        (lambda one: one.generate(["红"], n=2, seed=2**63 - 1), "--seed 9223372036854775807: the seeds of 2 drawings"),
+        (lambda one: one.generate(["红", "a\udce4"]), r"'a\\udce4': not a text in UTF-8"),
+        (
+            lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=10**12),
+            "--beams 1000000000000: must be between 0 and 1000",
+        ),
+        (lambda one: one.generate(["红"], guidance=-1), "--guidance -1"),
+        (lambda one: one.generate(["红"], temperature=0), "--temperature 0"),
+        (lambda one: one.generate(["红"], guidance=1e39), "--guidance 1e"),
+        (lambda one: one.generate([]), "at least one text"),
+        (lambda one: one.generate("红苹果"), "a list of"),
+        (lambda one: one.caption([]), "at least one image"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16], np.uint8)), "in .0, 1. expected, not uint8"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=1e6), "--length-penalty"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=float("nan")), "--length-penalty"),
+        (lambda one: one.caption(np.full([1, 3, 16, 16], 255.0)), r"images in .0, 1. expected, not from 255 to 255"),
+        (lambda one: one.caption(np.full([1, 3, 16, 16], np.nan)), r"images in .0, 1. expected, not from nan to nan"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, seed=1), "--beams: nothing is left to chance"),
+        (
+            lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, temperature=0.5),
+            "--beams: nothing is left to chance",
+        ),
+        (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"in .0, 1. expected, not float64 \[1, 3, 8, 8\]"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),
+        (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红", "绿"]), "1 images and 2 texts"),
+    ],
+)
 def test_bad_requests(predictor, call, said):
     with pytest.raises(UserError, match=said):
         call(predictor)

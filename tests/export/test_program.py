@@ -26,7 +26,12 @@ def test_a_program_leaves_the_process_its_threads(tmp_path):
         doubled = Program(Path({str(tmp_path / "doubled")!r}))(np.float32([1, 2]))[0].numpy().tolist()
         print(before, openmp.omp_get_max_threads(), doubled)
     """
-    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"OMP_NUM_THREADS": "3"},
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"OMP_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "3 3 [2.0, 4.0]"

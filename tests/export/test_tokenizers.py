@@ -26,6 +26,7 @@ def ours(kind, settings, **sizes):
         tokenizer = kind(settings(residual_blocks=1, codes=16, code_dim=8, **sizes))
         tokenizer.save(folder)
         return tokenizer
+
     return make
 
 
@@ -33,6 +34,7 @@ def taming(name):
     def make(folder):
         checkpoint, settings = fixture(name, "last.ckpt", "config.json")
         return import_tokenizer("taming", [checkpoint], settings, folder)
+
     return make
 
 
@@ -58,8 +60,15 @@ def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
     size = 4 * tokenizer.factor
     write_shards(tmp_path)
     # Steps so large that after a few of them it matters what is drawn and described.
-    settings = small_settings(tmp_path, f"image_tokenizer.path={tmp_path}/tokenizer", f"data.image_size={size}",
-                              "model.layers=1", "train.steps=4", "train.warmup=0", "train.lr=0.03")
+    settings = small_settings(
+        tmp_path,
+        f"image_tokenizer.path={tmp_path}/tokenizer",
+        f"data.image_size={size}",
+        "model.layers=1",
+        "train.steps=4",
+        "train.warmup=0",
+        "train.lr=0.03",
+    )
     pretrain(settings)
     export(settings.run.folder, tmp_path / "export")
     trained, predictor = load_trained(settings.run.folder), Predictor(tmp_path / "export")

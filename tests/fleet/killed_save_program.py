@@ -25,8 +25,13 @@ from vilg.distributed.leaving import leave
 from vilg.distributed.states import Part
 from vilg.distributed.world import World
 
-POINTS = ("before the first byte", "in the middle of a shard", "before the manifest", "before the rename",
-          "after the rename")
+POINTS = (
+    "before the first byte",
+    "in the middle of a shard",
+    "before the manifest",
+    "before the rename",
+    "after the rename",
+)
 
 
 class Deadly(Local):
@@ -94,8 +99,10 @@ def main(folder: Path, point: str, victim: int, asynchronous: bool) -> None:
     saver = Saver(folder / "checkpoints", world, config.Checkpoint(asynchronous=asynchronous), storage)
     for step in (1, 2):
         values = np.full(BLOCK, step, "uint8")
-        parts = [Part(f"{n}", [BLOCK], "uint8", 0, BLOCK, world.everybody, lambda values=values: values)
-                 for n in range(2 * world.ranks)]
+        parts = [
+            Part(f"{n}", [BLOCK], "uint8", 0, BLOCK, world.everybody, lambda values=values: values)
+            for n in range(2 * world.ranks)
+        ]
         saver.save(parts, About(step, step, {}))
         saver.finish()
         if step == 1:

@@ -9,8 +9,14 @@ from vilg.cli import main
 from vilg.data import token_part, tokenizing
 
 # Where the victim dies; the parts are those of two images that it publishes, its second or the manifest.
-POINTS = ("while encoding", "in the middle of a file", "before the rename", "behind the rename",
-          "before the manifest", "in the middle of the manifest")
+POINTS = (
+    "while encoding",
+    "in the middle of a file",
+    "before the rename",
+    "behind the rename",
+    "before the manifest",
+    "in the middle of the manifest",
+)
 
 
 def die(*_) -> None:

@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-
-import vilg  # noqa: F401
 import paddle
 import paddle.distributed as dist
 from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
 from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_storage import GradStorage
 
+import vilg  # noqa: F401
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed.engine import Engine
@@ -47,6 +46,7 @@ def losses(text, image, model):
 
 def counting(sent: Counter) -> None:
     """Add up the elements of each collective that sends tensors: {(kind, members of the group): elements}."""
+
     def counted(kind, real):
         def call(tensor, *arguments, **options):
             group = options.get("group")
@@ -73,16 +73,23 @@ def elements(tensors) -> int:
 def held(engine, model) -> dict[str, int]:
     """Elements that this rank really has between the last backward pass and the update, padding included."""
     parameters, stage = list(model.parameters()), engine.stage
-    buffers = [storage.buffer for of_type in getattr(stage.optimizer, "param_storages", {}).values()
-               for storage in of_type.values()]
-    whole = [storage.buffer for storage in getattr(stage.model, "_grad_storages", {}).values()
-             if isinstance(storage, GradStorage)]
+    buffers = [
+        storage.buffer
+        for of_type in getattr(stage.optimizer, "param_storages", {}).values()
+        for storage in of_type.values()
+    ]
+    whole = [
+        storage.buffer
+        for storage in getattr(stage.model, "_grad_storages", {}).values()
+        if isinstance(storage, GradStorage)
+    ]
     with_own = [one for one in parameters if one._is_initialized() and not (whole and one.grad is not None)]
     return {
         "parameters": elements([*(buffers or parameters), *(getattr(one, "fw_storage", None) for one in parameters)]),
         "masters": elements(getattr(one, "master_weight", None) for one in parameters),
-        "gradients": elements([*whole, *(one.grad for one in with_own),
-                               *(getattr(one, "bw_storage", None) for one in parameters)]),
+        "gradients": elements(
+            [*whole, *(one.grad for one in with_own), *(getattr(one, "bw_storage", None) for one in parameters)]
+        ),
         "moments": elements(value for name, value in engine._optimizer.state_dict().items() if "_moment" in name),
     }
 
@@ -111,10 +118,21 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         norm = engine.step(TRAIN.lr)
         in_a_step = dict(sent)
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
-    checkpoint.Saver(out, world, config.Checkpoint(asynchronous=False)).save(engine.state(), checkpoint.About(STEPS, 0, {}))
-    out.joinpath(f"rank-{world.rank}.json").write_text(json.dumps({
-        "lines": lines, "total": total, "held": last, "while_computing": while_computing,
-        "sent": in_a_step, "shapes": {name: one.shape for name, one in model.named_parameters()}}))
+    checkpoint.Saver(out, world, config.Checkpoint(asynchronous=False)).save(
+        engine.state(), checkpoint.About(STEPS, 0, {})
+    )
+    out.joinpath(f"rank-{world.rank}.json").write_text(
+        json.dumps(
+            {
+                "lines": lines,
+                "total": total,
+                "held": last,
+                "while_computing": while_computing,
+                "sent": in_a_step,
+                "shapes": {name: one.shape for name, one in model.named_parameters()},
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

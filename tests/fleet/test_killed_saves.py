@@ -21,12 +21,28 @@ PROGRAM = ROOT / "tests" / "fleet" / "killed_save_program.py"
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_save(tmp_path, point, victim, asynchronous):
     folder = tmp_path / "checkpoints"
-    done = run([sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir",
-                str(tmp_path / "log"), str(PROGRAM), str(tmp_path), point, str(victim), str(asynchronous)], tmp_path, 60)
+    done = run(
+        [
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            "--nproc_per_node",
+            "2",
+            "--log_dir",
+            str(tmp_path / "log"),
+            str(PROGRAM),
+            str(tmp_path),
+            point,
+            str(victim),
+            str(asynchronous),
+        ],
+        tmp_path,
+        60,
+    )
     assert done.returncode != 0
     names = sorted(path.name for path in folder.iterdir())
     # Rank 0 renames by itself: what kills another rank then comes too late.
-    finished = point == "after the rename" or victim == 1 and point in ("before the manifest", "before the rename")
+    finished = point == "after the rename" or (victim == 1 and point in ("before the manifest", "before the rename"))
     assert ("step-00000002" in names) == finished
     assert finished or ".step-00000002.writing" in names
 

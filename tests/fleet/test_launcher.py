@@ -21,9 +21,22 @@ def launched(folder, name, *more):
     """The launcher over a run of 20 steps of two ranks, slowed down by measuring after each."""
     settings = config.resolve(config.Pretraining, None, small_overrides(folder))
     config.save(settings, folder / "small.yaml")
-    command = [sys.executable, "-m", "vilg.cli", "launch", "-c", str(folder / "small.yaml"), "--start",
-               f"run.name={name}", "cluster.devices_per_node=2", "cluster.backoff=0.1", "train.steps=20",
-               "train.measure_every=1", "checkpoint.every_steps=4", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "vilg.cli",
+        "launch",
+        "-c",
+        str(folder / "small.yaml"),
+        "--start",
+        f"run.name={name}",
+        "cluster.devices_per_node=2",
+        "cluster.backoff=0.1",
+        "train.steps=20",
+        "train.measure_every=1",
+        "checkpoint.every_steps=4",
+        *more,
+    ]
     with started(command, ROOT) as launcher:
         yield launcher
     deadline = time.time() + 30
@@ -126,8 +139,9 @@ def test_two_hosts_over_something_like_ssh(undisturbed, tmp_path):
     shell.write_text('#!/bin/bash\necho "$1" >> "$(dirname "$0")/reached"\nexec bash -c "$2"\n')
     shell.chmod(0o755)
     run = tmp_path / "runs" / "far"
-    with launched(tmp_path, "far", "--hosts", "127.0.0.1,127.0.0.2", "--ssh", str(shell),
-                  "cluster.devices_per_node=1") as launcher:
+    with launched(
+        tmp_path, "far", "--hosts", "127.0.0.1,127.0.0.2", "--ssh", str(shell), "cluster.devices_per_node=1"
+    ) as launcher:
         pids = wait_for(launcher, run, 6, "far")
         second = [pid for pid in pids if b"PADDLE_TRAINER_ID=1" in open(f"/proc/{pid}/environ", "rb").read()]
         os.kill(second[0], signal.SIGKILL)

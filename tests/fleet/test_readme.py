@@ -54,13 +54,24 @@ def test_the_way_by_hand(tmp_path):
         if command.startswith("make"):
             continue
         words = shlex.split(command)
-        words[:1] = {"vilg": [sys.executable, "-m", "vilg.cli"],
-                     "fleetrun": [sys.executable, "-m", "paddle.distributed.launch"],
-                     "python": [sys.executable]}[words[0]]
+        words[:1] = {
+            "vilg": [sys.executable, "-m", "vilg.cli"],
+            "fleetrun": [sys.executable, "-m", "paddle.distributed.launch"],
+            "python": [sys.executable],
+        }[words[0]]
         done = run(words, tmp_path, seconds=100)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert (tmp_path / "apple.png").is_file()
     assert "data:image/png" in (tmp_path / "runs" / "emoji" / "report.html").read_text("utf-8")
     report = json.loads((tmp_path / "runs" / "emoji" / "report.json").read_text())
-    assert set(report) == {"minutes", "heldout_nll_t2i", "heldout_nll_i2t", "unigram_nll_t2i", "unigram_nll_i2t",
-                           "heldout_psnr", "codebook_used", "train_exact_captions", "train_drawings_found"}
+    assert set(report) == {
+        "minutes",
+        "heldout_nll_t2i",
+        "heldout_nll_i2t",
+        "unigram_nll_t2i",
+        "unigram_nll_i2t",
+        "heldout_psnr",
+        "codebook_used",
+        "train_exact_captions",
+        "train_drawings_found",
+    }

@@ -18,15 +18,25 @@ STAGES = {
     "stage 1": ["distributed.stage=1"],
     "stage 2, accumulation": ["distributed.stage=2", "train.micro_batch=2"],
     "stage 3, accumulation": ["distributed.stage=3", *SPLIT, "train.micro_batch=2"],
-    "stage 3, offload, recompute": ["distributed.stage=3", "distributed.offload=true", "distributed.recompute=block",
-                                    *SPLIT],
+    "stage 3, offload, recompute": [
+        "distributed.stage=3",
+        "distributed.offload=true",
+        "distributed.recompute=block",
+        *SPLIT,
+    ],
 }
 
 
 def train(folder, processes, name, *more):
     """A run of STEPS steps of 8 pairs, saved half-way."""
-    given = [*small_overrides(folder), f"run.name={name}", f"train.steps={STEPS}", f"checkpoint.every_steps={HALF}",
-             f"train.micro_batch={8 // processes}", *more]
+    given = [
+        *small_overrides(folder),
+        f"run.name={name}",
+        f"train.steps={STEPS}",
+        f"checkpoint.every_steps={HALF}",
+        f"train.micro_batch={8 // processes}",
+        *more,
+    ]
     if processes == 1:
         done = vilg("pretrain", *given, cwd=folder)
     else:
@@ -58,8 +68,12 @@ MOVES = {
     "1 to 2, stage 3": (1, [], 2, ["distributed.stage=3", *SPLIT]),
     "1 to 4, stage 2": (1, [], 4, ["distributed.stage=2", "distributed.sharding_degree=2"]),
     "2, stage 3 and offload, to 1": (2, STAGES["stage 3, offload, recompute"], 1, []),
-    "2, stage 2, to 4, stage 3": (2, ["distributed.stage=2"], 4,
-                                  ["distributed.stage=3", "distributed.sharding_degree=2", *SPLIT]),
+    "2, stage 2, to 4, stage 3": (
+        2,
+        ["distributed.stage=2"],
+        4,
+        ["distributed.stage=3", "distributed.sharding_degree=2", *SPLIT],
+    ),
     "4, stage 3, to 2, stage 1": (4, ["distributed.stage=3", *SPLIT], 2, ["distributed.stage=1"]),
     "4, stage 1, to 1": (4, ["distributed.stage=1", "distributed.sharding_degree=2"], 1, []),
     "2, stage 1, to 2, stage 3 and offload": (2, ["distributed.stage=1"], 2, STAGES["stage 3, offload, recompute"]),

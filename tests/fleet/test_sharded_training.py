@@ -92,7 +92,10 @@ CASES = {
     "stage 3, offload": (2, {"stage": 3, "offload": True, **SPLIT}, 1),
     "stage 3, accumulation, recompute": (2, {"stage": 3, "recompute": "block", **SPLIT}, 4),
     "stage 3, offload, accumulation, recompute": (
-        2, {"stage": 3, "offload": True, "recompute": "2", "segment_size": 300}, 4),
+        2,
+        {"stage": 3, "offload": True, "recompute": "2", "segment_size": 300},
+        4,
+    ),
     "stage 1, 2 x 2": (4, {"stage": 1, "sharding_degree": 2}, 1),
     "stage 2, 2 x 2": (4, {"stage": 2, "sharding_degree": 2}, 1),
     "stage 3, 2 x 2": (4, {"stage": 3, "sharding_degree": 2, **SPLIT}, 1),

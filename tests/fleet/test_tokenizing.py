@@ -23,8 +23,15 @@ PROGRAM = ROOT / "tests" / "fleet" / "killed_tokenizing_program.py"
 
 def overrides(folder, tokens: str, *more: str) -> list[str]:
     """20 images in 4 parts."""
-    return [*small_overrides(folder), "data.crop_jitter=0.5", "tokenize.crops=2", "tokenize.part=6", "tokenize.batch=4",
-            f"data.tokens=['{folder}/{tokens}']", *more]
+    return [
+        *small_overrides(folder),
+        "data.crop_jitter=0.5",
+        "tokenize.crops=2",
+        "tokenize.part=6",
+        "tokenize.batch=4",
+        f"data.tokens=['{folder}/{tokens}']",
+        *more,
+    ]
 
 
 def made(folder, tokens: str, *more: str):
@@ -42,8 +49,9 @@ def test_a_killed_process_leaves_what_it_has_published_and_the_next_makes_the_re
     folder = tmp_path / "tokens"
     published = {"behind the rename": 2, "before the manifest": 4, "in the middle of the manifest": 4}.get(point, 1)
     assert sorted(path.name for path in folder.glob("[!.]*")) == [part_file(number) for number in range(published)]
-    assert len(list(folder.glob(".*"))) == (point in ("in the middle of a file", "before the rename",
-                                                      "in the middle of the manifest"))
+    assert len(list(folder.glob(".*"))) == (
+        point in ("in the middle of a file", "before the rename", "in the middle of the manifest")
+    )
     with pytest.raises(UserError, match="has not finished them"):
         pretrain(config.resolve(config.Pretraining, None, overrides(tmp_path, "tokens")))
 
@@ -53,11 +61,29 @@ def test_a_killed_process_leaves_what_it_has_published_and_the_next_makes_the_re
 
 
 def test_two_processes_share_the_parts_one_of_them_killed(small, tmp_path):
-    killed = run([sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir",
-                  str(tmp_path / "log"), str(PROGRAM), POINTS[1], "1", *overrides(tmp_path, "tokens")], tmp_path, 60)
+    killed = run(
+        [
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            "--nproc_per_node",
+            "2",
+            "--log_dir",
+            str(tmp_path / "log"),
+            str(PROGRAM),
+            POINTS[1],
+            "1",
+            *overrides(tmp_path, "tokens"),
+        ],
+        tmp_path,
+        60,
+    )
     assert killed.returncode != 0
-    assert {part_file(1)} <= set(contents(tmp_path / "tokens")) <= {part_file(0), part_file(1), part_file(2)} | {
-        path.name for path in (tmp_path / "tokens").glob(".*")}
+    assert (
+        {part_file(1)}
+        <= set(contents(tmp_path / "tokens"))
+        <= {part_file(0), part_file(1), part_file(2)} | {path.name for path in (tmp_path / "tokens").glob(".*")}
+    )
     for log in (tmp_path / "log").iterdir():
         log.unlink()
     again = fleetrun(2, "data_tokenize", *overrides(tmp_path, "tokens"), cwd=tmp_path)
@@ -71,9 +97,15 @@ def test_two_processes_share_the_parts_one_of_them_killed(small, tmp_path):
 def test_two_processes_train_on_tokens_as_on_images_to_the_last_bit(small, tmp_path):
     made(tmp_path, "tokens", "data.crop_jitter=0", "tokenize.crops=1")
     for name, tokens in (("tokens", f"data.tokens=['{tmp_path}/tokens']"), ("images", "data.tokens=[]")):
-        done = fleetrun(2, "pretrain", *small_overrides(tmp_path), "data.crop_jitter=0", f"run.name={name}", tokens,
-                        cwd=tmp_path)
+        done = fleetrun(
+            2, "pretrain", *small_overrides(tmp_path), "data.crop_jitter=0", f"run.name={name}", tokens, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
-    of_tokens, of_images = ([[line[key] for key in ("loss", "loss_t2i", "loss_i2t", "grad_norm", "consumed_samples")]
-                             for line in metrics(tmp_path / "runs" / name)] for name in ("tokens", "images"))
+    of_tokens, of_images = (
+        [
+            [line[key] for key in ("loss", "loss_t2i", "loss_i2t", "grad_norm", "consumed_samples")]
+            for line in metrics(tmp_path / "runs" / name)
+        ]
+        for name in ("tokens", "images")
+    )
     assert len(of_tokens) == 6 and of_tokens == of_images

@@ -17,9 +17,25 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
 def test_a_few_kills(small, tmp_path):
     config.save(config.resolve(config.Pretraining, None, small_overrides(tmp_path)), tmp_path / "small.yaml")
-    done = run([sys.executable, "tools/torture.py", "-c", str(tmp_path / "small.yaml"), "--kills", "2", "--longest", "6",
-                "cluster.devices_per_node=2", "train.steps=30", "checkpoint.every_steps=2", "distributed.stage=3",
-                "distributed.segment_size=0"], ROOT, seconds=200)
+    done = run(
+        [
+            sys.executable,
+            "tools/torture.py",
+            "-c",
+            str(tmp_path / "small.yaml"),
+            "--kills",
+            "2",
+            "--longest",
+            "6",
+            "cluster.devices_per_node=2",
+            "train.steps=30",
+            "checkpoint.every_steps=2",
+            "distributed.stage=3",
+            "distributed.segment_size=0",
+        ],
+        ROOT,
+        seconds=200,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["kills"] == 2 and result["steps"] == 30 and result["equal_to_the_last_bit"]

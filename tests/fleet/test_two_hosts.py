@@ -41,8 +41,9 @@ def hosts(tmp_path):
             ip("-n", name, "link", "set", "cable", "up")
             ip("-n", name, "link", "set", "lo", "up")
     except (OSError, subprocess.CalledProcessError) as error:
-        warnings.warn(f"two fleetruns on one host, for network namespaces are not permitted here: {error}",
-                      stacklevel=1)
+        warnings.warn(
+            f"two fleetruns on one host, for network namespaces are not permitted here: {error}", stacklevel=1
+        )
         shell.write_text('#!/bin/bash\nexec bash -c "$2"\n')
         given = (("127.0.0.1", "127.0.0.2"), [])
     else:
@@ -63,15 +64,35 @@ def test_shards_inside_and_replicas_across_train_as_one_process(small, tmp_path,
     common = ["train.steps=20", "checkpoint.every_steps=10"]
     one = vilg("pretrain", "-c", str(tmp_path / "small.yaml"), "run.name=one", *common, cwd=tmp_path)
     assert one.returncode == 0, one.stderr
-    command = [sys.executable, "-m", "vilg.cli", "launch", "-c", str(tmp_path / "small.yaml"), "--start", "--hosts",
-               ",".join(addresses), "--ssh", shell, "run.name=four", "cluster.devices_per_node=2", "cluster.restarts=0",
-               "train.micro_batch=2", "distributed.stage=3", "distributed.segment_size=0", *environment, *common]
+    command = [
+        sys.executable,
+        "-m",
+        "vilg.cli",
+        "launch",
+        "-c",
+        str(tmp_path / "small.yaml"),
+        "--start",
+        "--hosts",
+        ",".join(addresses),
+        "--ssh",
+        shell,
+        "run.name=four",
+        "cluster.devices_per_node=2",
+        "cluster.restarts=0",
+        "train.micro_batch=2",
+        "distributed.stage=3",
+        "distributed.segment_size=0",
+        *environment,
+        *common,
+    ]
     with started(command, ROOT) as launcher:
         out, err = launcher.communicate(timeout=150)
     assert launcher.returncode == 0, out[-6000:] + err[-3000:]
     assert f"[{addresses[1]} rank 3] " in out
-    lines = [[[line[key] for key in ("loss_t2i", "loss_i2t")] for line in metrics(tmp_path / "runs" / name)]
-             for name in ("one", "four")]
+    lines = [
+        [[line[key] for key in ("loss_t2i", "loss_i2t")] for line in metrics(tmp_path / "runs" / name)]
+        for name in ("one", "four")
+    ]
     assert len(lines[0]) == len(lines[1]) == 20
     assert np.abs(np.subtract(*lines)).max() < 1e-5
     manifest = checkpoint.read_manifest(tmp_path / "runs" / "four" / "checkpoints" / "step-00000020")

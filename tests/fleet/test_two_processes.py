@@ -86,10 +86,24 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
     So is what they measure: of three held-out images one rank has two, of one the other has none.
     """
     write_shard(tmp_path / "heldout.tar", {k: v for n in range(heldout) for k, v in pair(100 + n).items()})
-    common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "vqvae.width=32",
-              "vqvae.residual_blocks=1", "vqvae.codes=32", "vqvae.code_dim=8", "dead_codes.every=4", "train.steps=16",
-              "train.global_batch=8", "train.lr=0.003", "train.warmup=2", "checkpoint.every_steps=16",
-              f"codebook.update={update}", f"data.heldout=['{tmp_path}/heldout.tar']", "train.measure_every=16"]
+    common = [
+        f"run.dir={tmp_path}/runs",
+        f"data.shards=['{shards[0]}']",
+        "data.image_size=16",
+        "vqvae.width=32",
+        "vqvae.residual_blocks=1",
+        "vqvae.codes=32",
+        "vqvae.code_dim=8",
+        "dead_codes.every=4",
+        "train.steps=16",
+        "train.global_batch=8",
+        "train.lr=0.003",
+        "train.warmup=2",
+        "checkpoint.every_steps=16",
+        f"codebook.update={update}",
+        f"data.heldout=['{tmp_path}/heldout.tar']",
+        "train.measure_every=16",
+    ]
     common += ["train.micro_batch=2"]  # so that a step of one process has four micro-batches, of two processes two
     one = vilg("train-image-tokenizer", *common, "run.name=one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
@@ -119,9 +133,20 @@ def test_a_dvae_on_two_processes_takes_the_codes_of_one(tmp_path, shards):
 
     Rounding decides where a feature belongs that lies half-way between two codes, and moves these two a little.
     """
-    common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "kind=dvae",
-              *SIZES["dvae"], "autoencoder.until=0.9375", "train.steps=16", "train.global_batch=8", "train.lr=0.003",
-              "train.final_lr=0", "train.warmup=2", "checkpoint.every_steps=16"]
+    common = [
+        f"run.dir={tmp_path}/runs",
+        f"data.shards=['{shards[0]}']",
+        "data.image_size=16",
+        "kind=dvae",
+        *SIZES["dvae"],
+        "autoencoder.until=0.9375",
+        "train.steps=16",
+        "train.global_batch=8",
+        "train.lr=0.003",
+        "train.final_lr=0",
+        "train.warmup=2",
+        "checkpoint.every_steps=16",
+    ]
     one = vilg("train-image-tokenizer", *common, "run.name=one", "train.micro_batch=8", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     two = fleetrun(2, "train_image_tokenizer", *common, "run.name=two", "train.micro_batch=4", cwd=tmp_path)
@@ -129,29 +154,44 @@ def test_a_dvae_on_two_processes_takes_the_codes_of_one(tmp_path, shards):
     runs = [metrics(tmp_path / "runs" / name) for name in ("one", "two")]
     assert np.allclose([line["loss"] for line in runs[0][:15]], [line["loss"] for line in runs[1][:15]], atol=1e-4)
     assert all("kl" not in line for line in runs[1][:15]) and "kl" in runs[1][15]
-    codebooks = [checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1]["model/codebook"]
-                 for name in ("one", "two")]
+    codebooks = [
+        checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1]["model/codebook"]
+        for name in ("one", "two")
+    ]
     apart = abs(codebooks[0] - codebooks[1]).max(1)  # of each of 32 codes, a mean of about 128 features up to 2 large
     assert (apart < 1e-4).mean() > 0.9 and apart.max() < 0.02
 
 
 def test_a_vqgan_on_two_processes_resumes_to_the_last_bit_behind_the_start_of_its_discriminator(tmp_path, shards):
-    common = [f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", "data.image_size=16", "kind=vqgan",
-              *SIZES["vqgan"], "train.steps=8", "train.global_batch=4", "train.micro_batch=2",
-              "checkpoint.every_steps=4"]
+    common = [
+        f"run.dir={tmp_path}/runs",
+        f"data.shards=['{shards[0]}']",
+        "data.image_size=16",
+        "kind=vqgan",
+        *SIZES["vqgan"],
+        "train.steps=8",
+        "train.global_batch=4",
+        "train.micro_batch=2",
+        "checkpoint.every_steps=4",
+    ]
     for more in (["run.name=whole"], ["run.name=parts", "train.stop_at=6"], ["run.name=parts", "resume=auto"]):
         done = fleetrun(2, "train_image_tokenizer", *common, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     keys = ("loss", "loss_discriminator", "grad_norm", "grad_norm_discriminator", "adaptive_weight")
-    whole, parts = ([[line.get(key) for key in keys] for line in metrics(tmp_path / "runs" / name)]
-                    for name in ("whole", "parts"))
+    whole, parts = (
+        [[line.get(key) for key in keys] for line in metrics(tmp_path / "runs" / name)] for name in ("whole", "parts")
+    )
     assert whole == parts and len(whole) == 8 and whole[-1][1] is not None
 
 
 def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(small, tmp_path):
     """Every rank holds half of the model: drawing and measuring go through all of them too."""
-    sharded = ["distributed.stage=3", "distributed.segment_size=0", "distributed.recompute=block",
-               "train.micro_batch=2"]
+    sharded = [
+        "distributed.stage=3",
+        "distributed.segment_size=0",
+        "distributed.recompute=block",
+        "train.micro_batch=2",
+    ]
     often = ["train.measure_every=10", "train.draw_every=10"]
     one = vilg("pretrain", *overrides(tmp_path, "one", "train.measure_every=10"), cwd=tmp_path)
     assert one.returncode == 0, one.stderr
@@ -198,7 +238,8 @@ def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path
     steps = len(metrics(tmp_path / "runs" / "ended"))
     assert 3 <= steps < 20
     assert [path.name for path in checkpoint.checkpoints_in(tmp_path / "runs" / "ended" / "checkpoints")] == [
-        checkpoint.directory_of(steps)]
+        checkpoint.directory_of(steps)
+    ]
     assert f"SIGTERM: step {steps} is saved" in (tmp_path / "log" / "workerlog.0").read_text()
     going_on = fleetrun(2, "pretrain", *overrides(tmp_path, "ended", "resume=auto"), cwd=tmp_path)
     assert going_on.returncode == 0, going_on.stderr

@@ -68,8 +68,9 @@ def test_a_narrow_beam_scores_what_it_says_and_finds_no_more(few_words, width):
     image = np.random.default_rng(5).integers(0, CODES, GRID[0] * GRID[1])
     found = beam_search(TransformerReader(few_words), image[None], Letters(), width, 1.0)[0]
     assert 1 <= len(found) <= width and sorted(found, key=lambda one: -one[0]) == found
-    assert np.allclose([score for score, _ in found], scores(few_words, image, [words for _, words in found], 1.0),
-                       atol=1e-3)
+    assert np.allclose(
+        [score for score, _ in found], scores(few_words, image, [words for _, words in found], 1.0), atol=1e-3
+    )
     assert found[0][0] <= scores(few_words, image, all_captions(), 1.0).max() + 1e-3
 
 
@@ -89,6 +90,8 @@ def test_what_a_caption_begins_with_stays(few_words, prefix):
 def test_a_prefix_that_leaves_no_room(few_words):
     image = np.zeros([1, GRID[0] * GRID[1]], np.int64)
     full = [3] * longest_caption(T)
-    assert caption(TransformerReader(few_words), image, Letters(), Sampler(greedy=True), full) == [Letters().decode(full)]
+    assert caption(TransformerReader(few_words), image, Letters(), Sampler(greedy=True), full) == [
+        Letters().decode(full)
+    ]
     with pytest.raises(UserError, match="5 tokens, the model has room for 4"):
         caption(TransformerReader(few_words), image, Letters(), Sampler(greedy=True), [*full, 3])

@@ -13,8 +13,9 @@ WORDS, CODES, T = 19, 13, 7
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("grid, kernel, extra", [((4, 4), 3, {}), ((3, 5), 5, {"qk_norm": True}),
-                                                 ((6, 2), 3, {"sandwich_norm": True})])
+@pytest.mark.parametrize(
+    "grid, kernel, extra", [((4, 4), 3, {}), ((3, 5), 5, {"qk_norm": True}), ((6, 2), 3, {"sandwich_norm": True})]
+)
 def test_every_logit_equals_that_of_the_whole_pass(direction, grid, kernel, extra):
     paddle.seed(3)
     model = Transformer(config.Model(layers=6, hidden=32, heads=2, conv_kernel=kernel, **extra), WORDS, CODES, T, grid)
@@ -24,8 +25,9 @@ def test_every_logit_equals_that_of_the_whole_pass(direction, grid, kernel, extr
     rng, samples = np.random.default_rng(0), 3
     text, image = rng.integers(0, WORDS, [2, T]), rng.integers(0, CODES, [2, grid[0] * grid[1]])
     drawing = direction == TEXT_TO_IMAGE
-    source, target = (text, rng.integers(0, CODES, [6, image.shape[1]])) if drawing else (
-        image, rng.integers(0, WORDS, [6, T]))
+    source, target = (
+        (text, rng.integers(0, CODES, [6, image.shape[1]])) if drawing else (image, rng.integers(0, WORDS, [6, T]))
+    )
     sources = source.repeat(samples, axis=0)
     both = map(paddle.to_tensor, (sources, target) if drawing else (target, sources))
     with paddle.no_grad():

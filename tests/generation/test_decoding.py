@@ -48,13 +48,17 @@ def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
     assert np.array_equal(logits.numpy().argmax(-1), codes.reshape(2, -1))
 
 
-@pytest.mark.parametrize("sampler", [Sampler(greedy=True), Sampler(seed=3), Sampler(seed=9, temperature=2.0, top_p=0.8)])
+@pytest.mark.parametrize(
+    "sampler", [Sampler(greedy=True), Sampler(seed=3), Sampler(seed=9, temperature=2.0, top_p=0.8)]
+)
 def test_without_caches_the_same_tokens_come(model, sampler):
     """The plain way: a whole pass for every token, the same random numbers."""
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")]).repeat(3, axis=0)
     codes, choose = np.zeros([6, GRID[0] * GRID[1]], np.int64), sampler.start(2, 3)
     for place in range(codes.shape[1]):
-        codes[:, place] = choose(model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy()[:, place])
+        codes[:, place] = choose(
+            model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy()[:, place]
+        )
     assert np.array_equal(draw(TransformerReader(model), text[::3], sampler, samples=3).reshape(6, -1), codes)
 
 
@@ -64,8 +68,10 @@ def test_guidance_goes_on_from_nothing_through_the_text(model, scale):
     encode = CaptionEncoder(Letters(), T)
     text, nothing = np.stack([encode(word) for word in ("ab", "xyz")]), encode("")
     codes = draw(TransformerReader(model), text, Sampler(greedy=True), guidance=Guidance(scale, nothing)).reshape(2, -1)
-    told, untold = (model(TEXT_TO_IMAGE, paddle.to_tensor(given), paddle.to_tensor(codes)).numpy()
-                    for given in (text, np.stack([nothing] * 2)))
+    told, untold = (
+        model(TEXT_TO_IMAGE, paddle.to_tensor(given), paddle.to_tensor(codes)).numpy()
+        for given in (text, np.stack([nothing] * 2))
+    )
     assert np.array_equal((untold + scale * (told - untold)).argmax(-1), codes)
     if scale == 1:
         assert np.array_equal(codes, draw(TransformerReader(model), text, Sampler(greedy=True)).reshape(2, -1))
@@ -115,7 +121,9 @@ def test_captions_stop_at_the_end_or_when_the_text_is_full(model):
     set_end(model, 1000.0)
     assert caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True)) == ["", "", ""]
     set_end(model, -1000.0)
-    assert [len(text) for text in caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))] == [T - 3] * 3
+    assert [len(text) for text in caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))] == [
+        T - 3
+    ] * 3
 
 
 def test_greedy_hits_against_decoding(model):
@@ -124,8 +132,9 @@ def test_greedy_hits_against_decoding(model):
     encode = CaptionEncoder(Letters(), T)
     written = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
     candidates = sorted({text for text in written if len(text) < T - 3}) + ["q", "ab"]
-    pairs = [(Pair("", text, encode(text), image), text == own)
-             for image, own in zip(codes, written) for text in candidates]
+    pairs = [
+        (Pair("", text, encode(text), image), text == own) for image, own in zip(codes, written) for text in candidates
+    ]
     expected = [same for _, same in pairs]
     assert any(expected) and not all(expected)
     assert greedy_hits(model, [pair for pair, _ in pairs], 7, Letters.unknown) == expected
@@ -145,7 +154,9 @@ def test_what_is_unknown_is_never_written(model):
 def test_captions_of_a_batch_are_those_of_each_image_alone(model):
     codes = np.random.default_rng(2).integers(0, CODES, [5, 6])
     together = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
-    assert together == [caption(TransformerReader(model), one[None], Letters(), Sampler(greedy=True))[0] for one in codes]
+    assert together == [
+        caption(TransformerReader(model), one[None], Letters(), Sampler(greedy=True))[0] for one in codes
+    ]
     assert model(IMAGE_TO_TEXT, paddle.zeros([1, T], "int64"), paddle.to_tensor(codes[:1])).shape[-1] == Letters.size
 
 

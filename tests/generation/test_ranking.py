@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 
-from tests.generation.test_decoding import CODES, GRID, T, Letters, model  # noqa: F401
+from tests.generation.test_decoding import CODES, GRID, Letters, T, model  # noqa: F401
 from vilg.attention.patterns import IMAGE_TO_TEXT
 from vilg.generation.decoder import TransformerReader
 from vilg.generation.ranking import best, log_likelihood
@@ -17,8 +17,11 @@ def test_the_score_is_the_sum_of_the_log_probabilities_of_the_words(model):  # n
     codes = rng.integers(0, CODES, [len(words), GRID[0] * GRID[1]])
     with paddle.no_grad():
         logits = model(IMAGE_TO_TEXT, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy().astype(np.float64)
-    log_p = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(
-        -1, keepdims=True)
+    log_p = (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
     for row, word in enumerate(words):
         following = [*Letters().encode(word), Letters.end]
         expected = sum(log_p[row, place, token] for place, token in enumerate(following))

@@ -91,10 +91,22 @@ def test_greedy_takes_the_likeliest():
     assert Sampler(greedy=True).start(1, 2)(LOGITS).tolist() == [3, 0]
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1},
-                                      {"temperature": float("nan")}, {"seed": -1}, {"seed": 2**63}, {"top_p": 0.0},
-                                      {"top_p": 1.5}, {"greedy": True, "temperature": 0.5},
-                                      {"greedy": True, "top_k": 3}, {"greedy": True, "top_p": 0.9}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0},
+        {"temperature": -1.0},
+        {"top_k": -1},
+        {"temperature": float("nan")},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"greedy": True, "temperature": 0.5},
+        {"greedy": True, "top_k": 3},
+        {"greedy": True, "top_p": 0.9},
+    ],
+)
 def test_impossible_settings(settings):
     with pytest.raises(UserError):
         Sampler(**settings)

@@ -8,8 +8,10 @@ from paddle import nn
 from vilg.image.convolution import Convolution
 
 
-@pytest.mark.parametrize("inputs, outputs, kernel, stride, padding, size", [
-    (3, 8, 3, 1, 1, (5, 7)), (4, 6, 1, 1, 0, (1, 1)), (4, 6, 4, 2, 1, (8, 6)), (2, 3, 7, 1, 3, (4, 4))])
+@pytest.mark.parametrize(
+    "inputs, outputs, kernel, stride, padding, size",
+    [(3, 8, 3, 1, 1, (5, 7)), (4, 6, 1, 1, 0, (1, 1)), (4, 6, 4, 2, 1, (8, 6)), (2, 3, 7, 1, 3, (4, 4))],
+)
 @pytest.mark.parametrize("bias", [None, False])
 def test_it_is_paddles(inputs, outputs, kernel, stride, padding, size, bias):
     plain = nn.Conv2D(inputs, outputs, kernel, stride, padding, bias_attr=bias)

@@ -28,13 +28,13 @@ def model():
 def test_every_size_that_the_factor_divides(model, height, width):
     indices = model.encode(pictures(2, 3, height, width))
     assert indices.shape == [2, height // 4, width // 4] and indices.dtype == paddle.int64
-    assert 0 <= int(indices.min()) and int(indices.max()) < model.vocabulary == 16
+    assert int(indices.min()) >= 0 and int(indices.max()) < model.vocabulary == 16
     z_emb = model.embed(indices)
     assert z_emb.shape == [2, height // 4, width // 4, 6]
     assert model.statistics(z_emb).shape == [2, 6, height, width]
     drawn = model.decode(indices)
     assert drawn.shape == [2, 3, height, width] and drawn.dtype == paddle.float32
-    assert 0 <= float(drawn.min()) and float(drawn.max()) <= 1
+    assert float(drawn.min()) >= 0 and float(drawn.max()) <= 1
 
 
 def test_codes_are_the_likeliest(model):
@@ -78,8 +78,9 @@ def test_an_embedding_is_its_one_hot_vector_through_a_convolution_with_bias(mode
     model.codebook.set_value(weight[:, :, 0, 0].T + bias)
     indices = paddle.to_tensor([[[3, 0], [15, 7]]])
     hot = F.one_hot(indices, 16).transpose([0, 3, 1, 2])
-    assert np.allclose(model.embed(indices).transpose([0, 3, 1, 2]).numpy(), F.conv2d(hot, weight, bias).numpy(),
-                       atol=1e-6)
+    assert np.allclose(
+        model.embed(indices).transpose([0, 3, 1, 2]).numpy(), F.conv2d(hot, weight, bias).numpy(), atol=1e-6
+    )
     soft = F.softmax(paddle.randn([1, 16, 2, 2]), 1)
     mixed = paddle.matmul(soft.transpose([0, 2, 3, 1]), model.codebook).transpose([0, 3, 1, 2])
     assert np.allclose(mixed.numpy(), F.conv2d(soft, weight, bias).numpy(), atol=1e-5)
@@ -106,10 +107,17 @@ def test_save_and_load(model, tmp_path):
     assert np.array_equal(loaded.decode(loaded.encode(images)).numpy(), model.decode(model.encode(images)).numpy())
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(downsamplings=0), "dvae.downsamplings=0"), (dict(width=6), "dvae.width=6"), (dict(width=0), "dvae.width=0"),
-    (dict(residual_blocks=0), "dvae.residual_blocks=0"), (dict(codes=1), "dvae.codes=1"),
-    (dict(code_dim=0), "dvae.code_dim=0")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(downsamplings=0), "dvae.downsamplings=0"),
+        (dict(width=6), "dvae.width=6"),
+        (dict(width=0), "dvae.width=0"),
+        (dict(residual_blocks=0), "dvae.residual_blocks=0"),
+        (dict(codes=1), "dvae.codes=1"),
+        (dict(code_dim=0), "dvae.code_dim=0"),
+    ],
+)
 def test_settings_that_make_no_dvae(change, message):
     with pytest.raises(SettingsError, match=message):
         config.DVAE(**{**SIZES, **change})

@@ -24,8 +24,18 @@ FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"]
 
 def vqgan(quantizer="gumbel") -> VQGAN:
     paddle.seed(0)
-    return VQGAN(config.VQGAN(quantizer=quantizer, width=32, multipliers=[1, 2], residual_blocks=1, attention=[2],
-                              latent=12, codes=16, code_dim=8))
+    return VQGAN(
+        config.VQGAN(
+            quantizer=quantizer,
+            width=32,
+            multipliers=[1, 2],
+            residual_blocks=1,
+            attention=[2],
+            latent=12,
+            codes=16,
+            code_dim=8,
+        )
+    )
 
 
 def dvae() -> DVAE:
@@ -61,8 +71,9 @@ def test_a_vqgan_with_the_leftovers_of_its_training(tmp_path, quantizer, legacy)
 def test_a_bare_state_dict_of_half_precision(tmp_path):
     model = vqgan()
     halves = {name: value.astype(np.float16) for name, value in published.taming_weights(model).items()}
-    got = import_taming(tmp_path, Call(published.ORDERED, ([list(item) for item in halves.items()],)),
-                        published.taming_settings(model))
+    got = import_taming(
+        tmp_path, Call(published.ORDERED, ([list(item) for item in halves.items()],)), published.taming_settings(model)
+    )
     assert np.allclose(got.quantizer.codebook.numpy(), model.quantizer.codebook.numpy(), atol=2e-3)
 
 
@@ -73,8 +84,10 @@ def test_the_yaml_of_taming(tmp_path, quantizer, target):
     parameters |= {"lossconfig": {"target": "taming.modules.losses.DummyLoss"}, "monitor": "val/rec_loss"}
     if quantizer == "gumbel":
         parameters |= {"kl_weight": 1e-8, "temperature_scheduler_config": {"target": "x", "params": {"lr_max": 0.9}}}
-    tree = {"model": {"base_learning_rate": 4.5e-6, "target": f"taming.models.vqgan.{target}", "params": parameters},
-            "data": {"target": "main.DataModuleFromConfig"}}
+    tree = {
+        "model": {"base_learning_rate": 4.5e-6, "target": f"taming.models.vqgan.{target}", "params": parameters},
+        "data": {"target": "main.DataModuleFromConfig"},
+    }
     got = import_taming(tmp_path, published.taming(model), tree, name="model.yaml")
     assert got.fingerprint() == model.fingerprint()
 
@@ -102,21 +115,38 @@ def renamed(tree, old, new):
 BIAS = "quant_conv.bias"
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda tree: tree["state_dict"].pop(BIAS), f"no weight {BIAS}, which .*s.json asks for"),
-    (lambda tree: tree.update(state_dict={}), r"no weight encoder.conv_in.weight \(and \d+ more\)"),
-    (lambda tree: renamed(tree, BIAS, "quant_conv.bios"), f"no weight {BIAS}, which"),
-    (lambda tree: tree["state_dict"].update(more=np.zeros(3)), "unknown weight more, for which .*s.json has no place"),
-    (lambda tree: tree["state_dict"].update({BIAS: np.zeros(9, np.float32)}),
-     rf"{BIAS} has the shape \[9\], .*s.json asks for \[8\]"),
-    (lambda tree: tree["state_dict"].update({BIAS: "text"}), f"{BIAS} is no tensor"),
-    (lambda tree: tree["state_dict"].update({BIAS: Call("omegaconf DictConfig")}), f"{BIAS} is no tensor"),
-    (lambda tree: tree["state_dict"].update({BIAS: np.full(8, np.nan, np.float32)}), f"{BIAS} holds what is no finite"),
-    (lambda tree: tree.update(state_dict=[1]), "holds no state_dict"),
-    (lambda tree: tree["callbacks"].update(x=Call("os system", ("true",))), "refused: its pickle names 'os.system'"),
-    (lambda tree: tree.update(x=Call("torch.hub load", ("a", "b"))), "refused: its pickle names 'torch.hub.load'"),
-    (lambda tree: tree.update(x=New("dall_e.encoder Encoder", {})), "refused: its pickle names 'dall_e.encoder.Enc"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda tree: tree["state_dict"].pop(BIAS), f"no weight {BIAS}, which .*s.json asks for"),
+        (lambda tree: tree.update(state_dict={}), r"no weight encoder.conv_in.weight \(and \d+ more\)"),
+        (lambda tree: renamed(tree, BIAS, "quant_conv.bios"), f"no weight {BIAS}, which"),
+        (
+            lambda tree: tree["state_dict"].update(more=np.zeros(3)),
+            "unknown weight more, for which .*s.json has no place",
+        ),
+        (
+            lambda tree: tree["state_dict"].update({BIAS: np.zeros(9, np.float32)}),
+            rf"{BIAS} has the shape \[9\], .*s.json asks for \[8\]",
+        ),
+        (lambda tree: tree["state_dict"].update({BIAS: "text"}), f"{BIAS} is no tensor"),
+        (lambda tree: tree["state_dict"].update({BIAS: Call("omegaconf DictConfig")}), f"{BIAS} is no tensor"),
+        (
+            lambda tree: tree["state_dict"].update({BIAS: np.full(8, np.nan, np.float32)}),
+            f"{BIAS} holds what is no finite",
+        ),
+        (lambda tree: tree.update(state_dict=[1]), "holds no state_dict"),
+        (
+            lambda tree: tree["callbacks"].update(x=Call("os system", ("true",))),
+            "refused: its pickle names 'os.system'",
+        ),
+        (lambda tree: tree.update(x=Call("torch.hub load", ("a", "b"))), "refused: its pickle names 'torch.hub.load'"),
+        (
+            lambda tree: tree.update(x=New("dall_e.encoder Encoder", {})),
+            "refused: its pickle names 'dall_e.encoder.Enc",
+        ),
+    ],
+)
 def test_checkpoints_that_do_not_fit(tmp_path, damage, message):
     tree = published.taming(vqgan())
     damage(tree)
@@ -125,41 +155,73 @@ def test_checkpoints_that_do_not_fit(tmp_path, damage, message):
 
 
 def test_the_other_quantizer(tmp_path):
-    fails("no weight quantize.embed", import_taming, tmp_path, published.taming(vqgan("nearest")),
-          published.taming_settings(vqgan("gumbel")))
-    fails("no weight quantize.embedding.weight", import_taming, tmp_path, published.taming(vqgan("gumbel")),
-          published.taming_settings(vqgan("nearest")))
+    fails(
+        "no weight quantize.embed",
+        import_taming,
+        tmp_path,
+        published.taming(vqgan("nearest")),
+        published.taming_settings(vqgan("gumbel")),
+    )
+    fails(
+        "no weight quantize.embedding.weight",
+        import_taming,
+        tmp_path,
+        published.taming(vqgan("gumbel")),
+        published.taming_settings(vqgan("nearest")),
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda tree: tree.pop("kind"), "kind is None, none of vq, gumbel"),
-    (lambda tree: tree.update(kind="vae"), "kind is vae"),
-    (lambda tree: tree.pop("embed_dim"), "embed_dim is missing"),
-    (lambda tree: tree.pop("ddconfig"), "ddconfig.z_channels is missing"),
-    (lambda tree: tree["ddconfig"].pop("ch_mult"), "ddconfig.ch_mult is missing"),
-    (lambda tree: tree["ddconfig"].update(chmult=[1]), "unknown key ddconfig.chmult; did you mean ddconfig.ch_mult"),
-    (lambda tree: tree["ddconfig"].update(ch="many"), "ddconfig.ch: "),
-    (lambda tree: tree["ddconfig"].update(ch_mult=2), "ddconfig.ch_mult: "),
-    (lambda tree: tree.update(ddconfig=3), ".*ddconfig.*: "),
-    (lambda tree: tree["ddconfig"].update(double_z=True), "ddconfig.double_z=True: a VQGAN here has false"),
-    (lambda tree: tree["ddconfig"].update(in_channels=1), "ddconfig.in_channels=1: a VQGAN here has 3"),
-    (lambda tree: tree["ddconfig"].update(ch=33), "vqgan.width=33"),
-    (lambda tree: tree.update(remap="codes.npy"), "remap=codes.npy"),
-    (lambda tree: tree.update(model={"target": "ldm.models.autoencoder.AutoencoderKL"}), "model.target is ldm.models"),
-    (lambda tree: tree.update(model={"target": "taming.models.vqgan.VQModel"}), "model.params is missing"),
-    (lambda tree: tree.update(model=3), "model.target is None"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda tree: tree.pop("kind"), "kind is None, none of vq, gumbel"),
+        (lambda tree: tree.update(kind="vae"), "kind is vae"),
+        (lambda tree: tree.pop("embed_dim"), "embed_dim is missing"),
+        (lambda tree: tree.pop("ddconfig"), "ddconfig.z_channels is missing"),
+        (lambda tree: tree["ddconfig"].pop("ch_mult"), "ddconfig.ch_mult is missing"),
+        (
+            lambda tree: tree["ddconfig"].update(chmult=[1]),
+            "unknown key ddconfig.chmult; did you mean ddconfig.ch_mult",
+        ),
+        (lambda tree: tree["ddconfig"].update(ch="many"), "ddconfig.ch: "),
+        (lambda tree: tree["ddconfig"].update(ch_mult=2), "ddconfig.ch_mult: "),
+        (lambda tree: tree.update(ddconfig=3), ".*ddconfig.*: "),
+        (lambda tree: tree["ddconfig"].update(double_z=True), "ddconfig.double_z=True: a VQGAN here has false"),
+        (lambda tree: tree["ddconfig"].update(in_channels=1), "ddconfig.in_channels=1: a VQGAN here has 3"),
+        (lambda tree: tree["ddconfig"].update(ch=33), "vqgan.width=33"),
+        (lambda tree: tree.update(remap="codes.npy"), "remap=codes.npy"),
+        (
+            lambda tree: tree.update(model={"target": "ldm.models.autoencoder.AutoencoderKL"}),
+            "model.target is ldm.models",
+        ),
+        (lambda tree: tree.update(model={"target": "taming.models.vqgan.VQModel"}), "model.params is missing"),
+        (lambda tree: tree.update(model=3), "model.target is None"),
+    ],
+)
 @pytest.mark.parametrize("name", ["s.json", "s.yaml"])
 def test_settings_that_do_not_fit(tmp_path, change, message, name):
     tree = copy.deepcopy(published.taming_settings(vqgan()))
     change(tree)
-    fails(f"{re.escape(str(tmp_path / name))}: {message}", import_taming, tmp_path, published.taming(vqgan()), tree,
-          name=name)
+    fails(
+        f"{re.escape(str(tmp_path / name))}: {message}",
+        import_taming,
+        tmp_path,
+        published.taming(vqgan()),
+        tree,
+        name=name,
+    )
 
 
-@pytest.mark.parametrize("name, text, message", [
-    ("s.json", "{", "not readable"), ("s.yaml", "a: [", "not readable"), ("s.yaml", "- 1", "settings are"),
-    ("s.yaml", "!!python/object/apply:os.system ['touch x']", "not readable"), ("s.json", None, "no such file")])
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("s.json", "{", "not readable"),
+        ("s.yaml", "a: [", "not readable"),
+        ("s.yaml", "- 1", "settings are"),
+        ("s.yaml", "!!python/object/apply:os.system ['touch x']", "not readable"),
+        ("s.json", None, "no such file"),
+    ],
+)
 def test_broken_settings(tmp_path, name, text, message):
     if text is not None:
         (tmp_path / name).write_text(text)
@@ -183,8 +245,10 @@ def test_modules_that_do_not_fit(tmp_path):
         ((changed(encoder, vocab_size=17), changed(decoder, vocab_size=17)), r"encoder.pkl: blocks.output.conv.w has"),
         ((encoder, changed(decoder, n_init=5)), "decoder.pkl: blocks"),
         ((changed(encoder, _modules={}), decoder), "encoder.pkl: a module without _modules"),
-        ((changed(encoder, _modules={**encoder.state["_modules"].arguments[0][0][1].state["_modules"]}), decoder),
-         "encoder.pkl: a module without _modules"),
+        (
+            (changed(encoder, _modules={**encoder.state["_modules"].arguments[0][0][1].state["_modules"]}), decoder),
+            "encoder.pkl: a module without _modules",
+        ),
         ((New("dall_e.encoder Encoder", 3), decoder), "encoder.pkl: a module without n_hid"),
         ((changed(encoder, x=Call("builtins exec", ("1",))), decoder), "refused: its pickle names 'builtins.exec'"),
         ((changed(encoder, x=New("torch.nn.modules.conv Conv2d", {})), decoder), "names 'torch.nn.modules.conv."),
@@ -199,8 +263,13 @@ def test_modules_that_are_no_tree(tmp_path):
     [[_, blocks]] = encoder.state["_modules"].arguments[0]
     twice = Shared(New(blocks.name, {"_parameters": {}, "_buffers": {}, "_modules": {}}))
     more = changed(blocks, _modules={**blocks.state["_modules"], "a": twice, "b": twice})
-    fails("encoder.pkl: a module in two places", import_openai, tmp_path, changed(encoder, _modules={"blocks": more}),
-          decoder)
+    fails(
+        "encoder.pkl: a module in two places",
+        import_openai,
+        tmp_path,
+        changed(encoder, _modules={"blocks": more}),
+        decoder,
+    )
 
 
 def run(capsys, *arguments):
@@ -221,21 +290,27 @@ def test_the_command(tmp_path, capsys):
     for name, tree in zip(("encoder.pkl", "decoder.pkl"), published.openai(other), strict=True):
         write(tmp_path / name, tree, False)
     start = ["import-image-tokenizer", "--from"]
-    code, out, _ = run(capsys, *start, "taming", tmp_path / "last.ckpt", "--settings", tmp_path / "s.yaml", "--out",
-                       tmp_path / "vqgan")
+    code, out, _ = run(
+        capsys, *start, "taming", tmp_path / "last.ckpt", "--settings", tmp_path / "s.yaml", "--out", tmp_path / "vqgan"
+    )
     assert code == 0 and out == f"{tmp_path / 'vqgan'}: vqgan, 16 codes of 2 pixels a side\n"
-    code, out, _ = run(capsys, *start, "openai-dvae", tmp_path / "encoder.pkl", tmp_path / "decoder.pkl", "--out",
-                       tmp_path / "dvae")
+    code, out, _ = run(
+        capsys, *start, "openai-dvae", tmp_path / "encoder.pkl", tmp_path / "decoder.pkl", "--out", tmp_path / "dvae"
+    )
     assert code == 0 and out == f"{tmp_path / 'dvae'}: dvae, 16 codes of 4 pixels a side\n"
     assert [image.load(tmp_path / kind).kind for kind in ("vqgan", "dvae")] == ["vqgan", "dvae"]
     for arguments, message in [
         (["taming", tmp_path / "last.ckpt"], "--from taming: wants one checkpoint and --settings"),
         (["openai-dvae", tmp_path / "encoder.pkl"], "--from openai-dvae: wants an encoder and a decoder"),
         (["taming", tmp_path / "none", "--settings", tmp_path / "s.yaml"], f"{tmp_path / 'none'}: no such file"),
-        (["taming", tmp_path / "encoder.pkl", "--settings", tmp_path / "s.yaml"],
-         f"{tmp_path / 'encoder.pkl'}: refused: its pickle names 'dall_e.encoder.Encoder'"),
-        (["openai-dvae", tmp_path / "last.ckpt", tmp_path / "decoder.pkl"],
-         f"{tmp_path / 'last.ckpt'}: refused: its pickle names 'pytorch_lightning."),
+        (
+            ["taming", tmp_path / "encoder.pkl", "--settings", tmp_path / "s.yaml"],
+            f"{tmp_path / 'encoder.pkl'}: refused: its pickle names 'dall_e.encoder.Encoder'",
+        ),
+        (
+            ["openai-dvae", tmp_path / "last.ckpt", tmp_path / "decoder.pkl"],
+            f"{tmp_path / 'last.ckpt'}: refused: its pickle names 'pytorch_lightning.",
+        ),
     ]:
         code, _, err = run(capsys, *start, *arguments, "--out", tmp_path / "none")
         lines = [line for line in err.splitlines() if line.startswith("vilg:")]
@@ -267,8 +342,9 @@ def test_what_taming_computed(tmp_path, name, quantizer):
     assert same_codes(model.encode(images).numpy(), indices, scores) > 0.9 * indices.size
     z_emb = model.embed(paddle.to_tensor(indices))
     assert np.allclose(model.draw(z_emb).numpy(), data["reconstruction"], rtol=0, atol=1e-4)
-    assert np.allclose(model.decode_embeddings(z_emb).numpy(), (data["reconstruction"] / 2 + 0.5).clip(0, 1), rtol=0,
-                       atol=1e-4)
+    assert np.allclose(
+        model.decode_embeddings(z_emb).numpy(), (data["reconstruction"] / 2 + 0.5).clip(0, 1), rtol=0, atol=1e-4
+    )
 
 
 def test_what_openai_computed(tmp_path):
@@ -288,10 +364,22 @@ def test_what_openai_computed(tmp_path):
 @pytest.mark.parametrize("name, file", [("vqgan_vq_f8", "last.ckpt"), ("dvae_openai", "decoder.pkl")])
 def test_reference_files_that_are_cut_off(tmp_path, name, file, share):
     data = fixture(name, file)[0].read_bytes()
-    (tmp_path / file).write_bytes(data[:int(len(data) * share)])
+    (tmp_path / file).write_bytes(data[: int(len(data) * share)])
     if name == "vqgan_vq_f8":
-        fails("damaged, or cut off", import_tokenizer, "taming", [tmp_path / file], *fixture(name, "config.json"),
-              tmp_path / "out")
+        fails(
+            "damaged, or cut off",
+            import_tokenizer,
+            "taming",
+            [tmp_path / file],
+            *fixture(name, "config.json"),
+            tmp_path / "out",
+        )
     else:
-        fails("damaged, or cut off", import_tokenizer, "openai-dvae",
-              [*fixture(name, "encoder.pkl"), tmp_path / file], None, tmp_path / "out")
+        fails(
+            "damaged, or cut off",
+            import_tokenizer,
+            "openai-dvae",
+            [*fixture(name, "encoder.pkl"), tmp_path / file],
+            None,
+            tmp_path / "out",
+        )

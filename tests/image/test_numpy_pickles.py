@@ -27,10 +27,16 @@ class Malicious:
         return os.mkdir, ("bitten",)
 
 
-@pytest.mark.parametrize("tree, message", [
-    ({"a": Malicious()}, "refused: its pickle names '(posix|nt).mkdir'"),
-    ({"a": np.array([Malicious()], object)}, "refused"), ({"a": np.array([{}], object)}, "an array of O8"),
-    ({"a": 3}, "a is no array"), (np.zeros(3).dtype, "numpy.dtype is no array")])
+@pytest.mark.parametrize(
+    "tree, message",
+    [
+        ({"a": Malicious()}, "refused: its pickle names '(posix|nt).mkdir'"),
+        ({"a": np.array([Malicious()], object)}, "refused"),
+        ({"a": np.array([{}], object)}, "an array of O8"),
+        ({"a": 3}, "a is no array"),
+        (np.zeros(3).dtype, "numpy.dtype is no array"),
+    ],
+)
 def test_what_is_no_dict_of_arrays_is_refused(tree, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PickleError, match=message):

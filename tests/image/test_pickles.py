@@ -62,10 +62,16 @@ def attacks(touch: str) -> dict[str, bytes]:
         "open": pickle.dumps(Attack(open, touch, "w")),
         "a pickle in a pickle": pickle.dumps(Attack(pickle.loads, pickle.dumps(attack))),
         "deep inside": pickle.dumps({"state_dict": [({"a": attack},)]}),
-        "getattr of an import": b"\x80\x02cbuiltins\ngetattr\n(cbuiltins\n__import__\n(" + text("os") + b"tR"
-                                + text("system") + b"tR(" + command + b"tR.",
-        "a call for each of a list": b"\x80\x02cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n](" + command
-                                     + b"etRtR.",
+        "getattr of an import": b"\x80\x02cbuiltins\ngetattr\n(cbuiltins\n__import__\n("
+        + text("os")
+        + b"tR"
+        + text("system")
+        + b"tR("
+        + command
+        + b"tR.",
+        "a call for each of a list": b"\x80\x02cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n]("
+        + command
+        + b"etRtR.",
         "a name with dots": b"\x80\x04" + text("os") + text("path.os.system") + b"\x93" + command + b"\x85R.",
         "INST": b"(S'" + shell.encode() + b"'\nios\nsystem\n.",
         "OBJ": b"(cos\nsystem\n" + command + b"o.",
@@ -118,9 +124,19 @@ def test_a_known_name_is_neither_imported_nor_called(tmp_path, monkeypatch):
     assert touched.exists()
 
 
-@pytest.mark.parametrize("program", [
-    b"ctame\nbite\n}(" + text("x") + b"K\1ub.", b"ccollections\nOrderedDict\nN}(" + text("x") + b"K\1u\x86b.",
-    b"](K\1eN\x86b.", b"K\1)R.", text("os") + b")R.", b"ctame\na\n)R)R.", b"ctame\na\nK\1R.", b")N\x86b."])
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"ctame\nbite\n}(" + text("x") + b"K\1ub.",
+        b"ccollections\nOrderedDict\nN}(" + text("x") + b"K\1u\x86b.",
+        b"](K\1eN\x86b.",
+        b"K\1)R.",
+        text("os") + b")R.",
+        b"ctame\na\n)R)R.",
+        b"ctame\na\nK\1R.",
+        b")N\x86b.",
+    ],
+)
 def test_only_records_are_filled_and_only_names_are_called(program):
     """Nothing can be set on a name, on what a name stands for, or on data."""
     with pytest.raises(PickleError, match="damaged pickle"):
@@ -130,25 +146,56 @@ def test_only_records_are_filled_and_only_names_are_called(program):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_what_fills_a_record_is_read_over(protocol):
     """As in an optimizer that was pickled whole: its state is a defaultdict."""
-    tree = {"left": collections.defaultdict(dict, {0: {"step": 5}, 1: {}}), "one": collections.defaultdict(list, a=[1]),
-            "queue": collections.deque([1, 2]), "kept": [3]}
+    tree = {
+        "left": collections.defaultdict(dict, {0: {"step": 5}, 1: {}}),
+        "one": collections.defaultdict(list, a=[1]),
+        "queue": collections.deque([1, 2]),
+        "kept": [3],
+    }
     names = {"collections.defaultdict", "collections.deque", "builtins.dict", "builtins.list"}
     got = pickles.read(io.BytesIO(pickle.dumps(tree, protocol)), Vocabulary({}, names.__contains__))
     assert got["left"].kind == "collections.defaultdict" and got["left"].arguments == ("builtins.dict",)
     assert got["queue"].kind == "collections.deque" and got["kept"] == [3]
 
 
-@pytest.mark.parametrize("program, instruction", [
-    (b"(ctame\na\no.", "OBJ"), (b"(itame\na\n.", "INST"), (b"\x80\x04ctame\na\n)}\x92.", "NEWOBJ_EX"),
-    (b"\x82\1.", "EXT1"), (b"P1\n.", "PERSID"), (text("1") + b"Q.", "BINPERSID"), (b"N2.", "DUP"),
-    (b"\x80\x05\x97.", "NEXT_BUFFER")])
+@pytest.mark.parametrize(
+    "program, instruction",
+    [
+        (b"(ctame\na\no.", "OBJ"),
+        (b"(itame\na\n.", "INST"),
+        (b"\x80\x04ctame\na\n)}\x92.", "NEWOBJ_EX"),
+        (b"\x82\1.", "EXT1"),
+        (b"P1\n.", "PERSID"),
+        (text("1") + b"Q.", "BINPERSID"),
+        (b"N2.", "DUP"),
+        (b"\x80\x05\x97.", "NEXT_BUFFER"),
+    ],
+)
 def test_instructions_that_data_does_not_need(program, instruction):
     with pytest.raises(PickleError, match=f"refused: its pickle has the instruction {instruction}"):
         read(program)
 
 
-@pytest.mark.parametrize("program", [b"", b"\x80", b"K", b"K\1", b".", b"t.", b"K\1\x86.", b"h\0.", b"}K\1s.", b"](u.",
-                                     b"}(K\1u.", b"}(]K\1u.", b"X\xff\xff\xff\x7fa.", b"X\1\0\0\0\xff.", b"\xff."])
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"",
+        b"\x80",
+        b"K",
+        b"K\1",
+        b".",
+        b"t.",
+        b"K\1\x86.",
+        b"h\0.",
+        b"}K\1s.",
+        b"](u.",
+        b"}(K\1u.",
+        b"}(]K\1u.",
+        b"X\xff\xff\xff\x7fa.",
+        b"X\1\0\0\0\xff.",
+        b"\xff.",
+    ],
+)
 def test_damaged_pickles(program):
     with pytest.raises(PickleError, match="damaged pickle") as caught:
         read(program)
@@ -158,8 +205,13 @@ def test_damaged_pickles(program):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_data_comes_back_as_it_was(protocol):
     shared = ["x"]
-    tree = {"a": [1, -1, 255, 65536, 2**31, -2**70, 0.5, None, True, False], "b": ("é", (), (1,), (1, 2, 3, 4), shared),
-            "c": shared, "d": {}, 5: "long" * 100}
+    tree = {
+        "a": [1, -1, 255, 65536, 2**31, -(2**70), 0.5, None, True, False],
+        "b": ("é", (), (1,), (1, 2, 3, 4), shared),
+        "c": shared,
+        "d": {},
+        5: "long" * 100,
+    }
     got = read(pickle.dumps(tree, protocol))
     assert got == tree and got["c"] is got["b"][-1]
     if protocol >= 4:

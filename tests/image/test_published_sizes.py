@@ -7,8 +7,11 @@ from paddle.base import core
 from vilg import config, image
 from vilg.errors import UserError
 
-SMALL = {"vqvae": config.VQVAE(2, 32, 1, 16, 8), "vqgan": config.VQGAN("nearest", 32, [1, 1, 1], 1, [], 16, 16, 8),
-         "dvae": config.DVAE(2, 16, 1, 16, 8)}
+SMALL = {
+    "vqvae": config.VQVAE(2, 32, 1, 16, 8),
+    "vqgan": config.VQGAN("nearest", 32, [1, 1, 1], 1, [], 16, 16, 8),
+    "dvae": config.DVAE(2, 16, 1, 16, 8),
+}
 
 
 @pytest.mark.parametrize("kind, millions", [("vqgan", 69.0), ("dvae", 97.6)])

@@ -20,10 +20,9 @@ def nothing(name):
 
 def refused(file, message, known=nothing):
     """Opening the file and reading its tensors is one line that names the file."""
-    with pytest.raises(UserError, match=message) as caught:
-        with opened(file, known) as tree:
-            for value in tree.values():
-                value.array()
+    with pytest.raises(UserError, match=message) as caught, opened(file, known) as tree:
+        for value in tree.values():
+            value.array()
     assert "\n" not in str(caught.value) and str(caught.value).startswith(f"{file}: ")
 
 
@@ -47,17 +46,28 @@ def test_bfloat16_is_the_upper_half_of_fp32(tmp_path, legacy):
 
 @FORMATS
 def test_views_of_one_storage(tmp_path, legacy):
-    tree = {"all": BASE, "transposed": Numbers(BASE, 0, (6, 4), (1, 6)), "part": Numbers(BASE, 8, (2, 3), (6, 1)),
-            "scalar": Numbers(BASE, 5, (), ()), "spread": Numbers(BASE, 3, (2, 2), (0, 1)),
-            "empty": Numbers(BASE, 24, (0, 3), (3, 1)),
-            "parameter": Call("torch._utils _rebuild_parameter", (BASE, True, Call("collections OrderedDict")))}
+    tree = {
+        "all": BASE,
+        "transposed": Numbers(BASE, 0, (6, 4), (1, 6)),
+        "part": Numbers(BASE, 8, (2, 3), (6, 1)),
+        "scalar": Numbers(BASE, 5, (), ()),
+        "spread": Numbers(BASE, 3, (2, 2), (0, 1)),
+        "empty": Numbers(BASE, 24, (0, 3), (3, 1)),
+        "parameter": Call("torch._utils _rebuild_parameter", (BASE, True, Call("collections OrderedDict"))),
+    }
     write(tmp_path / "x", tree, legacy)
     with opened(tmp_path / "x", nothing) as got:
         arrays = {name: value.array() for name, value in got.items()}
-    wanted = {"all": BASE, "transposed": BASE.T, "part": BASE[1:3, 2:5], "scalar": BASE[0, 5], "parameter": BASE,
-              "spread": np.broadcast_to(BASE[0, 3:5], (2, 2)), "empty": np.zeros((0, 3))}
-    assert all(np.array_equal(arrays[name], wanted[name]) and arrays[name].shape == wanted[name].shape
-               for name in tree)
+    wanted = {
+        "all": BASE,
+        "transposed": BASE.T,
+        "part": BASE[1:3, 2:5],
+        "scalar": BASE[0, 5],
+        "parameter": BASE,
+        "spread": np.broadcast_to(BASE[0, 3:5], (2, 2)),
+        "empty": np.zeros((0, 3)),
+    }
+    assert all(np.array_equal(arrays[name], wanted[name]) and arrays[name].shape == wanted[name].shape for name in tree)
 
 
 @FORMATS
@@ -85,7 +95,7 @@ def test_files_that_are_cut_off(tmp_path, legacy, share):
     file = tmp_path / "x"
     write(file, {"a": BASE, "b": BASE + 1}, legacy)
     data = file.read_bytes()
-    file.write_bytes(data[:int(len(data) * share)])
+    file.write_bytes(data[: int(len(data) * share)])
     refused(file, "damaged|cut off|not a file of torch.save")
 
 
@@ -97,7 +107,7 @@ def test_no_damage_gives_anything_but_one_line(tmp_path, legacy):
     data, opens = file.read_bytes(), 0
     for place in range(0, len(data), 1 if legacy else 3):
         for flip in (1, 0x80):
-            file.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1:])
+            file.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
             try:
                 with opened(file, nothing) as tree:
                     if isinstance(tree, dict) and isinstance(tree.get("a"), Tensor):
@@ -108,10 +118,16 @@ def test_no_damage_gives_anything_but_one_line(tmp_path, legacy):
     assert opens  # the letters of a name, the bits of a number
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "not a file of torch.save"), (b"<html>404</html>", "not a file of torch.save"),
-    (b"PK\3\4", "damaged, or cut"), (b"\x80\x02N.", "not a file of torch.save"), (b"\x80\x02(", "damaged pickle"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "not a file of torch.save"),
+        (b"<html>404</html>", "not a file of torch.save"),
+        (b"PK\3\4", "damaged, or cut"),
+        (b"\x80\x02N.", "not a file of torch.save"),
+        (b"\x80\x02(", "damaged pickle"),
+    ],
+)
 def test_other_files(tmp_path, content, message):
     (tmp_path / "x").write_bytes(content)
     refused(tmp_path / "x", message)
@@ -157,19 +173,36 @@ def test_other_legacy_files(tmp_path):
 
 
 @FORMATS
-@pytest.mark.parametrize("view", [Numbers(BASE, 1, (4, 6), (6, 1)), Numbers(BASE, 0, (25,), (1,)),
-                                  Numbers(BASE, 0, (2, 2), (24, 1)), Numbers(BASE, -1, (2,), (1,)),
-                                  Numbers(BASE, 4, (2,), (-1,)), Numbers(BASE, 0, (4, 6), (6,)),
-                                  Numbers(BASE, 0, (2.0,), (1,)), Numbers(BASE, 0, "ab", (1, 1))])
+@pytest.mark.parametrize(
+    "view",
+    [
+        Numbers(BASE, 1, (4, 6), (6, 1)),
+        Numbers(BASE, 0, (25,), (1,)),
+        Numbers(BASE, 0, (2, 2), (24, 1)),
+        Numbers(BASE, -1, (2,), (1,)),
+        Numbers(BASE, 4, (2,), (-1,)),
+        Numbers(BASE, 0, (4, 6), (6,)),
+        Numbers(BASE, 0, (2.0,), (1,)),
+        Numbers(BASE, 0, "ab", (1, 1)),
+    ],
+)
 def test_tensors_that_reach_out_of_their_storage(tmp_path, legacy, view):
     write(tmp_path / "x", {"a": view}, legacy)
     refused(tmp_path / "x", "damaged pickle")
 
 
 @FORMATS
-@pytest.mark.parametrize("identity", [
-    ("storage", Name("torch FloatStorage"), "0", "cpu", -1), ("storage", Name("torch FloatStorage"), 0, "cpu", 1),
-    ("storage", "torch.FloatStorage", "0"), ("other", Name("torch FloatStorage"), "0", "cpu", 1), (), ("storage",)])
+@pytest.mark.parametrize(
+    "identity",
+    [
+        ("storage", Name("torch FloatStorage"), "0", "cpu", -1),
+        ("storage", Name("torch FloatStorage"), 0, "cpu", 1),
+        ("storage", "torch.FloatStorage", "0"),
+        ("other", Name("torch FloatStorage"), "0", "cpu", 1),
+        (),
+        ("storage",),
+    ],
+)
 def test_storages_that_are_none(tmp_path, legacy, identity):
     write(tmp_path / "x", {"a": Persistent(identity)}, legacy)
     refused(tmp_path / "x", "damaged pickle")

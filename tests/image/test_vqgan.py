@@ -31,11 +31,11 @@ def model(request):
 def test_every_size_that_the_factor_divides(model, height, width):
     indices = model.encode(pictures(2, 3, height, width))
     assert indices.shape == [2, height // 2, width // 2] and indices.dtype == paddle.int64
-    assert 0 <= int(indices.min()) and int(indices.max()) < model.vocabulary == 16
+    assert int(indices.min()) >= 0 and int(indices.max()) < model.vocabulary == 16
     assert model.embed(indices).shape == [2, height // 2, width // 2, 8]
     drawn = model.decode(indices)
     assert drawn.shape == [2, 3, height, width] and drawn.dtype == paddle.float32
-    assert 0 <= float(drawn.min()) and float(drawn.max()) <= 1
+    assert float(drawn.min()) >= 0 and float(drawn.max()) <= 1
 
 
 def test_the_factor_is_that_of_the_levels():
@@ -100,8 +100,10 @@ def test_attention_against_numpy():
     block = AttentionBlock(32, 32)
     x = paddle.randn([2, 32, 3, 5])
     h = block.norm(x).numpy().reshape(2, 32, 15)
-    q, k, v, out = ((layer.weight.numpy()[:, :, 0, 0], layer.bias.numpy()[:, None])
-                    for layer in (block.q, block.k, block.v, block.proj_out))
+    q, k, v, out = (
+        (layer.weight.numpy()[:, :, 0, 0], layer.bias.numpy()[:, None])
+        for layer in (block.q, block.k, block.v, block.proj_out)
+    )
     q, k, v = (weight @ h + bias for weight, bias in (q, k, v))
     scores = np.exp(np.einsum("bci,bcj->bij", q, k) / 32**0.5)
     seen = np.einsum("bij,bcj->bci", scores / scores.sum(-1, keepdims=True), v)
@@ -126,13 +128,23 @@ def test_doubling_is_nearest_interpolation_with_its_gradient():
     assert all(np.array_equal(own, wanted) for own, wanted in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(quantizer="other"), "vqgan.quantizer=other: none of gumbel, nearest"), (dict(width=48), "vqgan.width=48"),
-    (dict(width=0), "vqgan.width=0"), (dict(multipliers=[1]), "vqgan.multipliers"),
-    (dict(multipliers=[1, 0]), "vqgan.multipliers"), (dict(attention=[3]), "vqgan.attention=.3.: the levels are 1, 2"),
-    (dict(norm_groups=0), "vqgan.norm_groups=0"), (dict(norm_groups=6), "vqgan.width=32.*norm_groups=6"),
-    (dict(residual_blocks=0), "vqgan.residual_blocks=0"), (dict(latent=0), "vqgan.latent=0"),
-    (dict(codes=1), "vqgan.codes=1"), (dict(code_dim=0), "vqgan.code_dim=0")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(quantizer="other"), "vqgan.quantizer=other: none of gumbel, nearest"),
+        (dict(width=48), "vqgan.width=48"),
+        (dict(width=0), "vqgan.width=0"),
+        (dict(multipliers=[1]), "vqgan.multipliers"),
+        (dict(multipliers=[1, 0]), "vqgan.multipliers"),
+        (dict(attention=[3]), "vqgan.attention=.3.: the levels are 1, 2"),
+        (dict(norm_groups=0), "vqgan.norm_groups=0"),
+        (dict(norm_groups=6), "vqgan.width=32.*norm_groups=6"),
+        (dict(residual_blocks=0), "vqgan.residual_blocks=0"),
+        (dict(latent=0), "vqgan.latent=0"),
+        (dict(codes=1), "vqgan.codes=1"),
+        (dict(code_dim=0), "vqgan.code_dim=0"),
+    ],
+)
 def test_settings_that_make_no_vqgan(change, message):
     with pytest.raises(SettingsError, match=message):
         config.VQGAN(**{**SIZES, **change})

@@ -80,7 +80,7 @@ def test_shapes_and_ranges(model):
     assert model.embed(indices).shape == [2, 6, 6, 8]
     pictures = model.decode(indices)
     assert pictures.shape == [2, 3, 24, 24]
-    assert 0 <= float(pictures.min()) and float(pictures.max()) <= 1
+    assert float(pictures.min()) >= 0 and float(pictures.max()) <= 1
     assert model.grid(24) == (6, 6)
     with pytest.raises(UserError, match="data.image_size=25"):
         model.grid(25)
@@ -100,10 +100,18 @@ def test_save_and_load(model, tmp_path):
     assert np.array_equal(loaded.encode(images()).numpy(), model.encode(images()).numpy())
 
 
-@pytest.mark.parametrize("damage, message", [
-    ("no folder", "no such file"), ("no weights", "weights.safetensors: cannot be read"), ("half", "cannot be read"),
-    ("json", "damaged"), ("kind", "unknown kind"), ("sizes", "not the weights"), ("key", "unknown key"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        ("no folder", "no such file"),
+        ("no weights", "weights.safetensors: cannot be read"),
+        ("half", "cannot be read"),
+        ("json", "damaged"),
+        ("kind", "unknown kind"),
+        ("sizes", "not the weights"),
+        ("key", "unknown key"),
+    ],
+)
 def test_broken_folders_are_one_line(model, tmp_path, damage, message):
     folder = tmp_path / "t"
     model.save(folder)
@@ -116,8 +124,12 @@ def test_broken_folders_are_one_line(model, tmp_path, damage, message):
         weights.write_bytes(weights.read_bytes()[:-100])
     else:
         text = config_file.read_text()
-        changes = {"json": ("{", "{{"), "kind": ('"vqvae"', '"none"'), "sizes": ('"codes": 16', '"codes": 17'),
-                   "key": ('"codes"', '"cods"')}
+        changes = {
+            "json": ("{", "{{"),
+            "kind": ('"vqvae"', '"none"'),
+            "sizes": ('"codes": 16', '"codes": 17'),
+            "key": ('"codes"', '"cods"'),
+        }
         config_file.write_text(text.replace(*changes[damage]))
     with pytest.raises(UserError, match=message) as caught:
         image.load(folder)

@@ -22,8 +22,18 @@ from typing import Any
 import numpy as np
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
-TYPES = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "Long", "int32": "Int", "int16": "Short",
-         "int8": "Char", "uint8": "Byte", "bool": "Bool", "bfloat16": "BFloat16"}
+TYPES = {
+    "float32": "Float",
+    "float64": "Double",
+    "float16": "Half",
+    "int64": "Long",
+    "int32": "Int",
+    "int16": "Short",
+    "int8": "Char",
+    "uint8": "Byte",
+    "bool": "Bool",
+    "bfloat16": "BFloat16",
+}
 
 
 @dataclass(frozen=True)
@@ -121,10 +131,19 @@ class Writer:
         key, _ = self.storages.setdefault(id(array), (str(len(self.storages)), np.asarray(array, order="C")))
         strides = tuple(stride // array.itemsize for stride in np.asarray(array, order="C").strides)
         storage = ("storage", Name(f"torch {TYPES[kind]}Storage"), key, "cpu", array.size)
-        return self.code(Call("torch._utils _rebuild_tensor_v2", (
-            Persistent((*storage, None) if self.legacy else storage), view.offset,
-            array.shape if view.shape is None else view.shape, strides if view.strides is None else view.strides,
-            False, Call("collections OrderedDict"))))
+        return self.code(
+            Call(
+                "torch._utils _rebuild_tensor_v2",
+                (
+                    Persistent((*storage, None) if self.legacy else storage),
+                    view.offset,
+                    array.shape if view.shape is None else view.shape,
+                    strides if view.strides is None else view.strides,
+                    False,
+                    Call("collections OrderedDict"),
+                ),
+            )
+        )
 
 
 def write(file, tree: Any, legacy: bool) -> None:
@@ -144,8 +163,11 @@ def write_zip(file, tree: Any, byteorder: str = "little", compression: int = zip
 
 def write_legacy(file, tree: Any, version: int = VERSION, little_endian: bool = True) -> None:
     writer = Writer(legacy=True)
-    machine = {"protocol_version": VERSION, "little_endian": little_endian,
-               "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    machine = {
+        "protocol_version": VERSION,
+        "little_endian": little_endian,
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
     parts = [writer.pickle(MAGIC), writer.pickle(version), writer.pickle(machine), writer.pickle(tree)]
     storages = sorted(writer.storages.values(), key=lambda storage: storage[0])
     parts.append(writer.pickle([key for key, _ in storages]))

@@ -16,8 +16,9 @@ WORDS, CODES, T, GRID = 300, 128, 20, (8, 8)  # the emoji run's sequence
 
 def build(backend, layers=4, hidden=128, heads=2):
     paddle.seed(0)
-    return Transformer(config.Model(layers=layers, hidden=hidden, heads=heads), WORDS, CODES, T, GRID,
-                       config.Attention(backend))
+    return Transformer(
+        config.Model(layers=layers, hidden=hidden, heads=heads), WORDS, CODES, T, GRID, config.Attention(backend)
+    )
 
 
 def pairs(seed, count=4):

@@ -88,8 +88,9 @@ def test_every_code_sees_the_whole_text(place):
 def test_the_last_text_position_is_the_begin_of_image_whatever_stands_there():
     model = build()
     text, image = inputs()
-    assert np.array_equal(states(model, TEXT_TO_IMAGE, text, image),
-                          states(model, TEXT_TO_IMAGE, other(text, T - 1, WORDS), image))
+    assert np.array_equal(
+        states(model, TEXT_TO_IMAGE, text, image), states(model, TEXT_TO_IMAGE, other(text, T - 1, WORDS), image)
+    )
 
 
 def test_padding_is_learned_for_each_position():

@@ -53,15 +53,17 @@ def test_the_peak_of_the_allocator(case):
     settings, words, codes, text, side, batch, recompute, backend = CASES[case]
     made = model(settings, words, codes, text, side, backend)
     assert activations.peak(made, backend, recompute, batch, FP32) == pytest.approx(
-        real_peak(made, recompute, batch), rel=0.05)
+        real_peak(made, recompute, batch), rel=0.05
+    )
 
 
 @pytest.mark.timeout(300)
 def test_the_full_width():
     """Two layers of the 10-billion-parameter model and the paper's vocabularies, with recompute; a picture of 16 x 16
     tokens, to spare time. docs/launch.md has the whole one, as `vilg bench train` measured it."""
-    made = PAPER.model(config.Pretraining(data=config.Data(image_size=128),
-                                          model=config.Model(layers=2, hidden=4096, heads=64)))
+    made = PAPER.model(
+        config.Pretraining(data=config.Data(image_size=128), model=config.Model(layers=2, hidden=4096, heads=64))
+    )
     assert activations.peak(made, "operator", "block", 1, FP32) == pytest.approx(real_peak(made, "block", 1), rel=0.05)
 
 

@@ -40,11 +40,14 @@ def test_more_nodes_divide_the_time_and_keep_the_memory():
     assert one.traffic.across == 0 < four.traffic.across
 
 
-@pytest.mark.parametrize("overrides", [
-    ["distributed.recompute=none", "train.micro_batch=32"],
-    ["distributed.stage=1", "cluster.device_memory=60"],
-    ["cluster.device_memory=48"],
-])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["distributed.recompute=none", "train.micro_batch=32"],
+        ["distributed.stage=1", "cluster.device_memory=60"],
+        ["cluster.device_memory=48"],
+    ],
+)
 def test_the_change_that_it_names_fits(overrides):
     before = settings(*overrides)
     assert not estimate(before, PAPER, 0.4).fits
@@ -76,11 +79,14 @@ def test_host_memory_counts():
     assert in_place.saving == 0 and in_place.host_bytes == plan.host_bytes - plan.saving
 
 
-@pytest.mark.parametrize("overrides, said", [
-    (["distributed.sharding_degree=3"], "does not divide the 8 processes"),
-    (["train.global_batch=100"], "not a multiple"),
-    (["data.image_size=100"], "8 pixels a side"),
-])
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["distributed.sharding_degree=3"], "does not divide the 8 processes"),
+        (["train.global_batch=100"], "not a multiple"),
+        (["data.image_size=100"], "8 pixels a side"),
+    ],
+)
 def test_what_pretrain_would_refuse_is_refused(overrides, said):
     with pytest.raises(SettingsError, match=said):
         estimate(settings(*overrides), PAPER, 0.4)
@@ -115,6 +121,10 @@ def test_bad_input_is_one_line(capsys):
 
 
 def test_an_emoji_run_reads_its_own_files(capsys, tmp_path):
-    assert main(["plan", "-c", "fleet_configs/emoji.yaml", f"image_tokenizer.path={tmp_path}",
-                 "cluster.devices_per_node=2"]) == 1
+    assert (
+        main(
+            ["plan", "-c", "fleet_configs/emoji.yaml", f"image_tokenizer.path={tmp_path}", "cluster.devices_per_node=2"]
+        )
+        == 1
+    )
     assert "config.json: no such file" in capsys.readouterr().err

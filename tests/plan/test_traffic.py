@@ -6,8 +6,13 @@ from vilg import config
 from vilg.distributed.topology import Topology
 from vilg.plan.traffic import collectives, traffic
 
-SHAPES = {"embed_text.words.weight": [1000], "blocks.0.attention.qkv.weight": [2000], "blocks.0.mlp.out.weight": [500],
-          "text_head.weight": [300], "image_head.weight": [200]}
+SHAPES = {
+    "embed_text.words.weight": [1000],
+    "blocks.0.attention.qkv.weight": [2000],
+    "blocks.0.mlp.out.weight": [500],
+    "text_head.weight": [300],
+    "image_head.weight": [200],
+}
 ALL = 4000
 
 
@@ -37,14 +42,18 @@ def test_stage_1_waits_for_the_last_micro_batch():
     assert sent(4, 2, 2, 8, stage=2).inside > 4 * sent(4, 2, 2, 1, stage=2).inside
 
 
-@pytest.mark.parametrize("recompute, fetched", [("none", 2 * 3500 * 2 + 2 * 500), ("block", 2 * 3500 * 2 + 2 * 500
-                                                                                  + 2 * 2000)])
+@pytest.mark.parametrize(
+    "recompute, fetched", [("none", 2 * 3500 * 2 + 2 * 500), ("block", 2 * 3500 * 2 + 2 * 500 + 2 * 2000)]
+)
 def test_stage_3_fetches_what_each_direction_uses(recompute, fetched):
     """Forward and backward; a block that goes forward again fetches all but its last layer once more."""
     rounded = {size: -(-size // 128) * 128 for size in (1000, 2000, 500, 300, 200)}
-    exact = fetched + sum((rounded[size] - size) * times for size, times in (
-        (1000, 4), (2000, 4 if recompute == "none" else 6), (500, 4), (300, 2), (200, 2)))
+    exact = fetched + sum(
+        (rounded[size] - size) * times
+        for size, times in ((1000, 4), (2000, 4 if recompute == "none" else 6), (500, 4), (300, 2), (200, 2))
+    )
     settings = config.Distributed(stage=3, segment_size=100, recompute=recompute)
-    found = {one.kind: one.elements for one in collectives(SHAPES, settings, Topology(2, 2), 1, 2)
-             if one.over == "shards"}
+    found = {
+        one.kind: one.elements for one in collectives(SHAPES, settings, Topology(2, 2), 1, 2) if one.over == "shards"
+    }
     assert found["all_gather"] == exact

@@ -20,21 +20,34 @@ def drawn(width, height, kind="PNG"):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("given, message", [
-    (None, "write what to draw"), (" \n", "write what to draw"), ("红" * 21, "21 characters, at most 20"),
-    ("红苹果红苹果", "the model reads 5 tokens"), ("红\ud83c", "not a text in UTF-8"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (None, "write what to draw"),
+        (" \n", "write what to draw"),
+        ("红" * 21, "21 characters, at most 20"),
+        ("红苹果红苹果", "the model reads 5 tokens"),
+        ("红\ud83c", "not a text in UTF-8"),
+    ],
+)
 def test_texts(predictor, given, message):
     with pytest.raises(UserError, match=message):
         checks.text(given, SMALL, predictor)
     assert checks.text(" 红苹果\n", SMALL, predictor) == "红苹果"
 
 
-@pytest.mark.parametrize("given, message", [
-    (None, "give a picture"), (b"", "no picture that can be read"), (b"<svg/>", "no picture that can be read"),
-    (png(0)[:60], "no picture that can be read"), (bytes(10**6 + 1), "1.0 MB, at most 1"),
-    (drawn(1001, 1000), "1001 x 1000 pixels, at most 1 million"),
-], ids=lambda given: given if isinstance(given, str) else "")
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (None, "give a picture"),
+        (b"", "no picture that can be read"),
+        (b"<svg/>", "no picture that can be read"),
+        (png(0)[:60], "no picture that can be read"),
+        (bytes(10**6 + 1), "1.0 MB, at most 1"),
+        (drawn(1001, 1000), "1001 x 1000 pixels, at most 1 million"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
 def test_pictures(given, message):
     with pytest.raises(UserError, match=message):
         checks.picture(given, SMALL)
@@ -62,8 +75,10 @@ def test_numbers():
         checks.real("guidance", -1, lowest=0)
 
 
-@pytest.mark.parametrize("wrong, message", [({"waiting": 0}, "--waiting 0: must be positive"),
-                                            ({"rows": 4}, "--rows 4: a request may ask for 8")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [({"waiting": 0}, "--waiting 0: must be positive"), ({"rows": 4}, "--rows 4: a request may ask for 8")],
+)
 def test_limits_that_contradict_each_other(wrong, message):
     with pytest.raises(UserError, match=message):
         Limits(**wrong)

@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="starlette, which comes with gradio: pip install 'vilg[serve]'")
 
-from starlette.responses import HTMLResponse, StreamingResponse  # noqa: E402
+from starlette.responses import HTMLResponse, StreamingResponse
 
-from vilg.serving import offline  # noqa: E402
-from vilg.serving.gate import POLICY, Gate  # noqa: E402
+from vilg.serving import offline
+from vilg.serving.gate import POLICY, Gate
 
 PAGE = """<!doctype html><link rel="preconnect" href="https://fonts.googleapis.com" />
 <link
@@ -42,8 +42,10 @@ def test_a_page_refers_to_no_other_host():
     status, headers, body = answer(HTMLResponse(PAGE))
     assert status == 200 and int(headers[b"content-length"]) == len(body)
     assert headers[b"content-security-policy"] == POLICY.encode() and "http" not in POLICY
-    assert body == (b'<!doctype html>\n<script src="./own.js"></script><link rel="stylesheet" href="/own.css">'
-                    b'<a href="https://example.org">x</a>')
+    assert body == (
+        b'<!doctype html>\n<script src="./own.js"></script><link rel="stylesheet" href="/own.css">'
+        b'<a href="https://example.org">x</a>'
+    )
 
 
 def test_what_is_no_page_goes_through_as_it_comes():
@@ -55,16 +57,23 @@ def test_what_is_no_page_goes_through_as_it_comes():
     assert body == b'<link href="https://a">2' and b"content-security-policy" in headers
 
 
-@pytest.mark.parametrize("headers, status", [([("content-length", "100")], 200), ([("content-length", "101")], 413),
-                                             ([("transfer-encoding", "chunked")], 411)])
+@pytest.mark.parametrize(
+    "headers, status",
+    [([("content-length", "100")], 200), ([("content-length", "101")], 413), ([("transfer-encoding", "chunked")], 411)],
+)
 def test_bodies(headers, status):
     assert answer(HTMLResponse("x"), headers)[0] == status
 
 
-@pytest.mark.parametrize("event, arguments", [("socket.connect", (None, ("192.0.2.1", 80))),
-                                              ("socket.connect", (None, ("127.0.0.1", 80))),
-                                              ("socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
-                                              ("socket.sendto", (None, ("192.0.2.1", 53)))])
+@pytest.mark.parametrize(
+    "event, arguments",
+    [
+        ("socket.connect", (None, ("192.0.2.1", 80))),
+        ("socket.connect", (None, ("127.0.0.1", 80))),
+        ("socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
+        ("socket.sendto", (None, ("192.0.2.1", 53))),
+    ],
+)
 def test_no_connection_is_begun(event, arguments):
     with pytest.raises(PermissionError, match="fetches nothing"):
         offline._refuse(event, arguments)

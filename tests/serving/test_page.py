@@ -27,9 +27,17 @@ pytest.importorskip("gradio", reason="gradio: pip install 'vilg[serve]'")
 pytestmark = pytest.mark.fleet
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
 PATIENCE = 20_000  # milliseconds
 OBSERVE = """() => {
     window.seen = [];
@@ -45,8 +53,20 @@ def server(exported, tmp_path_factory):
     """A running server: its process, address, folder for temporary files, and log of where it tried to connect to."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "tmp").mkdir()
-    command = [sys.executable, str(Path(__file__).parent / "watched.py"), str(folder / "log"), "serve", "--export",
-               str(exported), "--port", "0", "--megabytes", "1", "--waiting", "2"]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "watched.py"),
+        str(folder / "log"),
+        "serve",
+        "--export",
+        str(exported),
+        "--port",
+        "0",
+        "--megabytes",
+        "1",
+        "--waiting",
+        "2",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder / "tmp"))
         with started(command, folder) as process:
@@ -142,28 +162,32 @@ def test_bad_input_gives_a_message_and_the_server_lives_on(page, tmp_path):
 
 def ask(address, name, data):
     """What the last event of an endpoint brings; (event, data)."""
-    request = Request(f"{address}/gradio_api/call/{name}", json.dumps({"data": data}).encode(),
-                      {"Content-Type": "application/json"})
+    request = Request(
+        f"{address}/gradio_api/call/{name}", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
+    )
     event = json.load(urlopen(request, timeout=20))["event_id"]
     with urlopen(f"{address}/gradio_api/call/{name}/{event}", timeout=20) as stream:
         events = re.findall(r"event: (\w+)\ndata: (.*)", stream.read().decode())
     return events[-1][0], json.loads(events[-1][1])
 
 
-@pytest.mark.parametrize("name, data, message", [
-    ("generate", ["", 1, 1, 0, 1, 1, 0], "write what to draw"),
-    ("generate", [None, 1, 1, 0, 1, 1, 0], "write what to draw"),
-    ("generate", ["红" * 501, 1, 1, 0, 1, 1, 0], "the text is too long: 501 characters, at most 500"),
-    ("generate", ["红", 9, 1, 0, 1, 1, 0], "pictures 9: must be a whole number from 1 to 8"),
-    ("generate", ["红", "x", 1, 0, 1, 1, 0], "pictures x: not a number"),
-    ("generate", ["红", 1, 0, 0, 1, 1, 0], "temperature 0.0: must be positive"),
-    ("generate", ["红", 1, 1, 0, 2, 1, 0], "top-p 2.0: must be in (0, 1]"),
-    ("generate", ["红", 1, 1, 0, 1, -1, 0], "guidance -1: must be at least 0"),
-    ("generate", ["红", 1, 1, 0, 1, 1, "y"], "seed y: not a number"),
-    ("caption", [None, 4], "give a picture to describe"),
-    ("caption", [{"url": "data:image/png;base64,AAAA"}, 4], "this is no picture that can be read"),
-    ("caption", [{"url": "data:image/png;base64,AAAA"}, 0], "captions 0: must be a whole number from 1 to 8"),
-])
+@pytest.mark.parametrize(
+    "name, data, message",
+    [
+        ("generate", ["", 1, 1, 0, 1, 1, 0], "write what to draw"),
+        ("generate", [None, 1, 1, 0, 1, 1, 0], "write what to draw"),
+        ("generate", ["红" * 501, 1, 1, 0, 1, 1, 0], "the text is too long: 501 characters, at most 500"),
+        ("generate", ["红", 9, 1, 0, 1, 1, 0], "pictures 9: must be a whole number from 1 to 8"),
+        ("generate", ["红", "x", 1, 0, 1, 1, 0], "pictures x: not a number"),
+        ("generate", ["红", 1, 0, 0, 1, 1, 0], "temperature 0.0: must be positive"),
+        ("generate", ["红", 1, 1, 0, 2, 1, 0], "top-p 2.0: must be in (0, 1]"),
+        ("generate", ["红", 1, 1, 0, 1, -1, 0], "guidance -1: must be at least 0"),
+        ("generate", ["红", 1, 1, 0, 1, 1, "y"], "seed y: not a number"),
+        ("caption", [None, 4], "give a picture to describe"),
+        ("caption", [{"url": "data:image/png;base64,AAAA"}, 4], "this is no picture that can be read"),
+        ("caption", [{"url": "data:image/png;base64,AAAA"}, 0], "captions 0: must be a whole number from 1 to 8"),
+    ],
+)
 def test_the_api_says_what_is_wrong(server, name, data, message):
     event, said = ask(server.address, name, data)
     assert event == "error" and said[0].startswith(message)
@@ -174,8 +198,9 @@ def test_the_api_takes_files_of_its_own_folder_only(server):
     assert event == "error"
 
 
-@pytest.mark.parametrize("header, status", [(("Content-Length", "1600000"), 413),
-                                            (("Transfer-Encoding", "chunked"), 411)])
+@pytest.mark.parametrize(
+    "header, status", [(("Content-Length", "1600000"), 413), (("Transfer-Encoding", "chunked"), 411)]
+)
 def test_a_body_that_is_too_long_is_refused_before_it_comes(server, header, status):
     connection = HTTPConnection(server.address.removeprefix("http://"), timeout=20)
     connection.putrequest("POST", "/gradio_api/call/generate")
@@ -188,8 +213,11 @@ def test_a_body_that_is_too_long_is_refused_before_it_comes(server, header, stat
 def test_more_requests_than_may_wait_are_all_answered(server):
     """Of other guidance each, so that none shares a batch."""
     with ThreadPoolExecutor(6) as clients:
-        answers = list(clients.map(lambda scale: ask(server.address, "generate", ["红苹果", 1, 1, 0, 1, scale, 1]),
-                                   [2, 3, 4, 5, 6, 7]))
+        answers = list(
+            clients.map(
+                lambda scale: ask(server.address, "generate", ["红苹果", 1, 1, 0, 1, scale, 1]), [2, 3, 4, 5, 6, 7]
+            )
+        )
     refused = [said for event, said in answers if event == "error"]
     assert 1 <= len(refused) <= 4 and all(said[0].startswith("busy: 2 requests are waiting") for said in refused)
     assert ask(server.address, "generate", ["红苹果", 1, 1, 0, 1, 1, 1])[0] == "complete"
@@ -200,8 +228,11 @@ def test_who_leaves_is_drawn_for_no_longer(server):
         return json.load(urlopen(f"{server.address}/health", timeout=20))
 
     before = health()
-    request = Request(f"{server.address}/gradio_api/call/generate", json.dumps(
-        {"data": ["红苹果", 8, 1, 0, 1, 3, 1]}).encode(), {"Content-Type": "application/json"})
+    request = Request(
+        f"{server.address}/gradio_api/call/generate",
+        json.dumps({"data": ["红苹果", 8, 1, 0, 1, 3, 1]}).encode(),
+        {"Content-Type": "application/json"},
+    )
     event = json.load(urlopen(request, timeout=20))["event_id"]
     with urlopen(f"{server.address}/gradio_api/call/generate/{event}", timeout=20) as stream:
         assert stream.readline() == b"event: generating\n"
@@ -215,8 +246,9 @@ def test_the_examples_in_the_documentation(server, tmp_path):
     text = (ROOT / "docs" / "inference.md").read_text("utf-8").split("## Serving")[1]
     script = re.search(r"```bash\n(.*?)```", text, re.S)[1].replace("http://127.0.0.1:7860", server.address)
     assert server.address in script
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=60)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert pixels((tmp_path / "apple.png").read_bytes()).shape == (64, 64, 3)
     said = json.loads(done.stdout.strip().splitlines()[-1].removeprefix("data: "))
@@ -233,10 +265,13 @@ def test_the_server_has_contacted_no_other_host(server):
     assert attempts(server) == []
 
 
-@pytest.mark.parametrize("name, data", [
-    ("caption", [{"path": "http://elsewhere.invalid/x.png", "meta": {"_type": "gradio.FileData"}}, 4]),
-    ("generate", [{"path": "http://192.0.2.1/x.png", "meta": {"_type": "gradio.FileData"}}, 1, 1, 0, 1, 1, 0]),
-])
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("caption", [{"path": "http://elsewhere.invalid/x.png", "meta": {"_type": "gradio.FileData"}}, 4]),
+        ("generate", [{"path": "http://192.0.2.1/x.png", "meta": {"_type": "gradio.FileData"}}, 1, 1, 0, 1, 1, 0]),
+    ],
+)
 def test_nor_does_it_when_a_request_names_one(server, name, data):
     """gradio would fetch it; the attempt is refused before a name is looked up."""
     before = len(attempts(server))

@@ -17,12 +17,14 @@ def taken():
 
 
 def test_what_cannot_be_served(capsys, exported, taken):
-    for arguments, message in ((["--export", "none", "--port", "0"], "none: not an export (manifest.json: no such"),
-                               (["--export", exported, "--port", taken], f"--host 127.0.0.1 --port {taken}: address"),
-                               (["--export", exported, "--port", "99999"], "--host 127.0.0.1 --port 99999: "),
-                               (["--export", exported, "--host", "256.0.0.1"], "--host 256.0.0.1 --port 7860: "),
-                               (["--export", exported, "--pictures", "0"], "--pictures 0: must be positive"),
-                               (["--export", exported, "--rows", "7"], "--rows 7: a request may ask for 8")):
+    for arguments, message in (
+        (["--export", "none", "--port", "0"], "none: not an export (manifest.json: no such"),
+        (["--export", exported, "--port", taken], f"--host 127.0.0.1 --port {taken}: address"),
+        (["--export", exported, "--port", "99999"], "--host 127.0.0.1 --port 99999: "),
+        (["--export", exported, "--host", "256.0.0.1"], "--host 256.0.0.1 --port 7860: "),
+        (["--export", exported, "--pictures", "0"], "--pictures 0: must be positive"),
+        (["--export", exported, "--rows", "7"], "--rows 7: a request may ask for 8"),
+    ):
         assert main(["serve", *map(str, arguments)]) == 1
         assert capsys.readouterr().err.splitlines()[-1].startswith(f"vilg: {message}")
 

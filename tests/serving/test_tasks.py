@@ -25,8 +25,11 @@ def pictures():
 
 
 def test_drawings_of_other_settings_share_a_batch_and_come_out_as_alone(predictor):
-    wished = [Drawing("红苹果", 2, Sampler(3), 2.0), Drawing("大象", 1, Sampler(9, 0.5, top_k=4), 2.0),
-              Drawing("太阳", 3, Sampler(3, top_p=0.7), 2.0)]
+    wished = [
+        Drawing("红苹果", 2, Sampler(3), 2.0),
+        Drawing("大象", 1, Sampler(9, 0.5, top_k=4), 2.0),
+        Drawing("太阳", 3, Sampler(3, top_p=0.7), 2.0),
+    ]
     assert len({task.kind for task in wished}) == 1 and sum(task.rows for task in wished) == 6
     for task, drawn in zip(wished, last_news(predictor, wished)):
         how = {name: value for name, value in vars(task.sampler).items() if name != "seed"}

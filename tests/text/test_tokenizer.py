@@ -59,9 +59,15 @@ def test_pieces_join_as_people_write():
     assert join_pieces(["hello", "world", "##s", "红", "苹", "果", "3", "##d"]) == "hello worlds红苹果3d"
 
 
-@pytest.mark.parametrize("text, message", [
-    (None, "no such file"), ("红\n苹\n", "lacks"), ("", "lacks"), (b"\xff\xfe\x00", "UTF-8"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "no such file"),
+        ("红\n苹\n", "lacks"),
+        ("", "lacks"),
+        (b"\xff\xfe\x00", "UTF-8"),
+    ],
+)
 def test_broken_vocabularies(tmp_path, text, message):
     file = tmp_path / "vocab.txt"
     if text is not None:

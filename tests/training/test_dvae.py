@@ -28,8 +28,9 @@ def test_it_learns_and_leaves_a_tokenizer(small_tokenizer):
 
 def test_it_may_begin_as_an_autoencoder(small_tokenizer):
     """Half of the steps nothing is chosen; then codes are, which lose little of what was learned."""
-    settings = small_tokenizer("dvae", "train.steps=200", "train.lr=0.01", "autoencoder.until=0.5",
-                               "train.measure_every=50")
+    settings = small_tokenizer(
+        "dvae", "train.steps=200", "train.lr=0.01", "autoencoder.until=0.5", "train.measure_every=50"
+    )
     train_image_tokenizer(settings)
     lines = metrics(settings.run.folder)
     assert lines[99]["nll"] < lines[0]["nll"] - 0.2 and lines[99]["squared_error"] < 0.5 * lines[0]["squared_error"]
@@ -62,8 +63,9 @@ def test_the_last_convolution_of_a_block_may_learn_faster(small_tokenizer):
     """Adam's first step is the learning rate, whatever the gradient."""
     moved = []
     for factor in (1, 8):
-        settings = small_tokenizer("dvae", f"run.name={factor}", f"residual.lr={factor}", "train.steps=1",
-                                   "train.weight_decay=0")
+        settings = small_tokenizer(
+            "dvae", f"run.name={factor}", f"residual.lr={factor}", "train.steps=1", "train.weight_decay=0"
+        )
         start = DVAETraining(settings, World()).model.state_dict()
         train_image_tokenizer(settings)
         end = image.load(settings.run.folder / "image_tokenizer").state_dict()
@@ -77,8 +79,10 @@ def test_the_last_convolution_of_a_block_may_learn_faster(small_tokenizer):
 @pytest.mark.parametrize("autoencoder", [0, 0.35, 0.4])
 def test_resume_is_exact(small_tokenizer, autoencoder):
     """Without an autoencoder's part, right before its end, and inside it."""
-    whole, part, rest = (small_tokenizer("dvae", f"run.name={name}", f"autoencoder.until={autoencoder}", *more)
-                         for name, more in (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"])))
+    whole, part, rest = (
+        small_tokenizer("dvae", f"run.name={name}", f"autoencoder.until={autoencoder}", *more)
+        for name, more in (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"]))
+    )
     for one in (whole, part, rest):
         train_image_tokenizer(one)
     names = ("loss", "kl", "grad_norm", "codebook_used")
@@ -116,11 +120,13 @@ def test_the_lower_bound_against_numpy(small_tokenizer, monkeypatch):
     """With the choice held to the likeliest code: -ln p(x|z) of every pixel and channel, and beta KL of every code,
     over the number of pixels x channels."""
     objective = DVAETraining(small_tokenizer("dvae", "relaxation.kl_until=0", "relaxation.kl_weight=6.6"), World())
-    monkeypatch.setattr("vilg.training.dvae.relaxed_choice", lambda logits, heat, straight_through:
-                        paddle.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]))
+    monkeypatch.setattr(
+        "vilg.training.dvae.relaxed_choice",
+        lambda logits, heat, straight_through: paddle.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]),
+    )
     objective.begin(3)
     inputs, model = objective.prepare(next(objective.batches(0))), objective.model
-    (name, loss), = objective.losses(inputs, model)
+    ((name, loss),) = objective.losses(inputs, model)
 
     images = inputs.images.numpy().astype(np.float64)
     x = 0.8 * images + 0.1

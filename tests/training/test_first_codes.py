@@ -57,8 +57,11 @@ def test_the_codes_are_means_of_the_first_features(small_tokenizer, kind, update
 def test_no_code_is_dead_before_a_whole_window(small_tokenizer, first, revived):
     """Windows end behind every fourth step; a code that no feature of one step chose is not dead yet."""
     until = (first - 1) / 20
-    train_image_tokenizer(settings := small_tokenizer("vqvae", f"autoencoder.until={until}", "dead_codes.until=1",
-                                                      "dead_codes.threshold=1"))
+    train_image_tokenizer(
+        settings := small_tokenizer(
+            "vqvae", f"autoencoder.until={until}", "dead_codes.until=1", "dead_codes.threshold=1"
+        )
+    )
     lines = metrics(settings.run.folder)
     assert settings.first_choice == first
     assert [line["step"] for line in lines if "codebook_used" in line][0] == -(-first // 4) * 4
@@ -88,15 +91,20 @@ def test_before_the_images_come_from_the_features_and_nothing_binds_these(small_
 @pytest.mark.parametrize("until", [0.35, 0.4])
 def test_resume_is_exact(small_tokenizer, kind, until):
     """Right before the autoencoder's end, and inside it."""
-    whole, part, rest = (small_tokenizer(kind, *NEAREST, f"autoencoder.until={until}", "codebook.update=average",
-                                         f"run.name={name}", *more) for name, more in
-                         (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"])))
+    whole, part, rest = (
+        small_tokenizer(
+            kind, *NEAREST, f"autoencoder.until={until}", "codebook.update=average", f"run.name={name}", *more
+        )
+        for name, more in (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"]))
+    )
     for one in (whole, part, rest):
         train_image_tokenizer(one)
     last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000020")[1] for s in (whole, rest)]
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[0])
-    one, two = ([[line.get(name) for name in ("loss", "grad_norm", "codebook_used")] for line in metrics(s.run.folder)]
-                for s in (whole, rest))
+    one, two = (
+        [[line.get(name) for name in ("loss", "grad_norm", "codebook_used")] for line in metrics(s.run.folder)]
+        for s in (whole, rest)
+    )
     assert one == two
 
 

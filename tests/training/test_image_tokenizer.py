@@ -12,12 +12,29 @@ from vilg.training.jobs import train_image_tokenizer
 
 @pytest.fixture
 def settings(tmp_path, shards):
-    return config.resolve(config.ImageTokenizerTraining, None, [
-        f"run.dir={tmp_path}/runs", f"data.shards=['{shards[0]}']", f"data.heldout=['{tmp_path}/part-1.tar']",
-        "data.image_size=16", "vqvae.width=32", "vqvae.residual_blocks=1", "vqvae.codes=32", "vqvae.code_dim=8",
-        "dead_codes.every=4", "train.steps=60", "train.global_batch=8", "train.micro_batch=4", "train.lr=0.003",
-        "train.warmup=2", "train.measure_every=30", "train.draw_every=60", "checkpoint.every_steps=10",
-    ])
+    return config.resolve(
+        config.ImageTokenizerTraining,
+        None,
+        [
+            f"run.dir={tmp_path}/runs",
+            f"data.shards=['{shards[0]}']",
+            f"data.heldout=['{tmp_path}/part-1.tar']",
+            "data.image_size=16",
+            "vqvae.width=32",
+            "vqvae.residual_blocks=1",
+            "vqvae.codes=32",
+            "vqvae.code_dim=8",
+            "dead_codes.every=4",
+            "train.steps=60",
+            "train.global_batch=8",
+            "train.micro_batch=4",
+            "train.lr=0.003",
+            "train.warmup=2",
+            "train.measure_every=30",
+            "train.draw_every=60",
+            "checkpoint.every_steps=10",
+        ],
+    )
 
 
 def with_(settings, *overrides):

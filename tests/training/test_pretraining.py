@@ -47,15 +47,26 @@ def test_a_run_leaves_its_records(small):
     assert [line["step"] for line in lines] == list(range(1, 7))
     assert [line["consumed_samples"] for line in lines] == [8 * n for n in range(1, 7)]
     for line in lines:
-        assert {"step", "loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "tokens_per_second", "seconds",
-                "consumed_samples"} <= set(line)
+        assert {
+            "step",
+            "loss",
+            "loss_t2i",
+            "loss_i2t",
+            "lr",
+            "grad_norm",
+            "tokens_per_second",
+            "seconds",
+            "consumed_samples",
+        } <= set(line)
         assert np.isclose(line["loss"], line["loss_t2i"] + line["loss_i2t"])
     assert [("heldout_nll_t2i" in line) for line in lines] == [False, False, True] * 2
     assert lines[-1]["loss"] < lines[0]["loss"]
     saved = config.resolve(config.Pretraining, folder / "settings.yaml")
     assert saved.model == small.model
-    assert [path.name for path in checkpoint.checkpoints_in(folder / "checkpoints")] == ["step-00000003",
-                                                                                         "step-00000006"]
+    assert [path.name for path in checkpoint.checkpoints_in(folder / "checkpoints")] == [
+        "step-00000003",
+        "step-00000006",
+    ]
     assert list((folder / "visualdl").iterdir())
 
 
@@ -78,8 +89,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("lost", ["model", "moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc", "consumed", "step",
-                                  "random state"])
+@pytest.mark.parametrize(
+    "lost", ["model", "moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc", "consumed", "step", "random state"]
+)
 def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
     """The negative control of the test above."""
     small = changed(small, model={"dropout": 0.1})
@@ -123,11 +135,14 @@ def test_other_data_than_those_of_the_checkpoint_are_refused(small, tmp_path):
     assert [line["step"] for line in metrics(small.run.folder)] == list(range(1, 7))
 
 
-@pytest.mark.parametrize("other, said", [
-    ({"run": {"seed": 9}}, "seed 1 there and 9 here"),
-    ({"model": {"conv_kernel": 5}}, "a checkpoint of another model: model.conv_kernel is 3 there and 5 here"),
-    ({"model": {"heads": 4}}, "a checkpoint of another model: model.heads is 2 there and 4 here"),
-])
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        ({"run": {"seed": 9}}, "seed 1 there and 9 here"),
+        ({"model": {"conv_kernel": 5}}, "a checkpoint of another model: model.conv_kernel is 3 there and 5 here"),
+        ({"model": {"heads": 4}}, "a checkpoint of another model: model.heads is 2 there and 4 here"),
+    ],
+)
 def test_what_no_shape_shows_is_refused(small, other, said):
     pretrain(changed(small, train={"stop_at": 3}))
     with pytest.raises(UserError, match=said):
@@ -151,6 +166,7 @@ def test_a_checkpoint_from_elsewhere_becomes_one_of_the_run(small):
 
 def test_the_last_step_must_be_saved_whatever_the_settings_say(small, monkeypatch):
     """checkpoint.on_failure=continue is for what comes before it."""
+
     def full(*_):
         raise OSError(28, "no space left on device")
 
@@ -318,10 +334,15 @@ def test_long_captions_are_cut_and_counted(small, tmp_path, caplog):
     assert "more than text.length - 3 = 5 tokens and was cut" in caplog.text
 
 
-@pytest.mark.parametrize("missing, override", [
-    ("vocab", {"text": {"vocab": "none.txt"}}), ("shards", {"data": {"shards": ["none-*.tar"]}}),
-    ("image tokenizer", {"image_tokenizer": {"path": "none"}}), ("checkpoint", {"resume": "none/step-00000001"}),
-])
+@pytest.mark.parametrize(
+    "missing, override",
+    [
+        ("vocab", {"text": {"vocab": "none.txt"}}),
+        ("shards", {"data": {"shards": ["none-*.tar"]}}),
+        ("image tokenizer", {"image_tokenizer": {"path": "none"}}),
+        ("checkpoint", {"resume": "none/step-00000001"}),
+    ],
+)
 def test_missing_files_are_named(small, missing, override):
     with pytest.raises(UserError, match="none"):
         pretrain(changed(small, **override))

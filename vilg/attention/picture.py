@@ -16,6 +16,7 @@ def draw_patterns(text_length: int, grid: tuple[int, int], kernel: int) -> str:
 
     In a square a line is a query, a column a key; orange is text that is seen, blue is image that is seen.
     """
+
     def square(left: int, top: int, direction: str, pattern: str) -> list[str]:
         return _pairs(left, top, direction, visibility(direction, pattern, text_length, grid, kernel), text_length)
 
@@ -41,8 +42,12 @@ def draw_tiles(text_length: int, grid: tuple[int, int], kernel: int) -> str:
     return _all(square, blocks * _TILE, kernel, lambda *which: f": {shares[which]:.0%}")
 
 
-def _all(square: Callable[[int, int, str, str], list[str]], side: int, kernel: int,
-         remark: Callable[[str, str], str] = lambda *which: "") -> str:
+def _all(
+    square: Callable[[int, int, str, str], list[str]],
+    side: int,
+    kernel: int,
+    remark: Callable[[str, str], str] = lambda *which: "",
+) -> str:
     """The squares of every direction (rows) and pattern (columns), `side` pixels each, with their names."""
     width = len(PATTERNS) * (side + _GAP) + _GAP
     height = len(DIRECTIONS) * (side + _LABEL) + _GAP
@@ -73,5 +78,7 @@ def _pairs(left: int, top: int, direction: str, seen, text_length: int) -> list[
 
 
 def _cell(left: int, top: int, row: int, column: int, size: int, colour: str) -> str:
-    return (f'<rect x="{left + column * size}" y="{top + row * size}" width="{size - 1}" height="{size - 1}" '
-            f'fill="{colour}"/>')
+    return (
+        f'<rect x="{left + column * size}" y="{top + row * size}" width="{size - 1}" height="{size - 1}" '
+        f'fill="{colour}"/>'
+    )

@@ -55,11 +55,27 @@ class Tiles:
 
     def packed(self) -> np.ndarray:
         """Everything in one int32 array, which the operator takes as a tensor: a header and the arrays behind it."""
-        header = [_VERSION, self.length, len(self.order), self.queries, self.keys, len(self.by_query.others),
-                  len(self.masks), 0]
+        header = [
+            _VERSION,
+            self.length,
+            len(self.order),
+            self.queries,
+            self.keys,
+            len(self.by_query.others),
+            len(self.masks),
+            0,
+        ]
         assert len(header) == HEADER
-        arrays = [self.order, self.by_query.starts, self.by_query.others, self.by_query.kinds,
-                  self.by_key.starts, self.by_key.others, self.by_key.kinds, self.masks.view(np.int32).ravel()]
+        arrays = [
+            self.order,
+            self.by_query.starts,
+            self.by_query.others,
+            self.by_query.kinds,
+            self.by_key.starts,
+            self.by_key.others,
+            self.by_key.kinds,
+            self.masks.view(np.int32).ravel(),
+        ]
         return np.concatenate([np.asarray(header, np.int32), *arrays])
 
 
@@ -90,10 +106,15 @@ def cut(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tile
     masks, which = np.unique(bits.reshape(len(bits), keys * queries // 32), axis=0, return_inverse=True)
     kinds = np.full(len(tiles), FULL, np.int32)
     kinds[~full] = which.ravel()
-    return Tiles(len(visible), queries, keys, order,
-                 _compressed(query_block, key_block, kinds, len(order) // queries),
-                 _compressed(key_block, query_block, kinds, len(order) // keys),
-                 masks.reshape(-1, keys, queries // 32))
+    return Tiles(
+        len(visible),
+        queries,
+        keys,
+        order,
+        _compressed(query_block, key_block, kinds, len(order) // queries),
+        _compressed(key_block, query_block, kinds, len(order) // keys),
+        masks.reshape(-1, keys, queries // 32),
+    )
 
 
 def _compressed(blocks: np.ndarray, others: np.ndarray, kinds: np.ndarray, count: int) -> Compressed:

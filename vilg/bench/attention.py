@@ -39,23 +39,36 @@ def bench(shape: Shape, repeats: int = 10) -> dict:
     beyond inputs and outputs as a share of sdpa's.
     """
     rate = matmul_rate()
-    rows = [row for direction in DIRECTIONS for pattern in PATTERNS
-            for row in _pattern(shape, direction, pattern, rate, repeats)]
+    rows = [
+        row
+        for direction in DIRECTIONS
+        for pattern in PATTERNS
+        for row in _pattern(shape, direction, pattern, rate, repeats)
+    ]
     steps = decoding.bench_decoding(**asdict(shape), repeats=repeats)
-    return {"matmul_gflops": rate, "threads": int(os.environ["OMP_NUM_THREADS"]), "shape": asdict(shape), "rows": rows,
-            "decoding": steps}
+    return {
+        "matmul_gflops": rate,
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        "shape": asdict(shape),
+        "rows": rows,
+        "decoding": steps,
+    }
 
 
 def table(result: dict) -> str:
     """The result as lines that one reads."""
-    head = f"{'direction':14} {'pattern':7} {'backend':9} {'fwd ms':>8} {'f+b ms':>8} {'x sdpa':>7} {'x block':>7} " \
-           f"{'fwd rate':>8} {'bwd rate':>8} {'memory':>7}"
+    head = (
+        f"{'direction':14} {'pattern':7} {'backend':9} {'fwd ms':>8} {'f+b ms':>8} {'x sdpa':>7} {'x block':>7} "
+        f"{'fwd rate':>8} {'bwd rate':>8} {'memory':>7}"
+    )
     lines = [f"matmul {result['matmul_gflops']:.0f} GFLOP/s", head]
     for row in result["rows"]:
         rates = [f"{row[name]:8.2f}" if name in row else " " * 8 for name in ("forward_rate", "backward_rate")]
-        lines.append(f"{row['direction']:14} {row['pattern']:7} {row['backend']:9} {row['forward_ms']:8.2f} "
-                     f"{row['both_ms']:8.2f} {row['times_sdpa']:7.1f} {row['times_blockwise']:7.1f} {' '.join(rates)} "
-                     f"{row['memory_share']:7.3f}")
+        lines.append(
+            f"{row['direction']:14} {row['pattern']:7} {row['backend']:9} {row['forward_ms']:8.2f} "
+            f"{row['both_ms']:8.2f} {row['times_sdpa']:7.1f} {row['times_blockwise']:7.1f} {' '.join(rates)} "
+            f"{row['memory_share']:7.3f}"
+        )
     return "\n".join([*lines, decoding.table(result["decoding"])])
 
 
@@ -76,9 +89,16 @@ def _pattern(shape: Shape, direction: str, pattern: str, rate: float, repeats: i
         def both(attend=attend):
             paddle.grad(attend(q, k, v), [q, k, v], grad_out)
 
-        rows.append({"direction": direction, "pattern": pattern, "backend": backend,
-                     "forward_ms": milliseconds(forward, repeats), "both_ms": milliseconds(both, repeats),
-                     "extra_bytes": extra_bytes(both)})
+        rows.append(
+            {
+                "direction": direction,
+                "pattern": pattern,
+                "backend": backend,
+                "forward_ms": milliseconds(forward, repeats),
+                "both_ms": milliseconds(both, repeats),
+                "extra_bytes": extra_bytes(both),
+            }
+        )
     by_name = {row["backend"]: row for row in rows}
     for row in rows:
         row["times_sdpa"] = by_name["sdpa"]["both_ms"] / row["both_ms"]
@@ -89,7 +109,7 @@ def _pattern(shape: Shape, direction: str, pattern: str, rate: float, repeats: i
     operator = by_name["operator"]
     tile = 2 * made.tiles().computed * shape.batch * shape.heads * shape.head_size / 1e6
     operator["forward_rate"] = _PRODUCTS["forward"] * tile / operator["forward_ms"] / rate
-    operator["backward_rate"] = (_PRODUCTS["backward"] * tile / (operator["both_ms"] - operator["forward_ms"]) / rate)
+    operator["backward_rate"] = _PRODUCTS["backward"] * tile / (operator["both_ms"] - operator["forward_ms"]) / rate
     return rows
 
 

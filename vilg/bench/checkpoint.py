@@ -27,13 +27,21 @@ from vilg.plan.reading import PAPER, Reading
 from vilg.training.optimizer import adamw
 
 # The two runs whose stall is measured: the embedded data set's, and one with half a gigabyte of states.
-EMOJI = ["model.layers=4", "model.hidden=256", "model.heads=4", "text.length=20", "data.image_size=64",
-         "train.micro_batch=8", "train.global_batch=8"]
+EMOJI = [
+    "model.layers=4",
+    "model.hidden=256",
+    "model.heads=4",
+    "text.length=20",
+    "data.image_size=64",
+    "train.micro_batch=8",
+    "train.global_batch=8",
+]
 RUNS = {"emoji": (EMOJI, Reading(vocabulary=4000, codes=1024, pixels=4)), "hidden 512": (DEFAULTS, PAPER)}
 
 
-def bench(folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, tuple[list[str], Reading]] = RUNS
-          ) -> dict:
+def bench(
+    folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, tuple[list[str], Reading]] = RUNS
+) -> dict:
     """{"write": .., "read": .., "load": .., "stall": ..}; rates in bytes a second, of `megabytes` in `folder`.
 
     write: a save in place, hashes and fsync included, over a plain write of the same bytes with fsync. read: verifying
@@ -42,22 +50,30 @@ def bench(folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, 
     """
     logging.getLogger("vilg.checkpoint").setLevel(logging.WARNING)  # a line for each save
     with TemporaryDirectory(dir=folder) as scratch:
-        return {"megabytes": megabytes, **_rates(Path(scratch) / "rates", megabytes, repeats),
-                "load": _loads(Path(scratch) / "loads", megabytes, repeats),
-                "stall": {name: _stall(Path(scratch) / name, *run) for name, run in runs.items()}}
+        return {
+            "megabytes": megabytes,
+            **_rates(Path(scratch) / "rates", megabytes, repeats),
+            "load": _loads(Path(scratch) / "loads", megabytes, repeats),
+            "stall": {name: _stall(Path(scratch) / name, *run) for name, run in runs.items()},
+        }
 
 
 def table(result: dict) -> str:
     """The result as lines that one reads."""
-    lines = [f"{result['megabytes']} MB: plain write {result['plain'] / 1e6:.0f} MB/s, saved at "
-             f"{result['write'] / 1e6:.0f} MB/s ({result['write_share']:.2f}), read at {result['read'] / 1e6:.0f} MB/s "
-             f"({result['read_share']:.2f})"]
-    lines += [f"half of it, written by {ranks} ranks: {seconds * 1e3:.0f} ms" for ranks, seconds in
-              result["load"].items()]
+    lines = [
+        f"{result['megabytes']} MB: plain write {result['plain'] / 1e6:.0f} MB/s, saved at "
+        f"{result['write'] / 1e6:.0f} MB/s ({result['write_share']:.2f}), read at {result['read'] / 1e6:.0f} MB/s "
+        f"({result['read_share']:.2f})"
+    ]
+    lines += [
+        f"half of it, written by {ranks} ranks: {seconds * 1e3:.0f} ms" for ranks, seconds in result["load"].items()
+    ]
     for name, one in result["stall"].items():
-        lines.append(f"{name}: {one['megabytes']:.0f} MB of states, stands still for {one['seconds'] * 1e3:.0f} ms, "
-                     f"{one['share']:.2f} of a step of {one['step_seconds']:.2f} s; written in "
-                     f"{one['background_seconds']:.2f} s, while a step takes {one['slower']:.2f} times as long")
+        lines.append(
+            f"{name}: {one['megabytes']:.0f} MB of states, stands still for {one['seconds'] * 1e3:.0f} ms, "
+            f"{one['share']:.2f} of a step of {one['step_seconds']:.2f} s; written in "
+            f"{one['background_seconds']:.2f} s, while a step takes {one['slower']:.2f} times as long"
+        )
     return "\n".join(lines)
 
 
@@ -68,15 +84,24 @@ def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
     folder.mkdir()
     taken = []
     for number in range(repeats):
-        taken.append([_seconds(lambda: _write_plainly(folder / "plain", values)),
-                      _seconds(lambda: saver.save(parts, About(number, 0, {}))),
-                      _seconds(lambda: _read_whole(saver.newest))])
+        taken.append(
+            [
+                _seconds(lambda: _write_plainly(folder / "plain", values)),
+                _seconds(lambda: saver.save(parts, About(number, 0, {}))),
+                _seconds(lambda: _read_whole(saver.newest)),
+            ]
+        )
     # A disk behind a cache is fast and slow by turns: medians, and ratios of what came right behind each other.
     plain, save, read = np.median(taken, axis=0)
     ratios = np.median([[one[0] / one[1], one[0] / one[2]] for one in taken], axis=0)
     size = values.nbytes
-    return {"plain": size / plain, "write": size / save, "write_share": float(ratios[0]), "read": size / read,
-            "read_share": float(ratios[1])}
+    return {
+        "plain": size / plain,
+        "write": size / save,
+        "write_share": float(ratios[0]),
+        "read": size / read,
+        "read_share": float(ratios[1]),
+    }
 
 
 def _write_plainly(file: Path, values: np.ndarray) -> None:
@@ -126,8 +151,17 @@ def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[Part]
     for number, tensor in enumerate(np.array_split(values, tensors)):
         edges = np.linspace(0, tensor.size, ranks + 1).astype(int).tolist()
         for rank, (start, stop) in enumerate(zip(edges, edges[1:])):
-            held[rank].append(Part(f"t{number}", [tensor.size], "float32", start, stop, (rank,),
-                                   lambda tensor=tensor, start=start, stop=stop: tensor[start:stop]))
+            held[rank].append(
+                Part(
+                    f"t{number}",
+                    [tensor.size],
+                    "float32",
+                    start,
+                    stop,
+                    (rank,),
+                    lambda tensor=tensor, start=start, stop=stop: tensor[start:stop],
+                )
+            )
     return held
 
 
@@ -155,8 +189,14 @@ def _stall(folder: Path, overrides: list[str], reading: Reading, steps: int = 3)
             stood += _seconds(saver.advance)
     background = time.perf_counter() - began
     size = sum(file.size for file in verify(saver.newest).files.values())
-    return {"megabytes": size / 1e6, "step_seconds": quiet, "seconds": stood, "share": stood / quiet,
-            "background_seconds": background, "slower": float(np.mean(busy)) / quiet if busy else 1.0}
+    return {
+        "megabytes": size / 1e6,
+        "step_seconds": quiet,
+        "seconds": stood,
+        "share": stood / quiet,
+        "background_seconds": background,
+        "slower": float(np.mean(busy)) / quiet if busy else 1.0,
+    }
 
 
 def _seconds(call: Callable[[], object]) -> float:

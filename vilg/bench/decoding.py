@@ -11,16 +11,19 @@ PATTERNS = ("row", "column", "conv", "full")  # full is what a dense cache costs
 _LAYERS = 48  # the paper's
 
 
-def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tuple[int, int], kernel: int,
-                   repeats: int) -> dict:
+def bench_decoding(
+    batch: int, heads: int, head_size: int, text: int, grid: tuple[int, int], kernel: int, repeats: int
+) -> dict:
     """{"early": .., "late": .., "rows": [..], "cache_share": ..}: a token at a tenth and one near the end of a picture,
     milliseconds of a step at both for each pattern, and the caches of 48 layers as a share of dense ones."""
     image = grid[0] * grid[1]
     early, late = image // 10, image - image // 40 - 1
     source = paddle.randn([batch, text, heads, head_size])
     q, k, v = (paddle.randn([batch, 1, heads, head_size]) for _ in range(3))
-    caches = {pattern: AttentionCache(layout.build(TEXT_TO_IMAGE, pattern, text, grid, kernel), source, source)
-              for pattern in PATTERNS}
+    caches = {
+        pattern: AttentionCache(layout.build(TEXT_TO_IMAGE, pattern, text, grid, kernel), source, source)
+        for pattern in PATTERNS
+    }
     rows = []
     for pattern, cache in caches.items():
 
@@ -28,8 +31,10 @@ def bench_decoding(batch: int, heads: int, head_size: int, text: int, grid: tupl
             cache.skip_to(token)
             cache.attend(q, k, v)
 
-        times = {name: milliseconds(lambda token=token, at=at: at(token), 20 * repeats)
-                 for name, token in (("early_ms", early), ("late_ms", late))}
+        times = {
+            name: milliseconds(lambda token=token, at=at: at(token), 20 * repeats)
+            for name, token in (("early_ms", early), ("late_ms", late))
+        }
         rows.append({"pattern": pattern, **times})
     kept = sum(caches[pattern].numbers for pattern in schedule(_LAYERS))
     return {"early": early, "late": late, "rows": rows, "cache_share": kept / (_LAYERS * caches["full"].numbers)}

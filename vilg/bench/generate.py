@@ -35,8 +35,9 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
     model = PAPER.model(settings)
     model.eval()
     tokens, rate = model.grid[0] * model.grid[1], copy_rate()
-    weights = 4 * sum(parameter.size for layer in (model.blocks, model.norm, model.image_head)
-                      for parameter in layer.parameters())
+    weights = 4 * sum(
+        parameter.size for layer in (model.blocks, model.norm, model.image_head) for parameter in layer.parameters()
+    )
     floor, rows = tokens * weights / rate, []
     for batch in batches:
         rows.append({"way": "uncached", "batch": batch, "seconds": _uncached(model, batch), "cache_bytes": 0})
@@ -48,19 +49,32 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
         row["tokens_per_second"] = row["batch"] * tokens / row["seconds"]
         row["floor_share"] = floor / row["seconds"]
         row["of_uncached"] = next(one["seconds"] for one in rows if one["batch"] == row["batch"]) / row["seconds"]
-    return {"copy_bytes_per_second": rate, "weights_bytes": weights, "floor_seconds": floor, "tokens": tokens,
-            "rows": rows}
+    return {
+        "copy_bytes_per_second": rate,
+        "weights_bytes": weights,
+        "floor_seconds": floor,
+        "tokens": tokens,
+        "rows": rows,
+    }
 
 
 def table(result: dict) -> str:
     """The result as lines that one reads."""
-    lines = [f"{result['tokens']} tokens a picture, {result['weights_bytes'] / 1e6:.0f} MB of weights a token, memory "
-             f"copied at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s: {result['floor_seconds']:.1f} s at best",
-             f"{'':9} {'batch':>5} {'seconds':>8} {'s/image':>8} {'tokens/s':>9} {'of floor':>9} {'uncached/':>10} "
-             f"{'cache MB':>9}"]
-    return "\n".join(lines + [f"{row['way']:9} {row['batch']:5} {row['seconds']:8.1f} {row['seconds_an_image']:8.2f} "
-                              f"{row['tokens_per_second']:9.0f} {row['floor_share']:9.2f} {row['of_uncached']:10.1f} "
-                              f"{row['cache_bytes'] / 1e6:9.1f}" for row in result["rows"]])
+    lines = [
+        f"{result['tokens']} tokens a picture, {result['weights_bytes'] / 1e6:.0f} MB of weights a token, memory "
+        f"copied at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s: {result['floor_seconds']:.1f} s at best",
+        f"{'':9} {'batch':>5} {'seconds':>8} {'s/image':>8} {'tokens/s':>9} {'of floor':>9} {'uncached/':>10} "
+        f"{'cache MB':>9}",
+    ]
+    return "\n".join(
+        lines
+        + [
+            f"{row['way']:9} {row['batch']:5} {row['seconds']:8.1f} {row['seconds_an_image']:8.2f} "
+            f"{row['tokens_per_second']:9.0f} {row['floor_share']:9.2f} {row['of_uncached']:10.1f} "
+            f"{row['cache_bytes'] / 1e6:9.1f}"
+            for row in result["rows"]
+        ]
+    )
 
 
 def copy_rate(megabytes: int = 256) -> float:

@@ -19,7 +19,9 @@ def random_losses(model: Transformer, batch: int) -> Callable[[nn.Layer], Iterat
 
     def losses(called: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
         for direction in DIRECTIONS:
-            yield direction, summed_nll(called(direction, text, image), *targets(direction, text, image,
-                                                                                 model.vocabulary))
+            yield (
+                direction,
+                summed_nll(called(direction, text, image), *targets(direction, text, image, model.vocabulary)),
+            )
 
     return losses

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from http.client import HTTPException
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -40,19 +40,33 @@ def bench(export: Path, requests: int = 64, together: int = 16, seconds: int = 3
 
 def table(result: dict) -> str:
     """The result as lines that one reads."""
-    lines = [f"{'clients':>8} {'requests':>9} {'lost':>5} {'median s':>9} {'worst s':>8} {'pictures/s':>11} "
-             f"{'mean batch':>11}"]
+    lines = [
+        f"{'clients':>8} {'requests':>9} {'lost':>5} {'median s':>9} {'worst s':>8} {'pictures/s':>11} "
+        f"{'mean batch':>11}"
+    ]
     for row in result["alone"], result["together"]:
-        lines.append(f"{row['clients']:8} {row['requests']:9} {row['lost']:5} {row['median']:9.2f} {row['worst']:8.2f} "
-                     f"{row['pictures_per_second']:11.2f} {row['mean_batch']:11.1f}")
+        lines.append(
+            f"{row['clients']:8} {row['requests']:9} {row['lost']:5} {row['median']:9.2f} {row['worst']:8.2f} "
+            f"{row['pictures_per_second']:11.2f} {row['mean_batch']:11.1f}"
+        )
     return "\n".join([*lines, f"together {result['ratio']:.1f} times as many pictures a second"])
 
 
 @contextmanager
 def _server(export: Path, together: int, until: float) -> Iterator[str]:
     """The address of a server in a process of its own, which ends with the block."""
-    command = [sys.executable, "-m", "vilg.cli", "serve", "--export", str(export), "--port", "0",
-               "--waiting", str(together)]
+    command = [
+        sys.executable,
+        "-m",
+        "vilg.cli",
+        "serve",
+        "--export",
+        str(export),
+        "--port",
+        "0",
+        "--waiting",
+        str(together),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=runtime.environment_before())
     try:
         ready = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))[0]
@@ -78,17 +92,27 @@ def _measure(address: str, requests: int, clients: int, until: float) -> dict:
     good = [one for one in taken if one is not None]
     if not good:
         raise UserError("the server answered no request")
-    return {"clients": clients, "requests": requests, "lost": requests - len(good), "seconds": seconds,
-            "pictures_per_second": len(good) / seconds, "median": float(np.median(good)), "worst": max(good),
-            "mean_batch": (after["requests"] - before["requests"]) / (after["batches"] - before["batches"])}
+    return {
+        "clients": clients,
+        "requests": requests,
+        "lost": requests - len(good),
+        "seconds": seconds,
+        "pictures_per_second": len(good) / seconds,
+        "median": float(np.median(good)),
+        "worst": max(good),
+        "mean_batch": (after["requests"] - before["requests"]) / (after["batches"] - before["batches"]),
+    }
 
 
 def _ask(address: str, number: int, until: float) -> float | None:
     """Seconds until the picture was here; None if it did not come."""
     began = time.perf_counter()
     try:
-        event = _get(f"{address}/gradio_api/call/generate", until,
-                     {"data": [TEXTS[number % len(TEXTS)], 1, 1.0, 0, 1.0, 1.0, number]})["event_id"]
+        event = _get(
+            f"{address}/gradio_api/call/generate",
+            until,
+            {"data": [TEXTS[number % len(TEXTS)], 1, 1.0, 0, 1.0, 1.0, number]},
+        )["event_id"]
         with urlopen(f"{address}/gradio_api/call/generate/{event}", timeout=_left(until)) as stream:
             kind = result = None
             for line in stream:

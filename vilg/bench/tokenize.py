@@ -38,8 +38,12 @@ def _measured(tokenizer: ImageTokenizer, size: int, batch: int, repeats: int, ra
     images = paddle.rand([batch, 3, size, size])
     work = operations(tokenizer, lambda: tokenizer.encode(images))
     seconds = milliseconds(lambda: tokenizer.encode(images), repeats) / 1e3
-    return {"codes": prod(tokenizer.grid(size)), "gflop_per_image": work / batch / 1e9,
-            "images_per_second": batch / seconds, "matmul_share": work / seconds / 1e9 / rate}
+    return {
+        "codes": prod(tokenizer.grid(size)),
+        "gflop_per_image": work / batch / 1e9,
+        "images_per_second": batch / seconds,
+        "matmul_share": work / seconds / 1e9 / rate,
+    }
 
 
 def operations(model: nn.Layer, call: Callable[[], object]) -> int:
@@ -60,8 +64,11 @@ def operations(model: nn.Layer, call: Callable[[], object]) -> int:
         return product
 
     matmul = paddle.matmul
-    hooks = [layer.register_forward_post_hook(applied) for layer in model.sublayers()
-             if isinstance(layer, (nn.Conv2D, nn.Linear))]
+    hooks = [
+        layer.register_forward_post_hook(applied)
+        for layer in model.sublayers()
+        if isinstance(layer, (nn.Conv2D, nn.Linear))
+    ]
     with mock.patch.object(paddle, "matmul", multiplied):  # of attention and of distances, which no layer does
         call()
     for hook in hooks:
@@ -71,7 +78,15 @@ def operations(model: nn.Layer, call: Callable[[], object]) -> int:
 
 def table(result: dict) -> str:
     """The result as lines that one reads."""
-    lines = [f"encoding batches of {result['batch']}, matmul {result['matmul_gflops']:.0f} GFLOP/s",
-             f"{'kind':6} {'pixels':>6} {'codes':>6} {'GFLOP/image':>12} {'images/s':>9} {'of matmul':>9}"]
-    return "\n".join(lines + [f"{row['kind']:6} {row['size']:6} {row['codes']:6} {row['gflop_per_image']:12.2f} "
-                              f"{row['images_per_second']:9.2f} {row['matmul_share']:9.2f}" for row in result["rows"]])
+    lines = [
+        f"encoding batches of {result['batch']}, matmul {result['matmul_gflops']:.0f} GFLOP/s",
+        f"{'kind':6} {'pixels':>6} {'codes':>6} {'GFLOP/image':>12} {'images/s':>9} {'of matmul':>9}",
+    ]
+    return "\n".join(
+        lines
+        + [
+            f"{row['kind']:6} {row['size']:6} {row['codes']:6} {row['gflop_per_image']:12.2f} "
+            f"{row['images_per_second']:9.2f} {row['matmul_share']:9.2f}"
+            for row in result["rows"]
+        ]
+    )

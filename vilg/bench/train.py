@@ -16,8 +16,15 @@ from vilg.plan.reading import PAPER
 from vilg.training.optimizer import adamw
 
 # The model that is measured where nothing else is said.
-DEFAULTS = ["model.layers=8", "model.hidden=512", "model.heads=8", "text.length=64", "data.image_size=256",
-            "train.micro_batch=2", "train.global_batch=2"]
+DEFAULTS = [
+    "model.layers=8",
+    "model.hidden=512",
+    "model.heads=8",
+    "text.length=64",
+    "data.image_size=256",
+    "train.micro_batch=2",
+    "train.global_batch=2",
+]
 BACKENDS = ("operator", "blockwise", "dense")
 
 
@@ -44,16 +51,36 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
         for block in model.blocks:
             block.attention.backend = choose(backend, block.attention.head_size, paddle.get_device())
         seconds = milliseconds(step, steps) / 1e3
-        rows.append({"backend": backend, "seconds": seconds, "tokens_per_second": tokens / seconds,
-                     "matmul_share": work / seconds / 1e9 / rate, "peak_bytes": extra_bytes(step)})
-    return {"matmul_gflops": rate, "parameters": sum(p.size for p in model.parameters()), "tokens": tokens,
-            "gflop_per_step": work / 1e9, "rows": rows}
+        rows.append(
+            {
+                "backend": backend,
+                "seconds": seconds,
+                "tokens_per_second": tokens / seconds,
+                "matmul_share": work / seconds / 1e9 / rate,
+                "peak_bytes": extra_bytes(step),
+            }
+        )
+    return {
+        "matmul_gflops": rate,
+        "parameters": sum(p.size for p in model.parameters()),
+        "tokens": tokens,
+        "gflop_per_step": work / 1e9,
+        "rows": rows,
+    }
 
 
 def table(result: dict) -> str:
     """The result as lines that one reads."""
-    lines = [f"{result['parameters'] / 1e6:.1f} million parameters, {result['tokens']} tokens and "
-             f"{result['gflop_per_step']:.0f} GFLOP a step, matmul {result['matmul_gflops']:.0f} GFLOP/s",
-             f"{'backend':9} {'s a step':>9} {'tokens/s':>9} {'of matmul':>9} {'peak MB':>8}"]
-    return "\n".join(lines + [f"{row['backend']:9} {row['seconds']:9.2f} {row['tokens_per_second']:9.0f} "
-                              f"{row['matmul_share']:9.2f} {row['peak_bytes'] / 1e6:8.0f}" for row in result["rows"]])
+    lines = [
+        f"{result['parameters'] / 1e6:.1f} million parameters, {result['tokens']} tokens and "
+        f"{result['gflop_per_step']:.0f} GFLOP a step, matmul {result['matmul_gflops']:.0f} GFLOP/s",
+        f"{'backend':9} {'s a step':>9} {'tokens/s':>9} {'of matmul':>9} {'peak MB':>8}",
+    ]
+    return "\n".join(
+        lines
+        + [
+            f"{row['backend']:9} {row['seconds']:9.2f} {row['tokens_per_second']:9.0f} "
+            f"{row['matmul_share']:9.2f} {row['peak_bytes'] / 1e6:8.0f}"
+            for row in result["rows"]
+        ]
+    )

@@ -7,5 +7,22 @@ from vilg.checkpoint.publish import About
 from vilg.checkpoint.save import Saver
 from vilg.checkpoint.storage import Where, joined, where
 
-__all__ = ["About", "CheckpointError", "Manifest", "Reader", "Saver", "Where", "checkpoints_in", "choose",
-           "directory_of", "folder_of", "joined", "load", "newest_valid", "read_manifest", "step_of", "verify", "where"]
+__all__ = [
+    "About",
+    "CheckpointError",
+    "Manifest",
+    "Reader",
+    "Saver",
+    "Where",
+    "checkpoints_in",
+    "choose",
+    "directory_of",
+    "folder_of",
+    "joined",
+    "load",
+    "newest_valid",
+    "read_manifest",
+    "step_of",
+    "verify",
+    "where",
+]

@@ -58,7 +58,8 @@ def table(given: str) -> Iterator[str]:
             size = sum(file.size for file in manifest.files.values())
             topology = f"{manifest.topology['ranks']} x {manifest.topology['shards']}"
             yield f"{manifest.step:>10} {when:16} {size / 1e6:>7.1f} MB {topology:>14}  " + (
-                "complete" if (wrong := incomplete(checkpoint, manifest)) is None else f"not valid: {wrong}")
+                "complete" if (wrong := incomplete(checkpoint, manifest)) is None else f"not valid: {wrong}"
+            )
         except CheckpointError as error:
             yield f"{step_of(checkpoint) or '?':>10} {'':16} {'':>10} {'':>14}  not valid: {error}"
 
@@ -88,9 +89,11 @@ def consolidate(given: str, out: Path) -> tuple[Where, int]:
     else:
         chosen = newest_of(found)
     reader = Reader(chosen)
-    contents = [Content(name.removeprefix(_WEIGHTS), tensor.dtype, tensor.shape,
-                        lambda name=name: reader.tensor(name))
-                for name, tensor in reader.manifest.tensors.items() if name.startswith(_WEIGHTS)]
+    contents = [
+        Content(name.removeprefix(_WEIGHTS), tensor.dtype, tensor.shape, lambda name=name: reader.tensor(name))
+        for name, tensor in reader.manifest.tensors.items()
+        if name.startswith(_WEIGHTS)
+    ]
     hidden = out.with_name(f".{out.name}.writing")
     try:
         slices.write(Local(out.parent), hidden.name, contents)

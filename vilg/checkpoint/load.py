@@ -73,8 +73,9 @@ class Reader:
         for part in tensor.slices:
             first, last = max(place, part.start), min(stop, part.stop)
             if first == place and first < last:
-                values[first - start : last - start] = self._file(part.file).elements(name, first - part.start,
-                                                                                      last - part.start)
+                values[first - start : last - start] = self._file(part.file).elements(
+                    name, first - part.start, last - part.start
+                )
                 place = last
         if place < stop:
             raise CheckpointError(f"{self.checkpoint}: {name} lacks its elements from {place} on")

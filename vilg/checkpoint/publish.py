@@ -8,8 +8,20 @@ from math import prod
 import numpy as np
 
 from vilg import config
-from vilg.checkpoint.format import (MANIFEST, VERSION, CheckpointError, File, Manifest, Slice, Tensor, checkpoints_in,
-                                    directory_of, incomplete, read_manifest, step_of)
+from vilg.checkpoint.format import (
+    MANIFEST,
+    VERSION,
+    CheckpointError,
+    File,
+    Manifest,
+    Slice,
+    Tensor,
+    checkpoints_in,
+    directory_of,
+    incomplete,
+    read_manifest,
+    step_of,
+)
 from vilg.checkpoint.slices import Content
 from vilg.checkpoint.storage import Storage, Where, split
 from vilg.distributed.states import Part
@@ -59,8 +71,13 @@ def publish(storage: Storage, begun: str, about: About, topology: dict[str, int]
     for tensor in tensors.values():
         tensor.slices.sort(key=lambda part: part.start)
     _check_whole(tensors)
-    manifest = Manifest(VERSION, topology=topology, tensors=tensors,
-                        files={file_of(rank): one.file for rank, one in enumerate(written)}, **vars(about))
+    manifest = Manifest(
+        VERSION,
+        topology=topology,
+        tensors=tensors,
+        files={file_of(rank): one.file for rank, one in enumerate(written)},
+        **vars(about),
+    )
     with storage.create(f"{begun}/{MANIFEST}") as opened:
         opened.write(manifest.to_json().encode())
     storage.publish(begun, directory_of(about.step))

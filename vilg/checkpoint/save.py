@@ -81,8 +81,13 @@ class Saver:
                 self.newest = joined(self.folder, directory_of(save.about.step))
                 self.stalled += time.perf_counter() - began
                 if self.world.first:
-                    log.info("saved %s: %.1f MB; training stood still for %.3f s, written in %.2f s", self.newest,
-                             sum(one.file.size for one in save.written) / 1e6, self.stalled, save.seconds)
+                    log.info(
+                        "saved %s: %.1f MB; training stood still for %.3f s, written in %.2f s",
+                        self.newest,
+                        sum(one.file.size for one in save.written) / 1e6,
+                        self.stalled,
+                        save.seconds,
+                    )
                 return
         self.stalled += time.perf_counter() - began
 
@@ -116,8 +121,10 @@ class Saver:
             try:
                 yield
             except Exception as error:  # whatever it is, every rank must hear of it
-                raise CheckpointError(f"{self.folder}: rank {self.world.rank} could not {what}: {error}; older "
-                                      "checkpoints are as they were") from error
+                raise CheckpointError(
+                    f"{self.folder}: rank {self.world.rank} could not {what}: {error}; older "
+                    "checkpoints are as they were"
+                ) from error
 
     @contextmanager
     def _failing_together(self, step: int) -> Iterator[None]:
@@ -130,8 +137,9 @@ class Saver:
             if self.settings.on_failure == "stop":
                 raise
             if self.world.first:
-                log.error("checkpoint of step %d: %s; the training goes on (checkpoint.on_failure=continue)", step,
-                          error)
+                log.error(
+                    "checkpoint of step %d: %s; the training goes on (checkpoint.on_failure=continue)", step, error
+                )
 
     def _remove_half_written(self, begun: str) -> None:
         try:

@@ -17,8 +17,18 @@ import numpy as np
 from vilg.checkpoint.format import BLOCK, CheckpointError, File
 from vilg.checkpoint.storage import Buffer, Storage
 
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16",
-           "uint16": "U16", "uint8": "U8", "int8": "I8", "bool": "BOOL"}
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "uint16": "U16",
+    "uint8": "U8",
+    "int8": "I8",
+    "bool": "BOOL",
+}
 _NUMPY = {code: np.dtype(name) for name, code in _DTYPES.items()}
 _AHEAD = 4  # pieces that the hash may lag behind the disk
 
@@ -63,8 +73,11 @@ def _data(contents: list[Content]) -> Iterator[memoryview]:
     header, place = {}, 0
     for content in contents:
         size = prod(content.shape) * np.dtype(content.dtype).itemsize
-        header[content.name] = {"dtype": _DTYPES[content.dtype], "shape": content.shape,
-                                "data_offsets": [place, place + size]}
+        header[content.name] = {
+            "dtype": _DTYPES[content.dtype],
+            "shape": content.shape,
+            "data_offsets": [place, place + size],
+        }
         place += size
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
@@ -112,10 +125,12 @@ def check(storage: Storage, file: str, expected: File) -> None:
         stop = min(place + BLOCK, size)
         digest.update(storage.read(file, place, stop))
         whole = stop - place == BLOCK
-        if whole and digest.hexdigest()[:16] != expected.prefixes[number] or \
-                stop == size and digest.hexdigest() != expected.sha256:
-            raise CheckpointError(f"{file}: damaged between bytes {place} and {stop}, its hash is not the one that was "
-                                  "written")
+        if (whole and digest.hexdigest()[:16] != expected.prefixes[number]) or (
+            stop == size and digest.hexdigest() != expected.sha256
+        ):
+            raise CheckpointError(
+                f"{file}: damaged between bytes {place} and {stop}, its hash is not the one that was written"
+            )
         place = stop
 
 

@@ -12,21 +12,41 @@ def add(commands) -> None:
 
 
 def _data(commands) -> None:
-    kinds = group(commands, "data", "build data sets, encode them, look into them",
-                  "vilg data openmoji --out data/openmoji")
-    openmoji = command(kinds, "openmoji", "build the embedded data set: emoji and their Chinese names",
-                       "vilg data openmoji --out data/openmoji", _openmoji)
+    kinds = group(
+        commands, "data", "build data sets, encode them, look into them", "vilg data openmoji --out data/openmoji"
+    )
+    openmoji = command(
+        kinds,
+        "openmoji",
+        "build the embedded data set: emoji and their Chinese names",
+        "vilg data openmoji --out data/openmoji",
+        _openmoji,
+    )
     openmoji.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the shards go")
-    tokenize = command(kinds, "tokenize", "encode the images of data.shards once, into the folder data.tokens",
-                       "vilg data tokenize -c fleet_configs/emoji.yaml 'data.tokens=[data/openmoji/tokens]'\n"
-                       "  fleetrun --nproc_per_node 2 tools/data_tokenize.py -c FILE", _tokenize)
+    tokenize = command(
+        kinds,
+        "tokenize",
+        "encode the images of data.shards once, into the folder data.tokens",
+        "vilg data tokenize -c fleet_configs/emoji.yaml 'data.tokens=[data/openmoji/tokens]'\n"
+        "  fleetrun --nproc_per_node 2 tools/data_tokenize.py -c FILE",
+        _tokenize,
+    )
     settings(tokenize)
-    inspect = command(kinds, "inspect", "show what is in a shard of images or a folder of token shards, and check it",
-                      "vilg data inspect data/openmoji/train-000000.tar\n"
-                      "  vilg data inspect data/openmoji/tokens --picture tokens.png", _inspect)
+    inspect = command(
+        kinds,
+        "inspect",
+        "show what is in a shard of images or a folder of token shards, and check it",
+        "vilg data inspect data/openmoji/train-000000.tar\n"
+        "  vilg data inspect data/openmoji/tokens --picture tokens.png",
+        _inspect,
+    )
     inspect.add_argument("path", type=Path, metavar="PATH", help="a tar, or a folder of token shards")
-    inspect.add_argument("--picture", type=Path, metavar="FILE", help="write some of its images to a PNG; of token "
-                         "shards, what the codes give back")
+    inspect.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="write some of its images to a PNG; of token shards, what the codes give back",
+    )
     inspect.add_argument("--image-tokenizer", metavar="DIR", help="of token shards, where it lies now")
     inspect.add_argument("--vocab", metavar="FILE", help="of token shards, where it lies now")
 
@@ -43,8 +63,10 @@ def _tokenize(options) -> None:
         print(f"{folder}: this process has done its share")
         return
     images, captions, size = (made.manifest.total(what) for what in ("images", "captions", "size"))
-    print(f"{folder}: {images} images and {captions} captions in {size / 1e6:.1f} MB: "
-          f"{size / max(1, images):.0f} bytes an image, {size / max(1, captions):.0f} a pair")
+    print(
+        f"{folder}: {images} images and {captions} captions in {size / 1e6:.1f} MB: "
+        f"{size / max(1, images):.0f} bytes an image, {size / max(1, captions):.0f} a pair"
+    )
 
 
 def _inspect(options) -> int:
@@ -72,15 +94,29 @@ def _openmoji(options) -> None:
 
 
 def _vocab(commands) -> None:
-    made = command(commands, "vocab", "train a WordPiece vocabulary on the captions of shards",
-                   "vilg vocab --shards 'data/openmoji/train-*.tar' --size 4000 --out data/openmoji/vocab.txt",
-                   _train_vocabulary)
+    made = command(
+        commands,
+        "vocab",
+        "train a WordPiece vocabulary on the captions of shards",
+        "vilg vocab --shards 'data/openmoji/train-*.tar' --size 4000 --out data/openmoji/vocab.txt",
+        _train_vocabulary,
+    )
     made.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
     made.add_argument("--size", type=int, required=True, help="entries at most")
-    made.add_argument("--min-count", type=int, default=2, metavar="N",
-                      help="characters seen less often become [UNK], so that a model meets some in training (2)")
-    made.add_argument("--max-faults", type=int, default=config.Data.max_faults, metavar="N",
-                      help=f"broken samples to skip before giving up ({config.Data.max_faults})")
+    made.add_argument(
+        "--min-count",
+        type=int,
+        default=2,
+        metavar="N",
+        help="characters seen less often become [UNK], so that a model meets some in training (2)",
+    )
+    made.add_argument(
+        "--max-faults",
+        type=int,
+        default=config.Data.max_faults,
+        metavar="N",
+        help=f"broken samples to skip before giving up ({config.Data.max_faults})",
+    )
     made.add_argument("--out", type=Path, required=True, metavar="FILE", help="the vocab.txt to write")
 
 

@@ -9,8 +9,13 @@ from vilg.commands.command import command, settings
 
 
 def add(commands) -> None:
-    _training(commands, "train-image-tokenizer", "train a VQ-VAE, VQGAN or dVAE: images <-> grids of codes",
-              _train_image_tokenizer, "fleet_configs/emoji_vqvae.yaml")
+    _training(
+        commands,
+        "train-image-tokenizer",
+        "train a VQ-VAE, VQGAN or dVAE: images <-> grids of codes",
+        _train_image_tokenizer,
+        "fleet_configs/emoji_vqvae.yaml",
+    )
     _import_image_tokenizer(commands)
     _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
     _plan(commands)
@@ -18,9 +23,14 @@ def add(commands) -> None:
 
 
 def _training(commands, name: str, help: str, run, file: str) -> None:
-    made = command(commands, name, help,
-                   f"vilg {name} -c {file} train.steps=100\n  fleetrun --nproc_per_node 2 "
-                   f"tools/{name.replace('-', '_')}.py -c {file} resume=auto", run)
+    made = command(
+        commands,
+        name,
+        help,
+        f"vilg {name} -c {file} train.steps=100\n  fleetrun --nproc_per_node 2 "
+        f"tools/{name.replace('-', '_')}.py -c {file} resume=auto",
+        run,
+    )
     settings(made)
 
 
@@ -32,9 +42,14 @@ def _train_image_tokenizer(options) -> None:
 
 
 def _import_image_tokenizer(commands) -> None:
-    made = command(commands, "import-image-tokenizer", "published weights -> an image tokenizer of ours",
-                   "vilg import-image-tokenizer --from taming last.ckpt --settings model.yaml --out vqgan\n"
-                   "  vilg import-image-tokenizer --from openai-dvae enc.pkl dec.pkl --out dvae", _run_import)
+    made = command(
+        commands,
+        "import-image-tokenizer",
+        "published weights -> an image tokenizer of ours",
+        "vilg import-image-tokenizer --from taming last.ckpt --settings model.yaml --out vqgan\n"
+        "  vilg import-image-tokenizer --from openai-dvae enc.pkl dec.pkl --out dvae",
+        _run_import,
+    )
     made.add_argument("--from", dest="origin", choices=["taming", "openai-dvae"], required=True, help="their form")
     made.add_argument("files", type=Path, nargs="+", metavar="SRC", help="the checkpoint; encoder and decoder")
     made.add_argument("--settings", type=Path, metavar="FILE", help="taming: the sizes of the model, YAML or JSON")
@@ -56,12 +71,22 @@ def _pretrain(options) -> None:
 
 
 def _plan(commands) -> None:
-    made = command(commands, "plan", "memory, traffic and time of a pre-training job, before anything runs",
-                   "vilg plan -c fleet_configs/10b.yaml cluster.nodes=4\n"
-                   "  vilg plan -c fleet_configs/lite.yaml cluster.device_memory=40 --json", _run_plan)
+    made = command(
+        commands,
+        "plan",
+        "memory, traffic and time of a pre-training job, before anything runs",
+        "vilg plan -c fleet_configs/10b.yaml cluster.nodes=4\n"
+        "  vilg plan -c fleet_configs/lite.yaml cluster.device_memory=40 --json",
+        _run_plan,
+    )
     settings(made)
-    made.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
-                      help="of cluster.device_tflops that the devices reach (0.4)")
+    made.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        metavar="SHARE",
+        help="of cluster.device_tflops that the devices reach (0.4)",
+    )
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -82,21 +107,28 @@ def _run_plan(options) -> int:
 
 
 def _launch(commands) -> None:
-    made = command(commands, "launch", "print or start the fleetrun line of every node of a pre-training job",
-                   "vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d\n"
-                   "  vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d --start\n"
-                   "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start", _run_launch)
+    made = command(
+        commands,
+        "launch",
+        "print or start the fleetrun line of every node of a pre-training job",
+        "vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d\n"
+        "  vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d --start\n"
+        "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start",
+        _run_launch,
+    )
     settings(made, required=True)
     where = made.add_mutually_exclusive_group()
     where.add_argument("--hosts", metavar="A,B", help="the nodes, the first one the master (localhost)")
     where.add_argument("--hosts-file", type=Path, metavar="FILE", help="a file that names a host a line")
     what = made.add_mutually_exclusive_group()
-    what.add_argument("--start", action="store_true",
-                      help="start it, follow its logs, and start it again when a rank dies")
+    what.add_argument(
+        "--start", action="store_true", help="start it, follow its logs, and start it again when a rank dies"
+    )
     what.add_argument("--slurm", action="store_true", help="print a batch script for Slurm; cluster.nodes nodes")
     what.add_argument("--kubernetes", metavar="IMAGE", help="print a manifest for Kubernetes; cluster.nodes nodes")
-    made.add_argument("--ssh", default="ssh -o BatchMode=yes", metavar="COMMAND",
-                      help="how to reach a host (ssh -o BatchMode=yes)")
+    made.add_argument(
+        "--ssh", default="ssh -o BatchMode=yes", metavar="COMMAND", help="how to reach a host (ssh -o BatchMode=yes)"
+    )
 
 
 def _run_launch(options) -> int:

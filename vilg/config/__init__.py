@@ -17,11 +17,34 @@ from vilg.config.check import require
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.token_shards import Tokenize
 from vilg.config.tokenizer_training import (
-    Autoencoder, Codebook, DeadCodes, Discriminator, Likelihood, Perceptual, Pixels, Relaxation, Residual)
+    Autoencoder,
+    Codebook,
+    DeadCodes,
+    Discriminator,
+    Likelihood,
+    Perceptual,
+    Pixels,
+    Relaxation,
+    Residual,
+)
 from vilg.errors import SettingsError
 
-__all__ = ["DVAE", "VQGAN", "VQVAE", "Autoencoder", "Codebook", "DeadCodes", "Discriminator", "Likelihood",
-           "Perceptual", "Pixels", "Relaxation", "Residual", "Tokenize", "require"]
+__all__ = [
+    "DVAE",
+    "VQGAN",
+    "VQVAE",
+    "Autoencoder",
+    "Codebook",
+    "DeadCodes",
+    "Discriminator",
+    "Likelihood",
+    "Perceptual",
+    "Pixels",
+    "Relaxation",
+    "Residual",
+    "Tokenize",
+    "require",
+]
 
 LONGEST_TEXT = 256  # text positions, as in DALL-E
 
@@ -71,8 +94,7 @@ class Text:
     length: int = 64  # T, with [BOT], [EOT] and [BOI]
 
     def __post_init__(self):
-        require(4 <= self.length <= LONGEST_TEXT,
-                f"text.length={self.length}: must be between 4 and {LONGEST_TEXT}")
+        require(4 <= self.length <= LONGEST_TEXT, f"text.length={self.length}: must be between 4 and {LONGEST_TEXT}")
 
 
 @dataclass
@@ -95,8 +117,7 @@ class Model:
     def __post_init__(self):
         for name in ("layers", "hidden", "heads", "conv_kernel"):
             require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)}: must be positive")
-        require(self.hidden % self.heads == 0,
-                f"model.heads={self.heads}: must divide model.hidden={self.hidden}")
+        require(self.hidden % self.heads == 0, f"model.heads={self.heads}: must divide model.hidden={self.hidden}")
         require(self.conv_kernel % 2 == 1, f"model.conv_kernel={self.conv_kernel}: must be odd")
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout}: must be in [0, 1)")
 
@@ -166,9 +187,11 @@ class Train:
     def accumulation(self, ranks: int) -> int:
         """Micro-batches a rank computes for one step."""
         share = self.micro_batch * ranks
-        require(self.global_batch % share == 0,
-                f"train.global_batch={self.global_batch}: not a multiple of "
-                f"train.micro_batch={self.micro_batch} x {ranks} ranks")
+        require(
+            self.global_batch % share == 0,
+            f"train.global_batch={self.global_batch}: not a multiple of "
+            f"train.micro_batch={self.micro_batch} x {ranks} ranks",
+        )
         return self.global_batch // share
 
 
@@ -188,8 +211,9 @@ class Checkpoint:
         for name in ("every_steps", "every_minutes", "keep_every"):
             require(getattr(self, name) >= 0, f"checkpoint.{name}={getattr(self, name)}: must not be negative")
         require(self.keep_last > 0, f"checkpoint.keep_last={self.keep_last}: must be positive")
-        require(self.on_failure in ("stop", "continue"),
-                f"checkpoint.on_failure={self.on_failure}: none of stop, continue")
+        require(
+            self.on_failure in ("stop", "continue"), f"checkpoint.on_failure={self.on_failure}: none of stop, continue"
+        )
 
     def place(self, run: Run) -> str:
         """Where the checkpoints of a run lie."""
@@ -209,17 +233,24 @@ class Distributed:
 
     def __post_init__(self):
         require(self.stage in (0, 1, 2, 3), f"distributed.stage={self.stage}: none of 0, 1, 2, 3")
-        require(self.sharding_degree >= 0,
-                f"distributed.sharding_degree={self.sharding_degree}: must not be negative")
-        require(self.stage > 0 or self.sharding_degree <= 1,
-                f"distributed.sharding_degree={self.sharding_degree}: stage 0 splits nothing")
-        require(not self.offload or self.stage == 3,
-                "distributed.offload=true: only with stage 3; Paddle's stage 2 with offload updates all parameters as "
-                "one, decays biases like matrices, and knows no replicas")
-        require(self.recompute in ("none", "block") or (self.recompute.isdigit() and int(self.recompute) > 0),
-                f"distributed.recompute={self.recompute}: none of none, block, or a number of blocks")
-        require(self.precision in ("auto", "fp32", "bf16", "fp16"),
-                f"distributed.precision={self.precision}: none of auto, fp32, bf16, fp16")
+        require(self.sharding_degree >= 0, f"distributed.sharding_degree={self.sharding_degree}: must not be negative")
+        require(
+            self.stage > 0 or self.sharding_degree <= 1,
+            f"distributed.sharding_degree={self.sharding_degree}: stage 0 splits nothing",
+        )
+        require(
+            not self.offload or self.stage == 3,
+            "distributed.offload=true: only with stage 3; Paddle's stage 2 with offload updates all parameters as "
+            "one, decays biases like matrices, and knows no replicas",
+        )
+        require(
+            self.recompute in ("none", "block") or (self.recompute.isdigit() and int(self.recompute) > 0),
+            f"distributed.recompute={self.recompute}: none of none, block, or a number of blocks",
+        )
+        require(
+            self.precision in ("auto", "fp32", "bf16", "fp16"),
+            f"distributed.precision={self.precision}: none of auto, fp32, bf16, fp16",
+        )
         require(self.segment_size >= 0, f"distributed.segment_size={self.segment_size}: must not be negative")
 
 

@@ -46,16 +46,28 @@ class VQGAN:
 
     def __post_init__(self):
         require(self.quantizer in ("gumbel", "nearest"), f"vqgan.quantizer={self.quantizer}: none of gumbel, nearest")
-        require(len(self.multipliers) > 1 and min(self.multipliers) > 0,
-                f"vqgan.multipliers={self.multipliers}: at least two, all positive")
-        for name, least in (("width", 1), ("norm_groups", 1), ("residual_blocks", 1), ("latent", 1), ("codes", 2),
-                            ("code_dim", 1)):
+        require(
+            len(self.multipliers) > 1 and min(self.multipliers) > 0,
+            f"vqgan.multipliers={self.multipliers}: at least two, all positive",
+        )
+        for name, least in (
+            ("width", 1),
+            ("norm_groups", 1),
+            ("residual_blocks", 1),
+            ("latent", 1),
+            ("codes", 2),
+            ("code_dim", 1),
+        ):
             require(getattr(self, name) >= least, f"vqgan.{name}={getattr(self, name)}: must be at least {least}")
-        require(self.width % self.norm_groups == 0,
-                f"vqgan.width={self.width}: must be a multiple of vqgan.norm_groups={self.norm_groups}")
+        require(
+            self.width % self.norm_groups == 0,
+            f"vqgan.width={self.width}: must be a multiple of vqgan.norm_groups={self.norm_groups}",
+        )
         factors = [2**level for level in range(len(self.multipliers))]
-        require(set(self.attention) <= set(factors),
-                f"vqgan.attention={self.attention}: the levels are {', '.join(map(str, factors))}")
+        require(
+            set(self.attention) <= set(factors),
+            f"vqgan.attention={self.attention}: the levels are {', '.join(map(str, factors))}",
+        )
 
 
 @dataclass

@@ -56,7 +56,9 @@ class Residual:
     do not depend on the size of a gradient (Adam) changes it that much more slowly than all else.
     """
 
-    lr: float = 1.0  # of the last convolution's weights in each block, over that of all else; one by the gain makes up for it
+    lr: float = (
+        1.0  # of the last convolution's weights in each block, over that of all else; one by the gain makes up for it
+    )
 
     def __post_init__(self):
         require(self.lr > 0, f"residual.lr={self.lr}: must be positive")

@@ -89,11 +89,21 @@ def _describe_tokens(folder: Path, tokenizers: Tokenizers) -> Iterator[tuple[str
     recipe = manifest.recipe
     images, captions, size = (manifest.total(what) for what in ("images", "captions", "size"))
     height, width = recipe.image_tokenizer["grid"]
-    yield (f"{folder}: {images} images x {recipe.crops} crops x {height} x {width} codes, {captions} captions; "
-           f"{len(manifest.parts)} files, {size / 1e6:.1f} MB: {size / max(1, images):.0f} bytes an image, "
-           f"{size / max(1, captions):.0f} a pair"), True
-    yield (f"  of {recipe.source['samples']} images in {recipe.source['shards']} shards, {recipe.image_size} pixels, "
-           f"crop_jitter {recipe.crop_jitter}"), True
+    yield (
+        (
+            f"{folder}: {images} images x {recipe.crops} crops x {height} x {width} codes, {captions} captions; "
+            f"{len(manifest.parts)} files, {size / 1e6:.1f} MB: {size / max(1, images):.0f} bytes an image, "
+            f"{size / max(1, captions):.0f} a pair"
+        ),
+        True,
+    )
+    yield (
+        (
+            f"  of {recipe.source['samples']} images in {recipe.source['shards']} shards, {recipe.image_size} pixels, "
+            f"crop_jitter {recipe.crop_jitter}"
+        ),
+        True,
+    )
     yield "  image tokenizer {kind}, {codes} codes, {sha256:.12} ({path})".format(**recipe.image_tokenizer), True
     yield "  vocabulary {tokenizer}, {entries} entries, {sha256:.12} ({path})".format(**recipe.vocabulary), True
     skipped = [name for part in manifest.parts for name in part.skipped]

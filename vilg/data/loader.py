@@ -51,8 +51,15 @@ def collate_tokens(samples: list[TokenSample], encode: CaptionEncoder) -> Batch:
     return Batch([sample.name for sample in samples], captions, None, text, [sample.seed for sample in samples], codes)
 
 
-def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ranks: int, consumed: int,
-                     encode: EncodeCaption | None = None) -> Iterator[Batch]:
+def training_batches(
+    settings: config.Data,
+    seed: int,
+    batch: int,
+    rank: int,
+    ranks: int,
+    consumed: int,
+    encode: EncodeCaption | None = None,
+) -> Iterator[Batch]:
     """Endless batches of `batch` samples for `rank`, going on behind the first `consumed` positions.
 
     Ranks take turns: rank r reads positions consumed + r, consumed + r + ranks, .. so that all ranks together always
@@ -64,18 +71,31 @@ def training_batches(settings: config.Data, seed: int, batch: int, rank: int, ra
     return read_ahead(samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode))
 
 
-def token_batches(tokens: TokenShards, settings: config.Data, seed: int, batch: int, rank: int, ranks: int,
-                  consumed: int, encode: CaptionEncoder) -> Iterator[Batch]:
+def token_batches(
+    tokens: TokenShards,
+    settings: config.Data,
+    seed: int,
+    batch: int,
+    rank: int,
+    ranks: int,
+    consumed: int,
+    encode: CaptionEncoder,
+) -> Iterator[Batch]:
     """`training_batches` of what has been encoded before."""
-    return read_ahead(endless_tokens(tokens, seed), consumed + rank, ranks, batch, settings.threads,
-                      partial(collate_tokens, encode=encode))
+    return read_ahead(
+        endless_tokens(tokens, seed),
+        consumed + rank,
+        ranks,
+        batch,
+        settings.threads,
+        partial(collate_tokens, encode=encode),
+    )
 
 
 def fingerprint(settings: config.Data) -> dict:
     """What a training of these settings reads, {"shards": how many, "sha256": ..}; other data, or the same in another
     order, has another hash."""
-    return token_shards.fingerprint(settings.tokens) if settings.tokens else image_shards.fingerprint(
-        settings.shards)
+    return token_shards.fingerprint(settings.tokens) if settings.tokens else image_shards.fingerprint(settings.shards)
 
 
 def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:

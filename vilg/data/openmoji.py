@@ -42,8 +42,9 @@ def build(out: Path) -> dict[str, int]:
     if any(out.glob("*.tar")):
         raise UserError(f"{out}: holds shards already")
     counts = {"train": 0, "heldout": 0}
-    writers = {part: ShardWriter(str(out / f"{part}-%06d.tar"), maxcount=SAMPLES_PER_SHARD, verbose=0)
-               for part in counts}
+    writers = {
+        part: ShardWriter(str(out / f"{part}-%06d.tar"), maxcount=SAMPLES_PER_SHARD, verbose=0) for part in counts
+    }
     with Progress("openmoji", len(chosen)) as progress:
         for number, (text, name) in enumerate(chosen):
             part = "heldout" if is_held_out(name) else "train"

@@ -70,8 +70,9 @@ class _Drawn(grain.transforms.RandomMap):
         return self.tokens.sample(int(number), rng)
 
 
-def read_ahead(samples: grain.MapDataset, first: int, every: int, batch: int, threads: int,
-               collate: Callable[[list], Any]) -> Iterator[Any]:
+def read_ahead(
+    samples: grain.MapDataset, first: int, every: int, batch: int, threads: int, collate: Callable[[list], Any]
+) -> Iterator[Any]:
     """Batches of the samples at positions first, first + every, .., read by `threads` threads ahead of their use."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
     return iter(samples.slice(slice(first, None, every)).to_iter_dataset(options).batch(batch, batch_fn=collate))

@@ -129,8 +129,15 @@ def _write(kept: Path, index: ShardIndex, state: np.ndarray) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=kept.parent, suffix=".npz")
         with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, state=state, keys=index.keys, images=index.images, captions=index.captions,
-                     json=index.json, truncated=index.truncated)
+            np.savez(
+                file,
+                state=state,
+                keys=index.keys,
+                images=index.images,
+                captions=index.captions,
+                json=index.json,
+                truncated=index.truncated,
+            )
         os.replace(temporary, kept)  # several ranks may do this at once; each writes the same
     except OSError as error:
         log.warning("%s: the index cannot be kept (%s)", kept, error.strerror)

@@ -1,8 +1,8 @@
 """What a folder of token shards says of itself.
 
-    part-000000.safetensors   see token_part.py
-    part-000001.safetensors
-    manifest.json             written last; without it the folder is not complete
+part-000000.safetensors   see token_part.py
+part-000001.safetensors
+manifest.json             written last; without it the folder is not complete
 """
 
 import hashlib
@@ -42,8 +42,10 @@ class Recipe:
 
 
 def _without_paths(recipe: Recipe) -> dict:
-    return {name: {key: one for key, one in value.items() if key != "path"} if isinstance(value, dict) else value
-            for name, value in asdict(recipe).items()}
+    return {
+        name: {key: one for key, one in value.items() if key != "path"} if isinstance(value, dict) else value
+        for name, value in asdict(recipe).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def read_manifest(folder: Path) -> Manifest:
         body = json.loads(file.read_text("utf-8"))
         claimed = body.pop("sha256")
     except FileNotFoundError:
-        raise UserError(f"{folder}: no token shards, or `vilg data tokenize` has not finished them: no {MANIFEST}"
-                        ) from None
+        raise UserError(
+            f"{folder}: no token shards, or `vilg data tokenize` has not finished them: no {MANIFEST}"
+        ) from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror.lower()}") from None
     except (ValueError, KeyError, AttributeError, TypeError):

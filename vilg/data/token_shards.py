@@ -54,8 +54,10 @@ class TokenShards:
             recipe = manifest.recipe
             for kind, there in (("image", recipe.image_tokenizer), ("text", recipe.vocabulary)):
                 if there["sha256"] != tokenizers[kind]:
-                    raise UserError(f"{folder}: token shards made with another {kind} tokenizer ({there['path']}) than "
-                                    "these settings name")
+                    raise UserError(
+                        f"{folder}: token shards made with another {kind} tokenizer ({there['path']}) than "
+                        "these settings name"
+                    )
             for name in ("image_size", "crop_jitter"):
                 here, there = getattr(settings, name), getattr(recipe, name)
                 if here != there:
@@ -77,8 +79,11 @@ class TokenShards:
     def whole(self, number: int) -> tuple[str, np.ndarray, list[np.ndarray]]:
         """(name, codes uint [crops, n], the words of each caption) of an image."""
         part, image, _ = self._at(number)
-        return (part.name(image), np.stack([part.codes(image, crop) for crop in range(part.crops)]),
-                [part.words(caption) for caption in part.captions(image)])
+        return (
+            part.name(image),
+            np.stack([part.codes(image, crop) for crop in range(part.crops)]),
+            [part.words(caption) for caption in part.captions(image)],
+        )
 
     def _at(self, number: int) -> tuple[TokenPart, int, Recipe]:
         """(file, number of the image in it, what it was made by)."""

@@ -51,8 +51,10 @@ def tokenize(settings: config.Pretraining) -> Made:
     UserError if the folder holds tokens that other settings, tokenizers or images make.
     """
     rank, ranks = apart()
-    require(len(settings.data.tokens) == 1,
-            f"data.tokens={settings.data.tokens}: names the one folder that the token shards are written to")
+    require(
+        len(settings.data.tokens) == 1,
+        f"data.tokens={settings.data.tokens}: names the one folder that the token shards are written to",
+    )
     folder = Path(settings.data.tokens[0])
     maker = Maker(settings)
     numbers = range(-(-len(maker.shards) // settings.tokenize.part))
@@ -95,16 +97,24 @@ class Maker:
 
     def __init__(self, settings: config.Pretraining):
         data, self.settings = settings.data, settings.tokenize
-        require(self.settings.crops == 1 or data.crop_jitter > 0,
-                f"tokenize.crops={self.settings.crops}: without data.crop_jitter all crops of an image are the same")
+        require(
+            self.settings.crops == 1 or data.crop_jitter > 0,
+            f"tokenize.crops={self.settings.crops}: without data.crop_jitter all crops of an image are the same",
+        )
         self.image_tokenizer = image.load(settings.image_tokenizer.path)
         self.text_tokenizer = load_tokenizer(settings.text)
         self.faults, self.threads = Faults(data.max_faults), data.threads
         self.shards, self._broken = Shards(expand(data.shards), self.faults), set()
         self.recipe = Recipe(
-            _said_of_images(self.image_tokenizer, settings), _said_of_texts(self.text_tokenizer, settings.text),
-            {"samples": len(self.shards), **fingerprint(data.shards)}, data.image_size, data.crop_jitter,
-            self.settings.crops, settings.run.seed, self.settings.part)
+            _said_of_images(self.image_tokenizer, settings),
+            _said_of_texts(self.text_tokenizer, settings.text),
+            {"samples": len(self.shards), **fingerprint(data.shards)},
+            data.image_size,
+            data.crop_jitter,
+            self.settings.crops,
+            settings.run.seed,
+            self.settings.part,
+        )
 
     def made(self, folder: Path, number: int) -> Part | None:
         """What the file of a part says of itself, None if there is none. UserError if another recipe made it."""
@@ -113,8 +123,10 @@ class Maker:
             return None
         recipe, part = found
         if other := self.recipe.difference(recipe):
-            raise UserError(f"{folder / part_file(number)}: made with another {other} than these settings name; they "
-                            "need a folder of their own")
+            raise UserError(
+                f"{folder / part_file(number)}: made with another {other} than these settings name; they "
+                "need a folder of their own"
+            )
         return part
 
     def images_of(self, number: int) -> range:
@@ -125,16 +137,22 @@ class Maker:
         at_once = max(1, self.settings.batch // self.settings.crops)
         for batch in read_once(self._read, self.images_of(number), at_once, self.threads):
             codes = self._encode(np.concatenate([crops for _, crops, _ in batch]))
-            yield [Tokens(name, own, captions) for (name, _, captions), own in
-                   zip(batch, np.split(codes, len(batch)))]
+            yield [Tokens(name, own, captions) for (name, _, captions), own in zip(batch, np.split(codes, len(batch)))]
 
     def write(self, folder: Path, number: int, images: list[Tokens]) -> None:
         codes, grid = (self.recipe.image_tokenizer[name] for name in ("codes", "grid"))
         arrays = pack(images, (self.settings.crops, grid[0] * grid[1]), codes, self.text_tokenizer.size)
         skipped = [self._name(one) for one in self.images_of(number) if one in self._broken]
-        write_part(folder / part_file(number), arrays, {
-            "recipe": asdict(self.recipe), "images": len(images), "skipped": skipped,
-            "captions": sum(len(tokens.captions) for tokens in images)})
+        write_part(
+            folder / part_file(number),
+            arrays,
+            {
+                "recipe": asdict(self.recipe),
+                "images": len(images),
+                "skipped": skipped,
+                "captions": sum(len(tokens.captions) for tokens in images),
+            },
+        )
 
     def _name(self, number: int) -> str:
         """SHARD:KEY without the folder, which may change."""
@@ -151,24 +169,42 @@ class Maker:
             return None
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, number])
-        crops = [crop.jittered(picture, recipe.image_size, recipe.crop_jitter, rng) if recipe.crop_jitter else
-                 crop.centre(picture, recipe.image_size) for _ in range(recipe.crops)]
-        return (self._name(number), np.stack(crops),
-                [words_of(caption, self.text_tokenizer)[:_WORDS] for caption in captions])
+        crops = [
+            crop.jittered(picture, recipe.image_size, recipe.crop_jitter, rng)
+            if recipe.crop_jitter
+            else crop.centre(picture, recipe.image_size)
+            for _ in range(recipe.crops)
+        ]
+        return (
+            self._name(number),
+            np.stack(crops),
+            [words_of(caption, self.text_tokenizer)[:_WORDS] for caption in captions],
+        )
 
     @paddle.no_grad()
     def _encode(self, crops: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, 3] -> codes [N, n]."""
-        parts = [self.image_tokenizer.encode(paddle.to_tensor(to_unit(crops[start : start + self.settings.batch])))
-                 for start in range(0, len(crops), self.settings.batch)]
+        parts = [
+            self.image_tokenizer.encode(paddle.to_tensor(to_unit(crops[start : start + self.settings.batch])))
+            for start in range(0, len(crops), self.settings.batch)
+        ]
         return np.concatenate([part.flatten(1).numpy() for part in parts])
 
 
 def _said_of_images(tokenizer: ImageTokenizer, settings: config.Pretraining) -> dict:
-    return {"kind": tokenizer.kind, "path": settings.image_tokenizer.path, "codes": tokenizer.vocabulary,
-            "grid": list(tokenizer.grid(settings.data.image_size)), "sha256": tokenizer.fingerprint()}
+    return {
+        "kind": tokenizer.kind,
+        "path": settings.image_tokenizer.path,
+        "codes": tokenizer.vocabulary,
+        "grid": list(tokenizer.grid(settings.data.image_size)),
+        "sha256": tokenizer.fingerprint(),
+    }
 
 
 def _said_of_texts(tokenizer: TextTokenizer, settings: config.Text) -> dict:
-    return {"tokenizer": settings.tokenizer, "path": settings.vocab, "entries": tokenizer.size,
-            "sha256": tokenizer.fingerprint()}
+    return {
+        "tokenizer": settings.tokenizer,
+        "path": settings.vocab,
+        "entries": tokenizer.size,
+        "sha256": tokenizer.fingerprint(),
+    }

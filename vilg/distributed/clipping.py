@@ -24,8 +24,13 @@ class GlobalNormClip(ClipGradBase):
     Not Paddle's GroupShardedClipGrad: that one keeps the norm to itself, and stops on a CPU.
     """
 
-    def __init__(self, limit: float, group: dist.communication.group.Group | None = None,
-                 is_whole: Callable[[paddle.Tensor], bool] = lambda parameter: True, may_overflow: bool = False):
+    def __init__(
+        self,
+        limit: float,
+        group: dist.communication.group.Group | None = None,
+        is_whole: Callable[[paddle.Tensor], bool] = lambda parameter: True,
+        may_overflow: bool = False,
+    ):
         super().__init__()
         self.limit, self.group, self.is_whole, self.may_overflow = limit, group, is_whole, may_overflow
         self.norm = 0.0

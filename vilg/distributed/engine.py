@@ -23,8 +23,14 @@ class Engine:
     every rank has all of the model, in fp32.
     """
 
-    def __init__(self, world: World, model: nn.Layer, recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer],
-                 clip: float, settings: config.Distributed | None = None):
+    def __init__(
+        self,
+        world: World,
+        model: nn.Layer,
+        recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer],
+        clip: float,
+        settings: config.Distributed | None = None,
+    ):
         settings = settings or config.Distributed(precision="fp32")
         self.world = world
         self._parameters = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
@@ -79,8 +85,9 @@ class Engine:
     def state(self) -> list[states.Part]:
         """What this rank holds of parameters, buffers and moments: `model/NAME`, `moment1/NAME`, .."""
         held = states.parts(self._held(), self._optimizer, self.world.rank)
-        return held + [states.whole(f"model/{name}", value.numpy(), self.world.ranks)
-                       for name, value in self._buffers.items()]
+        return held + [
+            states.whole(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
+        ]
 
     def load_state(self, given: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
         """Take what the `state` of all ranks of a job, this or another one, gave.
@@ -114,6 +121,8 @@ class Engine:
 def _difference(expected: dict[str, list], given: dict[str, list]) -> str:
     for name in sorted(expected | given, key=lambda name: (not name.startswith("model/"), name)):
         if expected.get(name) != given.get(name):
-            return (f"a checkpoint of another model: {name.removeprefix('model/')} is "
-                    f"{given.get(name, 'missing')} there and {expected.get(name, 'missing')} here")
+            return (
+                f"a checkpoint of another model: {name.removeprefix('model/')} is "
+                f"{given.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
+            )
     raise AssertionError("no difference")

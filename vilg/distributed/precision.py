@@ -42,6 +42,8 @@ def choose(setting: str, device: str) -> Precision:
     """`auto` is bf16 on a GPU and fp32 on a CPU, whose kernels have no 16 bits: SettingsError if asked for them."""
     if setting == "auto":
         setting = "fp32" if device == "cpu" else "bf16"
-    require(setting == "fp32" or device != "cpu",
-            f"distributed.precision={setting}: Paddle's CPU kernels compute in fp32 only")
+    require(
+        setting == "fp32" or device != "cpu",
+        f"distributed.precision={setting}: Paddle's CPU kernels compute in fp32 only",
+    )
     return Precision(setting)

@@ -1,9 +1,9 @@
 """How much of the states each rank holds: Paddle's own data parallelism and sharding behind one interface.
 
-    stage 0   everything; gradients are averaged once a step                        fused_allreduce_gradients
-    stage 1   a share of the optimizer's states                                     DygraphShardingOptimizer
-    stage 2   a share of the gradients too                                          group_sharded_parallel("os_g")
-    stage 3   a share of the parameters too, put together layer by layer while used group_sharded_parallel("p_g_os")
+stage 0   everything; gradients are averaged once a step                        fused_allreduce_gradients
+stage 1   a share of the optimizer's states                                     DygraphShardingOptimizer
+stage 2   a share of the gradients too                                          group_sharded_parallel("os_g")
+stage 3   a share of the parameters too, put together layer by layer while used group_sharded_parallel("p_g_os")
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,8 @@ import paddle
 from paddle import nn
 from paddle.distributed import fleet
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer.dygraph_sharding_optimizer import (
-    DygraphShardingOptimizer)
+    DygraphShardingOptimizer,
+)
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
 from paddle.distributed.parallel import sync_params_buffers
 from paddle.distributed.sharding import group_sharded_parallel
@@ -45,8 +46,14 @@ class Stage(Protocol):
 class Replicated:
     """Stage 0. Nothing is said between ranks before the last micro-batch."""
 
-    def __init__(self, world: World, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, limit: float,
-                 scaler: paddle.amp.GradScaler | None):
+    def __init__(
+        self,
+        world: World,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        limit: float,
+        scaler: paddle.amp.GradScaler | None,
+    ):
         self.model, self.optimizer, self.scaler, self._world = model, optimizer, scaler, world
         self.clip = optimizer._grad_clip = GlobalNormClip(limit, may_overflow=scaler is not None)
         if world.ranks > 1:
@@ -66,12 +73,19 @@ class Replicated:
 class OptimizerSharded:
     """Stage 1. Each parameter has an owner in the sharding group, who updates it and sends it to the others."""
 
-    def __init__(self, world: World, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, limit: float,
-                 scaler: paddle.amp.GradScaler | None):
+    def __init__(
+        self,
+        world: World,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        limit: float,
+        scaler: paddle.amp.GradScaler | None,
+    ):
         self.model, self._world = model, world
         self.scaler = scaler and fleet.distributed_scaler(scaler)  # whose ranks agree on what has overflowed
-        self.clip = optimizer._grad_clip = GlobalNormClip(limit, world.sharding_group, lambda parameter: False,
-                                                          scaler is not None)
+        self.clip = optimizer._grad_clip = GlobalNormClip(
+            limit, world.sharding_group, lambda parameter: False, scaler is not None
+        )
         sync_params_buffers(model)
         self.optimizer = DygraphShardingOptimizer(optimizer, world.fleet_groups)
         self._owned = self.optimizer._rank2params[world.shard]
@@ -95,23 +109,36 @@ class _GroupSharded:
 
     level: str
 
-    def __init__(self, world: World, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, limit: float,
-                 scaler: paddle.amp.GradScaler | None, settings: config.Distributed):
+    def __init__(
+        self,
+        world: World,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        limit: float,
+        scaler: paddle.amp.GradScaler | None,
+        settings: config.Distributed,
+    ):
         self._world, self._inner, self._offload = world, optimizer, settings.offload
         # Of stage 2 each parameter has one owner; stage 3 leaves small ones whole and marks them.
-        self.clip = optimizer._grad_clip = GlobalNormClip(limit, world.sharding_group,
-                                                          lambda parameter: hasattr(parameter, "unslice"),
-                                                          scaler is not None)
+        self.clip = optimizer._grad_clip = GlobalNormClip(
+            limit, world.sharding_group, lambda parameter: hasattr(parameter, "unslice"), scaler is not None
+        )
         sync_params_buffers(model)
         self.model, self.optimizer, self.scaler = group_sharded_parallel(
-            model, optimizer, self.level, scaler, world.sharding_group, offload=settings.offload,
+            model,
+            optimizer,
+            self.level,
+            scaler,
+            world.sharding_group,
+            offload=settings.offload,
             dp_group=world.replica_group if world.topology.replicas > 1 else None,
             # A bucket of gradients is sent once all of them are there, but neither direction uses the other's head.
             buffer_max_size=1,
             segment_size=settings.segment_size,
             # Fetching the next layer ahead follows the order of the first step. The directions differ in theirs, and a
             # layer that was fetched and then not used would be used later as it was.
-            sync_comm=True)
+            sync_comm=True,
+        )
 
     def reduce(self) -> None:
         pass
@@ -146,8 +173,15 @@ class ParametersSharded(_GroupSharded):
         key = f"slice@{parameter.name}"
         exact = parameter.master_weight if self._offload else self._inner._master_weights.get(key)
         tensors = [parameter.fw_storage] if exact is None else [exact, parameter.fw_storage]
-        return Held(name, key, parameter.shape, tensors, start, min(start + room, size),
-                    tuple(world.topology.replica_group(world.rank)))
+        return Held(
+            name,
+            key,
+            parameter.shape,
+            tensors,
+            start,
+            min(start + room, size),
+            tuple(world.topology.replica_group(world.rank)),
+        )
 
 
 def _exact(optimizer: paddle.optimizer.Optimizer, parameter: paddle.Tensor) -> paddle.Tensor:
@@ -160,8 +194,14 @@ def _whole(name: str, parameter: paddle.Tensor, exact: paddle.Tensor, holders: I
     return Held(name, parameter.name, parameter.shape, tensors, 0, parameter.size, tuple(holders))
 
 
-def build(world: World, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, limit: float,
-          scaler: paddle.amp.GradScaler | None, settings: config.Distributed) -> Stage:
+def build(
+    world: World,
+    model: nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    limit: float,
+    scaler: paddle.amp.GradScaler | None,
+    settings: config.Distributed,
+) -> Stage:
     """The stage of the settings. With one shard there is nothing to split, and any stage is stage 0."""
     if world.topology.shards == 1:
         return Replicated(world, model, optimizer, limit, scaler)

@@ -105,9 +105,13 @@ def _moment_name(one: Held, optimizer: paddle.optimizer.Optimizer, moment: str) 
 def _of_no_step(held: list[Held], optimizer: paddle.optimizer.Optimizer) -> dict[str, paddle.Tensor]:
     """The moments with which an optimizer that has not made a step yet, and so has none, will begin."""
     begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
-    return {_moment_name(one, optimizer, moment): paddle.full([1] if moment in _OF_ALL else [one.room],
-                                                              begin.get(moment, 0.0))
-            for one in held for moment in MOMENTS}
+    return {
+        _moment_name(one, optimizer, moment): paddle.full(
+            [1] if moment in _OF_ALL else [one.room], begin.get(moment, 0.0)
+        )
+        for one in held
+        for moment in MOMENTS
+    }
 
 
 def shapes(held: list[Held]) -> dict[str, list[int]]:
@@ -119,8 +123,9 @@ def shapes(held: list[Held]) -> dict[str, list[int]]:
     return expected
 
 
-def load(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int,
-         read: Callable[[str, int, int], np.ndarray]) -> None:
+def load(
+    held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int, read: Callable[[str, int, int], np.ndarray]
+) -> None:
     """Set everything that this rank holds; read(name, start, stop) gives elements of a tensor, flat."""
     moments = {}
     for one in held:

@@ -1,8 +1,8 @@
 """Where each rank stands: which states it shares with its node, and which with the other nodes.
 
-    ranks 0 1 2 3 | 4 5 6 7        two nodes of four, sharding_degree 4: two replicas of four shards
-    sharding groups {0 1 2 3}, {4 5 6 7}: each rank holds a quarter of the states
-    replica groups {0 4}, {1 5}, ..: ranks that hold the same quarter
+ranks 0 1 2 3 | 4 5 6 7        two nodes of four, sharding_degree 4: two replicas of four shards
+sharding groups {0 1 2 3}, {4 5 6 7}: each rank holds a quarter of the states
+replica groups {0 4}, {1 5}, ..: ranks that hold the same quarter
 """
 
 from dataclasses import dataclass
@@ -41,10 +41,14 @@ def arrange(settings: config.Distributed, ranks: int, ranks_per_node: int) -> To
     if settings.stage == 0:
         return Topology(ranks, 1)
     degree = settings.sharding_degree or ranks_per_node
-    require(ranks_per_node % degree == 0,
-            f"distributed.sharding_degree={degree}: does not divide the {ranks_per_node} processes of a node, so a "
-            "sharding group would cross nodes")
+    require(
+        ranks_per_node % degree == 0,
+        f"distributed.sharding_degree={degree}: does not divide the {ranks_per_node} processes of a node, so a "
+        "sharding group would cross nodes",
+    )
     require(ranks % degree == 0, f"distributed.sharding_degree={degree}: does not divide the job's {ranks} processes")
-    require(degree > 1 or not settings.offload,
-            "distributed.offload=true: Paddle offloads shards, so it takes at least 2 processes on a node")
+    require(
+        degree > 1 or not settings.offload,
+        "distributed.offload=true: Paddle offloads shards, so it takes at least 2 processes on a node",
+    )
     return Topology(ranks, degree)

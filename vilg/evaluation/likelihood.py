@@ -29,8 +29,9 @@ class Pair:
 
 
 @paddle.no_grad()
-def tokenize_pairs(samples: Iterable[tuple[Sample, list[str]]], encode: EncodeCaption,
-                   image_tokenizer: ImageTokenizer) -> list[Pair]:
+def tokenize_pairs(
+    samples: Iterable[tuple[Sample, list[str]]], encode: EncodeCaption, image_tokenizer: ImageTokenizer
+) -> list[Pair]:
     """Every caption of every sample with the codes of its image."""
     pairs = []
     for group in _groups(samples, _IMAGES_AT_ONCE):
@@ -91,8 +92,10 @@ def _target_ids(direction: str, pairs: list[Pair], vocabulary: int) -> np.ndarra
 
 
 def _tensors(pairs: list[Pair]) -> tuple[paddle.Tensor, paddle.Tensor]:
-    return (paddle.to_tensor(np.stack([pair.text for pair in pairs])),
-            paddle.to_tensor(np.stack([pair.image for pair in pairs])))
+    return (
+        paddle.to_tensor(np.stack([pair.text for pair in pairs])),
+        paddle.to_tensor(np.stack([pair.image for pair in pairs])),
+    )
 
 
 def _groups(items: Iterable, size: int) -> Iterator[list]:

@@ -13,8 +13,11 @@ def mean_ssim(images: np.ndarray, others: np.ndarray) -> float:
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
-    similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-                  / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2)))
+    similarity = (
+        (2 * mean_x * mean_y + _C1)
+        * (2 * covariance + _C2)
+        / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))
+    )
     return float(similarity.mean())
 
 

@@ -66,8 +66,10 @@ def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
     rng, sizes = np.random.default_rng(0), predictor.manifest.sizes
     images = rng.random([2, 3, sizes.image_size, sizes.image_size], dtype=np.float32)
     codes = trained.encode(images)
-    found = {"codes": float((codes != predictor.encode(images)).mean()),
-             "pixels": float(np.abs(trained.decode(codes) - predictor.decode(codes)).max())}
+    found = {
+        "codes": float((codes != predictor.encode(images)).mean()),
+        "pixels": float(np.abs(trained.decode(codes) - predictor.decode(codes)).max()),
+    }
     of_logits = []
     text = rng.integers(0, sizes.vocabulary, [2, sizes.text_length])
     for direction in DIRECTIONS:
@@ -81,14 +83,24 @@ def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
     found["logits"] = float(np.max(of_logits))  # NaN if any is, unlike Python's max
     for name, limit in LIMITS.items():
         if not found[name] <= limit:
-            raise UserError(f"the export differs from {trained.origin} by {found[name]:.2g} in {name}, {limit:g} is "
-                            "allowed")
+            raise UserError(
+                f"the export differs from {trained.origin} by {found[name]:.2g} in {name}, {limit:g} is allowed"
+            )
     return found
 
 
 def sizes_of(model: Transformer, image_size: int) -> Sizes:
-    return Sizes(model.settings.layers, model.settings.heads, model.settings.hidden // model.settings.heads,
-                 model.settings.conv_kernel, model.text_length, model.grid, image_size, model.vocabulary, model.codes)
+    return Sizes(
+        model.settings.layers,
+        model.settings.heads,
+        model.settings.hidden // model.settings.heads,
+        model.settings.conv_kernel,
+        model.text_length,
+        model.grid,
+        image_size,
+        model.vocabulary,
+        model.codes,
+    )
 
 
 def _write_vocabulary(tokenizer: TextTokenizer, file: Path) -> None:

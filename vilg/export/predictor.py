@@ -28,8 +28,10 @@ class Predictor(Pipeline):
         self.origin, self.manifest = str(folder), manifest.read(folder)
         self.checkpoint, self.drop_caption = self.manifest.checkpoint, self.manifest.drop_caption
         if self.manifest.operator and (missing := operator.load()):
-            raise UserError(f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
-                            "makes one that does not")
+            raise UserError(
+                f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
+                "makes one that does not"
+            )
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         written_by = self.manifest.versions["paddle"]
@@ -73,9 +75,13 @@ class ProgramReading:
         self._first, self._sources = None, list(map(spread, reader.programs[manifest.prefill(direction)](rows)))
         if direction == TEXT_TO_IMAGE:
             self._first, *self._sources = self._sources
-        self._kept = [Kept(sizes.layout(direction, pattern),
-                           [2 * sizes.patterns.count(pattern), len(source) * samples, sizes.heads, sizes.head_size])
-                      for pattern in sizes.windows]
+        self._kept = [
+            Kept(
+                sizes.layout(direction, pattern),
+                [2 * sizes.patterns.count(pattern), len(source) * samples, sizes.heads, sizes.head_size],
+            )
+            for pattern in sizes.windows
+        ]
 
     @property
     def numbers(self) -> int:
@@ -87,8 +93,9 @@ class ProgramReading:
 
     def step(self, ids: np.ndarray) -> np.ndarray:
         windows, owns = zip(*(kept.window() for kept in self._kept))
-        logits, *new = self._step(ids, np.array([self._place]), *windows, *(np.array([own]) for own in owns),
-                                  *self._sources)
+        logits, *new = self._step(
+            ids, np.array([self._place]), *windows, *(np.array([own]) for own in owns), *self._sources
+        )
         for kept, rows in zip(self._kept, new):
             kept.put(rows)
             kept.advance()

@@ -52,8 +52,10 @@ class Program:
             try:
                 self._predictor = inference.create_predictor(settings)
             except RuntimeError as error:
-                raise Unloadable(f"{self._path}: Paddle {self._written_by} wrote it, Paddle {paddle.__version__} cannot "
-                                 f"load it ({' '.join(str(error).split())[:100]})") from None
+                raise Unloadable(
+                    f"{self._path}: Paddle {self._written_by} wrote it, Paddle {paddle.__version__} cannot "
+                    f"load it ({' '.join(str(error).split())[:100]})"
+                ) from None
         return self._predictor
 
 

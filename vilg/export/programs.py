@@ -87,8 +87,9 @@ class _OneMore:
 
     def attend(self, q, k, v):
         self.new = [k.squeeze(1), v.squeeze(1)]
-        seen_k, seen_v = (paddle.scatter(rows, self._own, new.unsqueeze(0))
-                          for rows, new in zip(self._window, self.new))
+        seen_k, seen_v = (
+            paddle.scatter(rows, self._own, new.unsqueeze(0)) for rows, new in zip(self._window, self.new)
+        )
         return attend_one(q, seen_k, seen_v, self._source[0], self._source[1])
 
 
@@ -123,8 +124,10 @@ def _step_inputs(sizes: Sizes, source: int) -> list:
         owns.append(InputSpec([1], "int64", f"own_{pattern}"))
     sources = []
     for layer in range(sizes.layers):
-        sources += [InputSpec([None, *heads, source], "float32", f"source_k_{layer}"),
-                    InputSpec([None, heads[0], source, heads[1]], "float32", f"source_v_{layer}")]
+        sources += [
+            InputSpec([None, *heads, source], "float32", f"source_k_{layer}"),
+            InputSpec([None, heads[0], source, heads[1]], "float32", f"source_v_{layer}"),
+        ]
     return [InputSpec([None], "int64", "ids"), InputSpec([1], "int64", "place"), windows, owns, sources]
 
 

@@ -10,8 +10,14 @@ from vilg.text.tokenizer import TextTokenizer
 Found = list[tuple[float, list[int]]]
 
 
-def beam_search(reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, width: int, penalty: float = 1.0,
-                prefix: list[int] = ()) -> list[Found]:
+def beam_search(
+    reader: Reader,
+    codes: np.ndarray,
+    tokenizer: TextTokenizer,
+    width: int,
+    penalty: float = 1.0,
+    prefix: list[int] = (),
+) -> list[Found]:
     """Codes int64 [B, n] -> for each image up to `width` (score, word ids), the best first, that begin with `prefix`.
 
     The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. [UNK] is

@@ -17,8 +17,9 @@ class Writer:
     UserError if the prefix itself is too long.
     """
 
-    def __init__(self, reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int],
-                 samples: int = 1):
+    def __init__(
+        self, reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, prefix: list[int], samples: int = 1
+    ):
         self.left = longest_caption(reader.text_length) - len(prefix)
         if self.left < 0:
             raise UserError(f"--prefix: {len(prefix)} tokens, the model has room for {self.left + len(prefix)}")
@@ -44,8 +45,9 @@ class Writer:
         self._last, self.left = words, self.left - 1
 
 
-def caption(reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, sampling: Sampling,
-            prefix: list[int] = ()) -> list[str]:
+def caption(
+    reader: Reader, codes: np.ndarray, tokenizer: TextTokenizer, sampling: Sampling, prefix: list[int] = ()
+) -> list[str]:
     """Codes int64 [B, n] -> captions of at most T-3 tokens that begin with `prefix`."""
     writer = Writer(reader, codes, tokenizer, list(prefix))
     choose = sampling.start(len(codes), 1)

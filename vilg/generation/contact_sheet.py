@@ -11,8 +11,18 @@ from vilg.data.pixels import to_uint8
 _GAP = 4  # pixels of white between pictures
 _TEXT = 14  # pixels of a caption's font
 # Where Chinese is found on Linux, Windows and macOS; PIL looks into the system's folders.
-_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc",
-          "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc", "simhei.ttf", "PingFang.ttc", "STHeiti Light.ttc")
+_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansSC-Regular.otf",
+    "SourceHanSansSC-Regular.otf",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "msyh.ttc",
+    "simhei.ttf",
+    "PingFang.ttc",
+    "STHeiti Light.ttc",
+)
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:

@@ -46,8 +46,10 @@ class Decoder:
         rows, spread = distinct(source)
         last, kept = read_source(model, direction, paddle.to_tensor(rows))
         self._last = spread(last)
-        self._caches = [AttentionCache(model.layout(direction, pattern), spread(one.k), spread(one.v), samples)
-                        for pattern, one in zip(model.patterns, kept)]
+        self._caches = [
+            AttentionCache(model.layout(direction, pattern), spread(one.k), spread(one.v), samples)
+            for pattern, one in zip(model.patterns, kept)
+        ]
         self._place = 0
 
     @paddle.no_grad()

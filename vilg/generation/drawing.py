@@ -26,8 +26,15 @@ class Guidance:
             raise UserError(f"--guidance {self.scale}: must be between 0 and a million")
 
 
-def draw(reader: Reader, text: np.ndarray, sampling: Sampling, samples: int = 1, guidance: Guidance | None = None,
-         begun: np.ndarray | None = None, on_code: Callable[[np.ndarray], None] | None = None) -> np.ndarray:
+def draw(
+    reader: Reader,
+    text: np.ndarray,
+    sampling: Sampling,
+    samples: int = 1,
+    guidance: Guidance | None = None,
+    begun: np.ndarray | None = None,
+    on_code: Callable[[np.ndarray], None] | None = None,
+) -> np.ndarray:
     """Text ids int64 [P, T] -> codes int64 [P samples, h, w]; the drawings of one text stand behind each other.
 
     begun: int64 [P, k], codes that every drawing of a text begins with. `on_code` is given the codes so far, int64
@@ -39,8 +46,14 @@ def draw(reader: Reader, text: np.ndarray, sampling: Sampling, samples: int = 1,
     return codes.reshape([-1, *reader.grid])
 
 
-def drawing(reader: Reader, text: np.ndarray, sampling: Sampling, samples: int = 1, guidance: Guidance | None = None,
-            begun: np.ndarray | None = None) -> Iterator[np.ndarray]:
+def drawing(
+    reader: Reader,
+    text: np.ndarray,
+    sampling: Sampling,
+    samples: int = 1,
+    guidance: Guidance | None = None,
+    begun: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
     """As `draw`, after each code: the codes so far, int64 [P samples, 1], .. [P samples, h w]."""
     count = reader.grid[0] * reader.grid[1]
     given = 0 if begun is None else begun.shape[1]

@@ -72,10 +72,21 @@ def generate(pipeline: Pipeline, wish: Wish, out: Path) -> Drawn:
     as_folder = _prepared(out)
     judge = wish.judge and find_judge(wish.judge)
     for text in filter(pipeline.too_long, wish.texts):
-        log.warning("%s .. is longer than the model's %d tokens and is cut", text[:10],
-                    longest_caption(pipeline.reader.text_length))
-    drawn = pipeline.draw(wish.texts, wish.sampler, wish.count, wish.best_of, wish.guidance, _begun(pipeline, wish),
-                          judge, show_progress=True)
+        log.warning(
+            "%s .. is longer than the model's %d tokens and is cut",
+            text[:10],
+            longest_caption(pipeline.reader.text_length),
+        )
+    drawn = pipeline.draw(
+        wish.texts,
+        wish.sampler,
+        wish.count,
+        wish.best_of,
+        wish.guidance,
+        _begun(pipeline, wish),
+        judge,
+        show_progress=True,
+    )
     said = [_said(pipeline, wish, drawn, row) for row in range(len(wish.texts))]
     if as_folder:
         _write_folder(out, pipeline, drawn, said)
@@ -101,11 +112,19 @@ def _prepared(out: Path) -> bool:
 def _said(pipeline: Pipeline, wish: Wish, drawn: Drawn, row: int) -> dict:
     """How the pictures of a text came to be; picture i is drawn again alone with the i-th of its seeds."""
     samples = drawn.samples[row]
-    return {"text": wish.texts[row], "scores": drawn.scores[row].tolist(),
-            "seeds": (wish.sampler.seed + samples).tolist(), "judge": wish.judge or "log p(text | image)",
-            "drawn": max(wish.count, wish.best_of), "guidance": wish.guidance,
-            "image": wish.image and str(wish.image), "keep_rows": wish.keep_rows, "sampler": vars(wish.sampler),
-            "model": pipeline.origin, "checkpoint": pipeline.checkpoint}
+    return {
+        "text": wish.texts[row],
+        "scores": drawn.scores[row].tolist(),
+        "seeds": (wish.sampler.seed + samples).tolist(),
+        "judge": wish.judge or "log p(text | image)",
+        "drawn": max(wish.count, wish.best_of),
+        "guidance": wish.guidance,
+        "image": wish.image and str(wish.image),
+        "keep_rows": wish.keep_rows,
+        "sampler": vars(wish.sampler),
+        "model": pipeline.origin,
+        "checkpoint": pipeline.checkpoint,
+    }
 
 
 def _write_sheet(out: Path, pictures: np.ndarray, said: list[dict]) -> None:
@@ -149,8 +168,9 @@ def find_judge(name: str) -> Judge:
     try:
         judge = getattr(importlib.import_module(module), function)
     except Exception as error:  # the module may raise what it likes while it is imported
-        raise UserError(f"--judge {name}: not MODULE:FUNCTION of Python ({type(error).__name__}: "
-                        f"{' '.join(str(error).split())})") from None
+        raise UserError(
+            f"--judge {name}: not MODULE:FUNCTION of Python ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from None
     if not callable(judge):
         raise UserError(f"--judge {name}: not a function")
     return judge
@@ -166,8 +186,14 @@ def _begun(pipeline: Pipeline, wish: Wish) -> np.ndarray | None:
     return pipeline.codes_of([read_picture(wish.image)])[0, : wish.keep_rows * width]
 
 
-def describe(pipeline: Pipeline, files: list[Path], sampler: Sampler, beams: int = 0, length_penalty: float = 1.0,
-             prefix: str = "") -> list[str]:
+def describe(
+    pipeline: Pipeline,
+    files: list[Path],
+    sampler: Sampler,
+    beams: int = 0,
+    length_penalty: float = 1.0,
+    prefix: str = "",
+) -> list[str]:
     """A caption for each picture file, which is cut and resized as in training."""
     codes = pipeline.codes_of([read_picture(file) for file in files])
     return pipeline.describe(codes, sampler, beams, length_penalty, prefix, show_progress=True)

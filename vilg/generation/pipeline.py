@@ -63,8 +63,19 @@ class Pipeline(ABC):
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int64 [B, h, w] -> float32 [B, 3, H, W] in [0, 1]."""
 
-    def generate(self, texts: Sequence[str], n: int = 1, seed: int = 0, *, temperature: float = 1.0, top_k: int = 0,
-                 top_p: float = 1.0, greedy: bool = False, guidance: float = 1.0, best_of: int = 0) -> np.ndarray:
+    def generate(
+        self,
+        texts: Sequence[str],
+        n: int = 1,
+        seed: int = 0,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        greedy: bool = False,
+        guidance: float = 1.0,
+        best_of: int = 0,
+    ) -> np.ndarray:
         """`n` pictures of each text, float32 [len(texts), n, 3, H, W] in [0, 1].
 
         Picture i of seed s is picture 0 of seed s + i. `best_of` draws so many and keeps those that score best.
@@ -72,9 +83,19 @@ class Pipeline(ABC):
         sampler = Sampler(seed, temperature, top_k, greedy, top_p)
         return self.pictures(self.draw(texts, sampler, n, best_of, guidance, scored=best_of > n).codes)
 
-    def caption(self, images: Images, seed: int | None = None, *, temperature: float = 1.0, top_k: int = 0,
-                top_p: float = 1.0, greedy: bool | None = None, beams: int = 0, length_penalty: float = 1.0,
-                prefix: str = "") -> list[str]:
+    def caption(
+        self,
+        images: Images,
+        seed: int | None = None,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        greedy: bool | None = None,
+        beams: int = 0,
+        length_penalty: float = 1.0,
+        prefix: str = "",
+    ) -> list[str]:
         """A text for each image that begins with `prefix`: with `beams` the best that a search of that width finds; of
         sampled words where a seed or another setting of chance is given, or `greedy` is False; else of the likeliest.
         Images as in `score`."""
@@ -93,9 +114,18 @@ class Pipeline(ABC):
             raise UserError(f"{len(images)} images and {len(texts)} texts")
         return self._scores(self._ids(texts), self.codes_of(images))
 
-    def draw(self, texts: Sequence[str], sampler: Sampler, n: int = 1, best_of: int = 0, guidance: float = 1.0,
-             begun: np.ndarray | None = None, judge: Judge | None = None, scored: bool = True,
-             show_progress: bool = False) -> Drawn:
+    def draw(
+        self,
+        texts: Sequence[str],
+        sampler: Sampler,
+        n: int = 1,
+        best_of: int = 0,
+        guidance: float = 1.0,
+        begun: np.ndarray | None = None,
+        judge: Judge | None = None,
+        scored: bool = True,
+        show_progress: bool = False,
+    ) -> Drawn:
         """Codes of `n` drawings of each text, which begin with the codes `begun` int64 [k] if given.
 
         `best_of` > n draws so many of each and keeps those that `judge`, or log p(text | image), finds best.
@@ -109,13 +139,15 @@ class Pipeline(ABC):
         if sampler.seed + drawn > SEEDS:
             raise UserError(f"--seed {sampler.seed}: the seeds of {drawn} drawings go beyond 2^63 - 1")
         if guidance != 1 and self.drop_caption == 0:
-            log.warning("--guidance %g: this model has never met an empty caption; train with train.drop_caption=0.1",
-                        guidance)
+            log.warning(
+                "--guidance %g: this model has never met an empty caption; train with train.drop_caption=0.1", guidance
+            )
         ids, (height, width) = self._ids(texts), self.reader.grid
         codes = self._drawings(ids, sampler, drawn, guidance, begun, show_progress)
         if judge:
-            scores = np.stack([judged(judge, [text] * drawn, self.pictures(of_text[None])[0])
-                               for text, of_text in zip(texts, codes)])
+            scores = np.stack(
+                [judged(judge, [text] * drawn, self.pictures(of_text[None])[0]) for text, of_text in zip(texts, codes)]
+            )
         elif scored or drawn > n:
             scores = self._scores(ids.repeat(drawn, axis=0), codes.reshape([-1, height * width]), show_progress)
             scores = scores.reshape([len(texts), drawn])
@@ -125,25 +157,49 @@ class Pipeline(ABC):
         take = np.take_along_axis
         return Drawn(take(codes, chosen[:, :, None, None], 1), take(scores, chosen, 1), chosen)
 
-    def _drawings(self, ids: np.ndarray, sampler: Sampler, drawn: int, guidance: float, begun: np.ndarray | None,
-                  show_progress: bool) -> np.ndarray:
+    def _drawings(
+        self,
+        ids: np.ndarray,
+        sampler: Sampler,
+        drawn: int,
+        guidance: float,
+        begun: np.ndarray | None,
+        show_progress: bool,
+    ) -> np.ndarray:
         """Codes int64 [P, drawn, h, w], some drawings of some texts at a time."""
         towards, count = Guidance(guidance, self._ids([""])[0]), self.reader.grid[0] * self.reader.grid[1]
         begun = np.tile(np.empty(0, np.int64) if begun is None else begun, (len(ids), 1))
         samples = min(drawn, ROWS_AT_ONCE)
         at_once = ROWS_AT_ONCE // samples
-        parts = [(slice(text, text + at_once), first, min(samples, drawn - first))
-                 for text in range(0, len(ids), at_once) for first in range(0, drawn, samples)]
+        parts = [
+            (slice(text, text + at_once), first, min(samples, drawn - first))
+            for text in range(0, len(ids), at_once)
+            for first in range(0, drawn, samples)
+        ]
         codes = np.empty([len(ids), drawn, *self.reader.grid], np.int64)
         with Progress("drawing", len(parts) * count, quiet=not show_progress) as progress:
             for part, first, some in parts:
-                made = draw(self.reader, ids[part], replace(sampler, seed=sampler.seed + first), some, towards,
-                            begun[part], lambda _: progress.advance())
+                made = draw(
+                    self.reader,
+                    ids[part],
+                    replace(sampler, seed=sampler.seed + first),
+                    some,
+                    towards,
+                    begun[part],
+                    lambda _: progress.advance(),
+                )
                 codes[part, first : first + some] = made.reshape([-1, some, *self.reader.grid])
         return codes
 
-    def describe(self, codes: np.ndarray, sampler: Sampler, beams: int = 0, length_penalty: float = 1.0,
-                 prefix: str = "", show_progress: bool = False) -> list[str]:
+    def describe(
+        self,
+        codes: np.ndarray,
+        sampler: Sampler,
+        beams: int = 0,
+        length_penalty: float = 1.0,
+        prefix: str = "",
+        show_progress: bool = False,
+    ) -> list[str]:
         """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampler` or by a search."""
         if not 0 <= beams <= MOST_BEAMS:
             raise UserError(f"--beams {beams}: must be between 0 and {MOST_BEAMS}")
@@ -177,8 +233,10 @@ class Pipeline(ABC):
         if not isinstance(images, np.ndarray):
             images = to_unit(np.stack([crop.centre(on_white(image), self.image_size) for image in images]))
         if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size) or images.dtype.kind != "f":
-            raise UserError(f"images of shape [B, 3, {self.image_size}, {self.image_size}] in [0, 1] expected, not "
-                            f"{images.dtype} {list(images.shape)}")
+            raise UserError(
+                f"images of shape [B, 3, {self.image_size}, {self.image_size}] in [0, 1] expected, not "
+                f"{images.dtype} {list(images.shape)}"
+            )
         if not np.abs(images - 0.5).max() <= 0.501:  # beyond rounding, or NaN
             raise UserError(f"images in [0, 1] expected, not from {images.min():g} to {images.max():g}")
         codes = [self.encode(part.astype(np.float32)) for part in _parts(images)]

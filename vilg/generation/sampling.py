@@ -9,7 +9,6 @@ import numpy as np
 
 from vilg.errors import UserError
 
-
 SEEDS = 2**63  # so many there are: they are written down, and counted on from, as int64
 
 # float32 logits [rows, classes] -> int64 [rows], the chosen tokens.
@@ -72,8 +71,9 @@ class EachItsOwn:
     def start(self, sources: int, samples: int) -> Choice:
         assert sources == len(self.samplers)
         choices = [sampler.start(1, samples) for sampler in self.samplers]
-        return lambda logits: np.concatenate([choose(logits[row * samples : (row + 1) * samples])
-                                              for row, choose in enumerate(choices)])
+        return lambda logits: np.concatenate(
+            [choose(logits[row * samples : (row + 1) * samples]) for row, choose in enumerate(choices)]
+        )
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: float = 1.0) -> np.ndarray:

@@ -17,8 +17,14 @@ from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 class Trained(Pipeline):
     """A checkpoint's model, in evaluation mode, in Python."""
 
-    def __init__(self, origin: checkpoint.Where, settings: config.Pretraining, model: Transformer,
-                 text_tokenizer: TextTokenizer, image_tokenizer: ImageTokenizer):
+    def __init__(
+        self,
+        origin: checkpoint.Where,
+        settings: config.Pretraining,
+        model: Transformer,
+        text_tokenizer: TextTokenizer,
+        image_tokenizer: ImageTokenizer,
+    ):
         self.origin = self.checkpoint = str(origin)
         self.settings, self.image_size = settings, settings.data.image_size
         self.drop_caption = settings.train.drop_caption
@@ -48,10 +54,18 @@ def load_trained(folder: checkpoint.Where, attention: config.Attention | None = 
     text_tokenizer = load_tokenizer(settings.text)
     image_tokenizer = image.load(settings.image_tokenizer.path)
     if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": image_tokenizer.fingerprint()}:
-        raise UserError(f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
-                        "trained with; were they replaced?")
-    model = Transformer(settings.model, text_tokenizer.size, image_tokenizer.vocabulary, settings.text.length,
-                        image_tokenizer.grid(settings.data.image_size), attention)
+        raise UserError(
+            f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
+            "trained with; were they replaced?"
+        )
+    model = Transformer(
+        settings.model,
+        text_tokenizer.size,
+        image_tokenizer.vocabulary,
+        settings.text.length,
+        image_tokenizer.grid(settings.data.image_size),
+        attention,
+    )
     weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
     model.set_state_dict(weights)
     model.eval()

@@ -12,7 +12,10 @@ from vilg.image.vqvae import VQVAE
 
 # kind -> (class, settings); a new kind of tokenizer is one more line.
 KINDS: dict[str, tuple[type[ImageTokenizer], type]] = {
-    VQVAE.kind: (VQVAE, config.VQVAE), VQGAN.kind: (VQGAN, config.VQGAN), DVAE.kind: (DVAE, config.DVAE)}
+    VQVAE.kind: (VQVAE, config.VQVAE),
+    VQGAN.kind: (VQGAN, config.VQGAN),
+    DVAE.kind: (DVAE, config.DVAE),
+}
 
 
 def load(folder: str | Path) -> ImageTokenizer:

@@ -47,8 +47,13 @@ class Block(nn.Layer):
         widths = [inputs, hidden, hidden, hidden, outputs]
         self.gain = gain
         self.id_path = convolution(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.res_path = nn.Sequential(*[layer for n, kernel in enumerate(kernels, 1) for layer in (
-            (f"relu_{n}", nn.ReLU()), (f"conv_{n}", convolution(widths[n - 1], widths[n], kernel)))])
+        self.res_path = nn.Sequential(
+            *[
+                layer
+                for n, kernel in enumerate(kernels, 1)
+                for layer in ((f"relu_{n}", nn.ReLU()), (f"conv_{n}", convolution(widths[n - 1], widths[n], kernel)))
+            ]
+        )
 
     def forward(self, x):
         return self.id_path(x) + self.gain * self.res_path(x)
@@ -60,8 +65,10 @@ def groups(settings: config.DVAE, widths: list[int], kernels: tuple[int, int, in
     gain = 1 / ((len(widths) - 1) * settings.residual_blocks) ** 2
     made = []
     for number, (inputs, width) in enumerate(pairwise(widths), 1):
-        blocks = [(f"block_{n + 1}", Block(width if n else inputs, width, kernels, gain))
-                  for n in range(settings.residual_blocks)]
+        blocks = [
+            (f"block_{n + 1}", Block(width if n else inputs, width, kernels, gain))
+            for n in range(settings.residual_blocks)
+        ]
         made.append((f"group_{number}", nn.Sequential(*blocks, *([resample] if number < len(widths) - 1 else []))))
     return made
 
@@ -75,9 +82,11 @@ class Encoder(nn.Sequential):
 
     def __init__(self, settings: config.DVAE):
         widths = [settings.width << group for group in range(settings.downsamplings + 1)]
-        super().__init__(("input", convolution(3, settings.width, 7)),
-                         *groups(settings, [settings.width, *widths], (3, 3, 3, 1), ("pool", nn.MaxPool2D(2))),
-                         output(widths[-1], settings.codes))
+        super().__init__(
+            ("input", convolution(3, settings.width, 7)),
+            *groups(settings, [settings.width, *widths], (3, 3, 3, 1), ("pool", nn.MaxPool2D(2))),
+            output(widths[-1], settings.codes),
+        )
 
 
 class Decoder(nn.Sequential):
@@ -85,8 +94,10 @@ class Decoder(nn.Sequential):
 
     def __init__(self, settings: config.DVAE):
         widths = [settings.width << group for group in reversed(range(settings.downsamplings + 1))]
-        super().__init__(*groups(settings, [settings.code_dim, *widths], (1, 3, 3, 3), ("upsample", Nearest())),
-                         output(widths[-1], 6))
+        super().__init__(
+            *groups(settings, [settings.code_dim, *widths], (1, 3, 3, 3), ("upsample", Nearest())),
+            output(widths[-1], 6),
+        )
 
 
 class DVAE(ImageTokenizer):

@@ -19,8 +19,9 @@ def negative_log_likelihood(mapped: paddle.Tensor, statistics: paddle.Tensor, le
     return ((x - rest - mean).abs() / scale + scale.log() + x + rest).mean() + math.log(2)
 
 
-def with_squared_error(mapped: paddle.Tensor, statistics: paddle.Tensor, least: float = 0.0
-                       ) -> tuple[paddle.Tensor, paddle.Tensor]:
+def with_squared_error(
+    mapped: paddle.Tensor, statistics: paddle.Tensor, least: float = 0.0
+) -> tuple[paddle.Tensor, paddle.Tensor]:
     """The mean of (logit(x) - mu)^2, from which mu learns, and the negative log-likelihood, from which only b learns.
 
     An easier beginning that leads to the same place. The likelihood's gradient at mu is the sign of the error over b:

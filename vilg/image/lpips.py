@@ -53,8 +53,10 @@ class LPIPS(nn.Layer):
         """Images [B, 3, H, W] around [-1, 1], sides at least LEAST_SIDE -> distances [B]. Gradients reach `others`."""
         with paddle.no_grad():
             wanted = self.features(images)
-        return sum(paddle.matmul(head, (one - other).square().flatten(2)).mean(1)
-                   for one, other, head in zip(wanted, self.features(others), self.heads, strict=True))
+        return sum(
+            paddle.matmul(head, (one - other).square().flatten(2)).mean(1)
+            for one, other, head in zip(wanted, self.features(others), self.heads, strict=True)
+        )
 
 
 def load(place: Path) -> LPIPS:

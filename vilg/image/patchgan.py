@@ -27,8 +27,11 @@ class PatchDiscriminator(nn.Sequential):
         made = [convolution(3, width, 2, bias=True), nn.LeakyReLU(0.2)]
         for layer in range(1, layers + 1):
             stride = 2 if layer < layers else 1
-            made += [convolution(widths[layer - 1], widths[layer], stride, bias=False), norm(widths[layer]),
-                     nn.LeakyReLU(0.2)]
+            made += [
+                convolution(widths[layer - 1], widths[layer], stride, bias=False),
+                norm(widths[layer]),
+                nn.LeakyReLU(0.2),
+            ]
         super().__init__(*made, convolution(widths[-1], 1, 1, bias=True))
 
     @staticmethod

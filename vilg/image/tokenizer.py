@@ -17,10 +17,12 @@ from vilg.errors import UserError
 
 def in_fp32(method: Callable) -> Callable:
     """A method of one tensor that computes in fp32 wherever it is called: also in the autocast of a model in 16 bits."""
+
     @wraps(method)
     def computed(self, given: paddle.Tensor) -> paddle.Tensor:
         with paddle.amp.auto_cast(False):
             return method(self, given.astype("float32") if given.is_floating_point() else given)
+
     return computed
 
 
@@ -66,8 +68,9 @@ class ImageTokenizer(nn.Layer):
         the convolutions would leave the rest out."""
         height, width = images.shape[2:]
         if height % self.factor or width % self.factor:
-            raise UserError(f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x "
-                            f"{self.factor}")
+            raise UserError(
+                f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x {self.factor}"
+            )
         return self.choose(images)
 
     def decode(self, indices: paddle.Tensor) -> paddle.Tensor:

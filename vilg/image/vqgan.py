@@ -26,8 +26,9 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad
     """A convolution of the same size that starts as PyTorch's do: weight and bias uniform in +-1/sqrt(fan in)."""
     bound = 1 / math.sqrt(inputs * kernel**2)
     start = paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))
-    return Convolution(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding,
-                       weight_attr=start, bias_attr=start)
+    return Convolution(
+        inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, weight_attr=start, bias_attr=start
+    )
 
 
 class ResidualBlock(nn.Layer):
@@ -55,7 +56,7 @@ class AttentionBlock(nn.Layer):
     def forward(self, x):
         h = self.norm(x)
         q_bcn, k_bcn, v_bcn = (layer(h).flatten(2) for layer in (self.q, self.k, self.v))
-        weights_bqk = F.softmax(paddle.matmul(q_bcn * x.shape[1]**-0.5, k_bcn, transpose_x=True), -1)
+        weights_bqk = F.softmax(paddle.matmul(q_bcn * x.shape[1] ** -0.5, k_bcn, transpose_x=True), -1)
         return x + self.proj_out(paddle.matmul(v_bcn, weights_bqk, transpose_y=True).reshape(h.shape))
 
 
@@ -79,8 +80,9 @@ class Level(nn.Layer):
     def __init__(self, groups: int, inputs: int, outputs: int, blocks: int, attention: bool):
         super().__init__()
         self.block = nn.LayerList([ResidualBlock(groups, outputs if n else inputs, outputs) for n in range(blocks)])
-        self.attn = nn.LayerList([AttentionBlock(groups, outputs) if attention else nn.Identity()
-                                  for _ in range(blocks)])
+        self.attn = nn.LayerList(
+            [AttentionBlock(groups, outputs) if attention else nn.Identity() for _ in range(blocks)]
+        )
 
     def forward(self, x):
         for block, attention in zip(self.block, self.attn):  # to_static knows no zip(strict=..)
@@ -92,9 +94,11 @@ class Middle(nn.Sequential):
     """What the coarsest features go through on both sides of the codes."""
 
     def __init__(self, groups: int, channels: int):
-        super().__init__(("block_1", ResidualBlock(groups, channels, channels)),
-                         ("attn_1", AttentionBlock(groups, channels)),
-                         ("block_2", ResidualBlock(groups, channels, channels)))
+        super().__init__(
+            ("block_1", ResidualBlock(groups, channels, channels)),
+            ("attn_1", AttentionBlock(groups, channels)),
+            ("block_2", ResidualBlock(groups, channels, channels)),
+        )
 
 
 class Encoder(nn.Layer):

@@ -15,8 +15,13 @@ _WIDTH = 16  # csrc/rows.h: rows of LayerNorm have a multiple of it
 
 
 def _compiled(x: paddle.Tensor) -> bool:
-    return (paddle.in_dynamic_mode() and paddle.is_grad_enabled() and x.place.is_cpu_place()
-            and x.dtype == paddle.float32 and operator.load() is None)
+    return (
+        paddle.in_dynamic_mode()
+        and paddle.is_grad_enabled()
+        and x.place.is_cpu_place()
+        and x.dtype == paddle.float32
+        and operator.load() is None
+    )
 
 
 class LayerNorm(nn.LayerNorm):

@@ -21,8 +21,15 @@ class Transformer(nn.Layer):
     attention: how it is computed; it changes no weight and, but for rounding, no result.
     """
 
-    def __init__(self, settings: config.Model, vocabulary: int, codes: int, text_length: int, grid: tuple[int, int],
-                 attention: config.Attention | None = None):
+    def __init__(
+        self,
+        settings: config.Model,
+        vocabulary: int,
+        codes: int,
+        text_length: int,
+        grid: tuple[int, int],
+        attention: config.Attention | None = None,
+    ):
         super().__init__()
         self.settings, self.vocabulary, self.codes = settings, vocabulary, codes
         self.text_length, self.grid = text_length, tuple(grid)

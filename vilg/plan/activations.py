@@ -34,8 +34,10 @@ class _Replay:
         drawing = direction == TEXT_TO_IMAGE
         self.targets = batch * (image if drawing else model.text_length - 1)
         self.classes = model.codes if drawing else model.vocabulary
-        self.maps = [self._maps(layout.build(direction, pattern, model.text_length, model.grid,
-                                             self.settings.conv_kernel)) for pattern in model.patterns]
+        self.maps = [
+            self._maps(layout.build(direction, pattern, model.text_length, model.grid, self.settings.conv_kernel))
+            for pattern in model.patterns
+        ]
         self.ledger = Ledger()
 
     def _maps(self, made: layout.Layout) -> int:

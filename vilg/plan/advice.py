@@ -52,10 +52,20 @@ def _changes(settings: config.Pretraining) -> Iterator[tuple[list[str], config.P
 
 
 def _changed(settings: config.Pretraining, size: int, recompute: str, stage: int, degree: int, offload: bool):
-    new = {"train.micro_batch": size, "distributed.recompute": recompute, "distributed.stage": stage,
-           "distributed.sharding_degree": degree, "distributed.offload": offload}
-    changed = replace(settings, train=replace(settings.train, micro_batch=size), distributed=replace(
-        settings.distributed, recompute=recompute, stage=stage, sharding_degree=degree, offload=offload))
+    new = {
+        "train.micro_batch": size,
+        "distributed.recompute": recompute,
+        "distributed.stage": stage,
+        "distributed.sharding_degree": degree,
+        "distributed.offload": offload,
+    }
+    changed = replace(
+        settings,
+        train=replace(settings.train, micro_batch=size),
+        distributed=replace(
+            settings.distributed, recompute=recompute, stage=stage, sharding_degree=degree, offload=offload
+        ),
+    )
     overrides = []
     for key, value in new.items():
         section, name = key.split(".")

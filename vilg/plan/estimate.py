@@ -84,15 +84,27 @@ def estimate(settings: config.Pretraining, reading: Reading, utilisation: float)
     saving = copied if settings.checkpoint.asynchronous else 0
     operations, again = arithmetic.step(model, pairs), _recomputed(model, distributed, pairs)
     return Estimate(
-        ranks=topology.ranks, devices_per_node=cluster.devices_per_node, replicas=topology.replicas,
-        shards=topology.shards, accumulation=accumulation, parameters=parameters, states=fullest, start=4 * parameters,
-        activations=worked, buffers=buffers, update=update,
-        device_bytes=max(4 * parameters, training) + RESERVE, device_limit=round(cluster.device_memory * 1e9),
-        saving=saving, host_bytes=fullest.host * cluster.devices_per_node + saving,
+        ranks=topology.ranks,
+        devices_per_node=cluster.devices_per_node,
+        replicas=topology.replicas,
+        shards=topology.shards,
+        accumulation=accumulation,
+        parameters=parameters,
+        states=fullest,
+        start=4 * parameters,
+        activations=worked,
+        buffers=buffers,
+        update=update,
+        device_bytes=max(4 * parameters, training) + RESERVE,
+        device_limit=round(cluster.device_memory * 1e9),
+        saving=saving,
+        host_bytes=fullest.host * cluster.devices_per_node + saving,
         host_limit=round(cluster.host_memory * 1e9),
         traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width),
-        operations=operations, recomputed=again,
-        seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation))
+        operations=operations,
+        recomputed=again,
+        seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation),
+    )
 
 
 def _backend(settings: config.Pretraining) -> str:

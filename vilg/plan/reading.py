@@ -24,8 +24,14 @@ class Reading:
         """The model of the settings for these sizes."""
         size = settings.data.image_size
         require(size % self.pixels == 0, f"data.image_size={size}: one image token has {self.pixels} pixels a side")
-        return Transformer(settings.model, self.vocabulary, self.codes, settings.text.length,
-                           (size // self.pixels,) * 2, settings.attention)
+        return Transformer(
+            settings.model,
+            self.vocabulary,
+            self.codes,
+            settings.text.length,
+            (size // self.pixels,) * 2,
+            settings.attention,
+        )
 
 
 PAPER = Reading(vocabulary=21128, codes=8192, pixels=8)  # BERT-Chinese; VQGAN f8
@@ -39,8 +45,12 @@ def of_files(settings: config.Pretraining) -> Reading:
     else:
         sizes = Reading(load_tokenizer(settings.text).size, sizes.codes, sizes.pixels)
     if not Path(settings.image_tokenizer.path).exists():
-        log.info("%s: no such folder; %d codes of %d pixels a side are assumed", settings.image_tokenizer.path,
-                 sizes.codes, sizes.pixels)
+        log.info(
+            "%s: no such folder; %d codes of %d pixels a side are assumed",
+            settings.image_tokenizer.path,
+            sizes.codes,
+            sizes.pixels,
+        )
         return sizes
     tokenizer = image.load(settings.image_tokenizer.path)
     return Reading(sizes.vocabulary, tokenizer.vocabulary, tokenizer.factor)

@@ -6,10 +6,19 @@ from vilg.plan.estimate import RESERVE, Estimate
 def report(plan: Estimate) -> str:
     """Memory by what it is for, then traffic, arithmetic and time."""
     states = plan.states
-    lines = [f"{plan.parameters:,} parameters on {plan.ranks} devices: {plan.replicas} replicas x {plan.shards} "
-             f"shards, {plan.accumulation} micro-batches a step", ""]
-    device = {"parameters": states.parameters, "gradients": states.gradients, "master weights": states.masters,
-              "moments": states.moments, "activations": plan.activations, "communication": plan.buffers}
+    lines = [
+        f"{plan.parameters:,} parameters on {plan.ranks} devices: {plan.replicas} replicas x {plan.shards} "
+        f"shards, {plan.accumulation} micro-batches a step",
+        "",
+    ]
+    device = {
+        "parameters": states.parameters,
+        "gradients": states.gradients,
+        "master weights": states.masters,
+        "moments": states.moments,
+        "activations": plan.activations,
+        "communication": plan.buffers,
+    }
     if (idle := plan.update - plan.activations - plan.buffers) > 0:
         device["more while updating"] = idle
     device["reserve (assumed)"] = RESERVE
@@ -17,17 +26,23 @@ def report(plan: Estimate) -> str:
         device["more at the start, whole in fp32"] = plan.device_bytes - training
     lines += _column("a device", device, plan.device_bytes, plan.device_limit)
     if plan.host_bytes:
-        held = {"gradients": states.host_gradients, "master weights": states.host_masters,
-                "moments": states.host_moments}
+        held = {
+            "gradients": states.host_gradients,
+            "master weights": states.host_masters,
+            "moments": states.host_moments,
+        }
         host = {name: size * plan.devices_per_node for name, size in held.items() if size}
         host["copy that is being saved"] = plan.saving
         lines += ["", *_column("host memory of a node", host, plan.host_bytes, plan.host_limit)]
     again = f" and {plan.recomputed:.3g} once more" if plan.recomputed else ""
-    lines += ["", "a step",
-              f"  {'sent by a device inside its node':34}{_gb(plan.traffic.inside)}",
-              f"  {'sent by a node to others':34}{_gb(plan.traffic.across)}",
-              f"  {'operations':34}{plan.operations:12.3g}{again}",
-              f"  {'time at this utilisation':34}{plan.seconds:12.2f} s, waiting for nothing"]
+    lines += [
+        "",
+        "a step",
+        f"  {'sent by a device inside its node':34}{_gb(plan.traffic.inside)}",
+        f"  {'sent by a node to others':34}{_gb(plan.traffic.across)}",
+        f"  {'operations':34}{plan.operations:12.3g}{again}",
+        f"  {'time at this utilisation':34}{plan.seconds:12.2f} s, waiting for nothing",
+    ]
     return "\n".join(lines)
 
 
@@ -36,14 +51,19 @@ def instead(better: tuple[list[str], Estimate] | None) -> str:
     if better is None:
         return "No micro-batch, recompute, stage or offload makes it fit: it takes a smaller model or larger devices."
     overrides, plan = better
-    return (f"The cheapest change that fits: {' '.join(overrides)}\n  {_gb(plan.device_bytes).strip()} a device, "
-            f"{_gb(plan.host_bytes).strip()} of host memory a node, {plan.seconds:.2f} s a step")
+    return (
+        f"The cheapest change that fits: {' '.join(overrides)}\n  {_gb(plan.device_bytes).strip()} a device, "
+        f"{_gb(plan.host_bytes).strip()} of host memory a node, {plan.seconds:.2f} s a step"
+    )
 
 
 def _column(title: str, parts: dict[str, int], total: int, limit: int) -> list[str]:
     verdict = "fits" if total <= limit else "DOES NOT FIT"
-    return [title, *(f"  {name:34}{_gb(size)}" for name, size in parts.items()),
-            f"  {'together':34}{_gb(total)} of {limit / 1e9:.0f}: {verdict}"]
+    return [
+        title,
+        *(f"  {name:34}{_gb(size)}" for name, size in parts.items()),
+        f"  {'together':34}{_gb(total)} of {limit / 1e9:.0f}: {verdict}",
+    ]
 
 
 def _gb(size: float) -> str:

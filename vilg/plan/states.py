@@ -47,15 +47,17 @@ def states(shapes: list[list[int]], settings: config.Distributed, shards: int, w
     if shards == 1:
         return [_states(width, sum(sizes), sum(sizes), sum(sizes))]
     if settings.stage == 1:
-        return [_states(width, sum(sizes), sum(sizes), owned)
-                for owned in shared_out(sorted(sizes, reverse=True), shards)]
+        return [
+            _states(width, sum(sizes), sum(sizes), owned) for owned in shared_out(sorted(sizes, reverse=True), shards)
+        ]
     if settings.stage == 2:
         padded = sum(size + padding(size, width) for size in sizes)
         return [_states(width, padded, owned, owned) for owned in shared_out(sizes, shards)]
     sliced = sum(gathered(size, shards, width) // shards for size in sizes if size > settings.segment_size)
     whole = [size for size in sizes if size <= settings.segment_size]
-    return [_stage_3(width, sliced, sum(whole), sum(map(lambda size: padding(size, width), whole)),
-                     settings.offload)] * shards
+    return [
+        _stage_3(width, sliced, sum(whole), sum(map(lambda size: padding(size, width), whole)), settings.offload)
+    ] * shards
 
 
 def _states(width: int, parameters: int, gradients: int, updated: int) -> States:
@@ -67,8 +69,15 @@ def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> S
     if not offload:
         return _states(width, sliced + whole, sliced + whole + pads, sliced + whole)
     # The device keeps what is whole; the slices live on the host as their fp32 masters, and so do their gradients.
-    return States(whole * width, (whole + pads) * width, 0, 0, host_gradients=(sliced + whole) * 4,
-                  host_masters=(sliced + whole) * MASTER, host_moments=(sliced + whole) * MOMENTS)
+    return States(
+        whole * width,
+        (whole + pads) * width,
+        0,
+        0,
+        host_gradients=(sliced + whole) * 4,
+        host_masters=(sliced + whole) * MASTER,
+        host_moments=(sliced + whole) * MOMENTS,
+    )
 
 
 def shared_out(sizes: list[int], shards: int) -> list[int]:

@@ -39,8 +39,14 @@ class Collective:
     elements: float
 
 
-def traffic(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, per_node: int,
-            accumulation: int, width: int) -> Traffic:
+def traffic(
+    shapes: dict[str, list[int]],
+    settings: config.Distributed,
+    topology: Topology,
+    per_node: int,
+    accumulation: int,
+    width: int,
+) -> Traffic:
     """For trained parameters {name: shape}; `per_node` ranks a node; width: bytes of a parameter and of a gradient."""
     sent = {"shards": 0.0, "replicas": 0.0}
     for one in collectives(shapes, settings, topology, accumulation, width):
@@ -49,8 +55,9 @@ def traffic(shapes: dict[str, list[int]], settings: config.Distributed, topology
     return _on_wires(topology, per_node, sent["shards"], sent["replicas"])
 
 
-def collectives(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, accumulation: int,
-                width: int) -> Iterator[Collective]:
+def collectives(
+    shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, accumulation: int, width: int
+) -> Iterator[Collective]:
     """Those of a step. Where they differ between ranks, in what a rank owns, this is the average."""
     n, sizes = topology.shards, {name: prod(shape) for name, shape in shapes.items()}
     everything = sum(sizes.values())
@@ -83,8 +90,11 @@ def _recomputed(name: str, setting: str) -> bool:
     """Whether a parameter is fetched once more for a block that goes forward again. The last layer of such a block is
     there already: it is what goes backward first, and asks for the rest."""
     parts = name.split(".")
-    return (parts[0] == "blocks" and int(parts[1]) in recomputed(setting, int(parts[1]) + 1)
-            and parts[2:4] != ["mlp", "out"])
+    return (
+        parts[0] == "blocks"
+        and int(parts[1]) in recomputed(setting, int(parts[1]) + 1)
+        and parts[2:4] != ["mlp", "out"]
+    )
 
 
 def _on_wires(topology: Topology, per_node: int, sharded: float, replicated: float) -> Traffic:

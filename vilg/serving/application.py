@@ -19,10 +19,15 @@ def application(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> ASGIApp
 
     @app.get("/health")
     def health() -> dict[str, int]:
-        return {"waiting": batcher.waiting, "requests": batcher.requests, "batches": batcher.batches,
-                "given_up": batcher.given_up}
+        return {
+            "waiting": batcher.waiting,
+            "requests": batcher.requests,
+            "batches": batcher.batches,
+            "given_up": batcher.given_up,
+        }
 
     longest = limits.megabytes * 10**6
-    gr.mount_gradio_app(app, page.build(pipeline, batcher, limits), "", show_api=False, ssr_mode=False,
-                        max_file_size=longest)
+    gr.mount_gradio_app(
+        app, page.build(pipeline, batcher, limits), "", show_api=False, ssr_mode=False, max_file_size=longest
+    )
     return Gate(app, int(longest * _BESIDES) + 10**5)

@@ -51,7 +51,7 @@ class Ticket:
         """The newest news, or None if there were none for so long. The request's error is raised here."""
         try:
             await asyncio.wait_for(self._arrived.wait(), seconds)
-        except asyncio.TimeoutError:  # noqa: UP041  Python 3.10 has two of them
+        except asyncio.TimeoutError:
             return None
         self._arrived.clear()
         if isinstance(self._newest, Exception):

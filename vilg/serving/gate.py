@@ -7,8 +7,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # The browser shall load nothing from another host, whatever the page says. gradio's own scripts stand in the page.
-POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-          "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:")
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
+)
 
 # A font's host to connect to before it is needed, and a script for pages inside of other pages.
 _ELSEWHERE = re.compile(rb"""<(link|script)\b[^>]*?\b(href|src)\s*=\s*["']https?://[^>]*>(\s*</script>)?""")

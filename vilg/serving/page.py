@@ -31,48 +31,79 @@ picture.</p>"""
 def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
     """The page over what the batcher carries out; `pipeline` only tells what its model reads."""
     generate, caption = _handlers(pipeline, batcher, limits)
-    theme = gr.themes.Soft(primary_hue="rose", neutral_hue="slate", font=["system-ui", "sans-serif"],
-                           font_mono=["ui-monospace", "monospace"])
+    theme = gr.themes.Soft(
+        primary_hue="rose",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
     with gr.Blocks(theme=theme, css=_STYLE, title="ERNIE-ViLG", analytics_enabled=False, delete_cache=_KEEP) as page:
         gr.HTML(_HEADER, elem_id="head")
-        with gr.Tab("Draw"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=300):
-                    text = gr.Textbox(label="Caption", placeholder="红苹果", lines=2, max_lines=4, elem_id="text")
-                    gr.Examples([[one] for one in EXAMPLES], text, label="For example", api_name=False)
-                    count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="Pictures")
-                    draw = gr.Button("Draw", variant="primary", elem_id="draw")
-                    with gr.Accordion("Settings", open=False):
-                        temperature = _slider(0.05, 2, 1, step=0.05, label="Temperature",
-                                              info="below 1 is safer, above 1 wilder")
-                        top_k = _slider(0, 256, 0, step=1, label="Top-k", info="only the k likeliest tokens; 0: all")
-                        top_p = _slider(0.05, 1, 1, step=0.05, label="Top-p",
-                                        info="only the likeliest tokens that together reach p")
-                        untrained = "; this model was not trained for it" if pipeline.drop_caption == 0 else ""
-                        guidance = _slider(0, 8, 1, step=0.5, label="Guidance",
-                                           info=f"above 1 nearer to the caption; 1: none{untrained}")
-                        seed = gr.Textbox(label="Seed", placeholder="any", info="the same seed draws the same pictures")
-                with gr.Column(scale=3, min_width=320):
-                    drawn = gr.Gallery(show_label=False, columns=2, object_fit="contain", format="png", height="auto",
-                                       show_share_button=False, interactive=False, elem_id="drawn")
-                    drawn_note = gr.Markdown(elem_id="drawn-note")
-        with gr.Tab("Describe"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=300):
-                    picture = gr.Image(label="Picture", sources=["upload", "clipboard"], height=320, elem_id="picture")
-                    picture.preprocess = _bytes_of  # a class of our own makes gradio write a .pyi file beside this one
-                    beams = _slider(1, limits.beams, min(4, limits.beams), step=1, label="How many",
-                                    info="the best that a beam search of this width finds; 1: word by word")
-                    describe = gr.Button("Describe", variant="primary", elem_id="describe")
-                with gr.Column(scale=3, min_width=320):
-                    captions = gr.Label(label="Captions", elem_id="captions")
-                    captions_note = gr.Markdown(elem_id="captions-note")
+        with gr.Tab("Draw"), gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                text = gr.Textbox(label="Caption", placeholder="红苹果", lines=2, max_lines=4, elem_id="text")
+                gr.Examples([[one] for one in EXAMPLES], text, label="For example", api_name=False)
+                count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="Pictures")
+                draw = gr.Button("Draw", variant="primary", elem_id="draw")
+                with gr.Accordion("Settings", open=False):
+                    temperature = _slider(
+                        0.05, 2, 1, step=0.05, label="Temperature", info="below 1 is safer, above 1 wilder"
+                    )
+                    top_k = _slider(0, 256, 0, step=1, label="Top-k", info="only the k likeliest tokens; 0: all")
+                    top_p = _slider(
+                        0.05, 1, 1, step=0.05, label="Top-p", info="only the likeliest tokens that together reach p"
+                    )
+                    untrained = "; this model was not trained for it" if pipeline.drop_caption == 0 else ""
+                    guidance = _slider(
+                        0, 8, 1, step=0.5, label="Guidance", info=f"above 1 nearer to the caption; 1: none{untrained}"
+                    )
+                    seed = gr.Textbox(label="Seed", placeholder="any", info="the same seed draws the same pictures")
+            with gr.Column(scale=3, min_width=320):
+                drawn = gr.Gallery(
+                    show_label=False,
+                    columns=2,
+                    object_fit="contain",
+                    format="png",
+                    height="auto",
+                    show_share_button=False,
+                    interactive=False,
+                    elem_id="drawn",
+                )
+                drawn_note = gr.Markdown(elem_id="drawn-note")
+        with gr.Tab("Describe"), gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                picture = gr.Image(label="Picture", sources=["upload", "clipboard"], height=320, elem_id="picture")
+                picture.preprocess = _bytes_of  # a class of our own makes gradio write a .pyi file beside this one
+                beams = _slider(
+                    1,
+                    limits.beams,
+                    min(4, limits.beams),
+                    step=1,
+                    label="How many",
+                    info="the best that a beam search of this width finds; 1: word by word",
+                )
+                describe = gr.Button("Describe", variant="primary", elem_id="describe")
+            with gr.Column(scale=3, min_width=320):
+                captions = gr.Label(label="Captions", elem_id="captions")
+                captions_note = gr.Markdown(elem_id="captions-note")
         # The batcher has a queue of its own, and batches are made of what waits there.
         free = {"concurrency_limit": None, "show_progress": "hidden"}
-        gr.on([draw.click, text.submit], generate, [text, count, temperature, top_k, top_p, guidance, seed],
-              [drawn, drawn_note], api_name="generate", **free)
-        gr.on([describe.click, picture.upload], caption, [picture, beams], [captions, captions_note],
-              api_name="caption", **free)
+        gr.on(
+            [draw.click, text.submit],
+            generate,
+            [text, count, temperature, top_k, top_p, guidance, seed],
+            [drawn, drawn_note],
+            api_name="generate",
+            **free,
+        )
+        gr.on(
+            [describe.click, picture.upload],
+            caption,
+            [picture, beams],
+            [captions, captions_note],
+            api_name="caption",
+            **free,
+        )
     page.max_threads = limits.waiting + limits.rows + 16  # so many are handed on; beyond `waiting` they are refused
     return page.queue()
 
@@ -82,10 +113,17 @@ def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits):
         """Draw pictures of a caption. They come unfinished first, with grey where nothing is drawn yet."""
         with _one_line_errors():
             began, seed = time.monotonic(), secrets.randbelow(10**6) if seed in (None, "") else seed
-            task = Drawing(checks.text(text, limits, pipeline), whole("pictures", count, 1, limits.pictures),
-                           Sampler(whole("seed", seed, 0, 2**53), real("temperature", temperature),
-                                   whole("top-k", top_k, 0, 2**31), top_p=real("top-p", top_p)),
-                           real("guidance", guidance, lowest=0))
+            task = Drawing(
+                checks.text(text, limits, pipeline),
+                whole("pictures", count, 1, limits.pictures),
+                Sampler(
+                    whole("seed", seed, 0, 2**53),
+                    real("temperature", temperature),
+                    whole("top-k", top_k, 0, 2**31),
+                    top_p=real("top-p", top_p),
+                ),
+                real("guidance", guidance, lowest=0),
+            )
             with batcher.submit(task) as ticket:
                 while (news := await ticket.hear(_PATIENCE)) is None or not news.last:
                     if news is None:

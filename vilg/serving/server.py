@@ -37,8 +37,10 @@ def serve(export: Path, host: str, port: int, limits: Limits) -> None:
         _warm_up(predictor)
         for one in signal.SIGINT, signal.SIGTERM:
             signal.signal(one, lambda *_: sys.exit(0))  # uvicorn has its own while it runs, and sends it on at its end
-        with (tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch,
-              Batcher(predictor, limits.rows, limits.waiting) as batcher):
+        with (
+            tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch,
+            Batcher(predictor, limits.rows, limits.waiting) as batcher,
+        ):
             os.environ["GRADIO_TEMP_DIR"] = scratch
             with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while a page is built
                 app = application(predictor, batcher, limits)
@@ -72,5 +74,6 @@ def _run(app, listener: socket.socket) -> None:
 
     offline.connect_to_nobody()
     # uvloop, which uvicorn would take where it is installed, connects without the audit events that offline.py watches.
-    Server(uvicorn.Config(app, log_level="warning", loop="asyncio",
-                          timeout_graceful_shutdown=_LAST_WORDS)).run([listener])
+    Server(uvicorn.Config(app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_LAST_WORDS)).run(
+        [listener]
+    )

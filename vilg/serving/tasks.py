@@ -52,8 +52,11 @@ class Drawing:
         """Unfinished Pictures now and then, and the finished ones."""
         reader, encode = pipeline.reader, CaptionEncoder(pipeline.text_tokenizer, pipeline.reader.text_length)
         samples = math.gcd(*(task.count for task in tasks))  # each source of a reading has as many
-        rows = [(encode(task.text), replace(task.sampler, seed=task.sampler.seed + first))
-                for task in tasks for first in range(0, task.count, samples)]
+        rows = [
+            (encode(task.text), replace(task.sampler, seed=task.sampler.seed + first))
+            for task in tasks
+            for first in range(0, task.count, samples)
+        ]
         ids, samplers = zip(*rows)
         ends = np.cumsum([task.count for task in tasks])[:-1]
         total, pace = math.prod(reader.grid), _Pace()
@@ -91,8 +94,10 @@ class Describing:
         if beams == 1:
             yield [News([(text, None)], last=True) for text in pipeline.describe(codes, Sampler(greedy=True))]
             return
-        yield [News([(pipeline.text_tokenizer.decode(words), math.exp(score)) for score, words in found], last=True)
-               for found in beam_search(pipeline.reader, codes, pipeline.text_tokenizer, beams)]
+        yield [
+            News([(pipeline.text_tokenizer.decode(words), math.exp(score)) for score, words in found], last=True)
+            for found in beam_search(pipeline.reader, codes, pipeline.text_tokenizer, beams)
+        ]
 
 
 def _look(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:

@@ -12,16 +12,18 @@ class PaddleNLPTokenizer:
         try:
             from paddlenlp import transformers
         except ImportError as error:
-            raise UserError(f"text.tokenizer={class_name}: needs PaddleNLP (pip install 'vilg[paddlenlp]'): {error}"
-                            ) from None
+            raise UserError(
+                f"text.tokenizer={class_name}: needs PaddleNLP (pip install 'vilg[paddlenlp]'): {error}"
+            ) from None
         kind = getattr(transformers, class_name, None)
         if kind is None or not hasattr(kind, "from_pretrained"):
             raise UserError(f"text.tokenizer={class_name}: PaddleNLP has no such tokenizer")
         try:
             self._tokenizer = kind.from_pretrained(source)
         except Exception as error:  # PaddleNLP raises what its hubs raise
-            raise UserError(f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
-                            ) from None
+            raise UserError(
+                f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
+            ) from None
         self.size = len(self._tokenizer)
         self.unknown = self._tokenizer.unk_token_id
         self._special = set(self._tokenizer.all_special_ids) - {self.unknown}

@@ -32,8 +32,9 @@ def train_vocabulary(captions: Iterable[str], size: int, out: Path, min_count: i
         raise UserError(f"--min-count {min_count}: must be positive")
     frequent = sum(count >= min_count for count in _characters(captions).values())
     alphabet = min(ALPHABET, size - len(SPECIAL_TOKENS), frequent)
-    trainer = WordPieceTrainer(vocab_size=size, min_frequency=1, limit_alphabet=alphabet,
-                               special_tokens=SPECIAL_TOKENS, show_progress=False)
+    trainer = WordPieceTrainer(
+        vocab_size=size, min_frequency=1, limit_alphabet=alphabet, special_tokens=SPECIAL_TOKENS, show_progress=False
+    )
     tokenizer = wordpiece({UNKNOWN: 0})
     tokenizer.train_from_iterator(captions, trainer)
     entries = tokenizer.get_vocab()

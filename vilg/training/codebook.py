@@ -74,5 +74,6 @@ class Codebook:
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         self.usage.counts = paddle.to_tensor(state["code_counts"])
         if self.average:
-            self.average.counts, self.average.sums = (paddle.to_tensor(state[name])
-                                                      for name in ("average_counts", "average_sums"))
+            self.average.counts, self.average.sums = (
+                paddle.to_tensor(state[name]) for name in ("average_counts", "average_sums")
+            )

@@ -22,7 +22,6 @@ _LEAST_SPREAD = 1e-6  # where there are fewer different features than codes
 
 
 class DVAETraining(ImageTokenizerTraining):
-
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         super().__init__(settings, world)
         for block in self.model.residual_blocks():

@@ -12,8 +12,9 @@ _FEATURES_PER_CODE = 128  # k-means' codes are means of so many
 
 
 @paddle.no_grad()
-def first_codes(features: Callable[[paddle.Tensor], paddle.Tensor], batches: Iterator[Batch], codes: int, seed: int,
-                world: World) -> tuple[paddle.Tensor, float]:
+def first_codes(
+    features: Callable[[paddle.Tensor], paddle.Tensor], batches: Iterator[Batch], codes: int, seed: int, world: World
+) -> tuple[paddle.Tensor, float]:
     """k-means' codes [codes, d] of what `features` makes of the first images, [B, 3, H, W] -> [B, h, w, d], and the mean
     squared distance of a feature from its code. Alike on every rank."""
     found, count, wanted = [], 0, _FEATURES_PER_CODE * codes

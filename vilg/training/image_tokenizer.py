@@ -63,15 +63,23 @@ class ImageTokenizerTraining(ABC):
         self.heldout = heldout_images(settings.data) if looked_at else None
 
     def batches(self, consumed: int) -> Iterator[Batch]:
-        return training_batches(self.settings.data, self.settings.run.seed, self.settings.train.micro_batch,
-                                self.world.rank, self.world.ranks, consumed)
+        return training_batches(
+            self.settings.data,
+            self.settings.run.seed,
+            self.settings.train.micro_batch,
+            self.world.rank,
+            self.world.ranks,
+            consumed,
+        )
 
     def begin(self, step: int) -> None:
         self.step = step
         if step == self.settings.first_choice > 1:
             with self.world.together():
                 batches = self.batches(0)
-            self.take_codes(*first_codes(self.unchosen, batches, self.model.vocabulary, self.settings.run.seed, self.world))
+            self.take_codes(
+                *first_codes(self.unchosen, batches, self.model.vocabulary, self.settings.run.seed, self.world)
+            )
 
     @property
     def chooses(self) -> bool:
@@ -142,8 +150,10 @@ class ImageTokenizerTraining(ABC):
         there = int(state.pop("first_choice", [1])[0])
         if there != self.settings.first_choice:
             # Behind that step what the codes mean is another thing than before it, and nonsense for the other.
-            raise UserError(f"a run in which codes are chosen from step {there} on, and not from step "
-                            f"{self.settings.first_choice} as autoencoder.until and train.steps say here")
+            raise UserError(
+                f"a run in which codes are chosen from step {there} on, and not from step "
+                f"{self.settings.first_choice} as autoencoder.until and train.steps say here"
+            )
         self.codebook.load_state(state)
 
     def finish(self, folder: Path) -> None:
@@ -154,16 +164,23 @@ class ImageTokenizerTraining(ABC):
         place, crop = rules.weights, rules.crop
         # All or none: a rank whose node lacks the file would train by another loss than the others.
         if self.world.sum({"there": float(bool(place) and Path(place).exists())})["there"] == self.world.ranks:
-            config.require(size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants "
-                                                     f"{lpips.LEAST_SIDE}")
-            config.require(crop == 0 or lpips.LEAST_SIDE <= crop <= size, f"perceptual.crop={crop}: must be 0, or from "
-                           f"{lpips.LEAST_SIDE} to data.image_size={size}")
+            config.require(
+                size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants {lpips.LEAST_SIDE}"
+            )
+            config.require(
+                crop == 0 or lpips.LEAST_SIDE <= crop <= size,
+                f"perceptual.crop={crop}: must be 0, or from {lpips.LEAST_SIDE} to data.image_size={size}",
+            )
             return lpips.load(Path(place))
         if self.world.first and (place or self.perceptual_loss):
             lost = "the perceptual loss is off" if self.perceptual_loss else "LPIPS is not measured"
-            log.warning("%s: perceptual.weights %s", lost,
-                        f"{place} is not {'on every node' if Path(place).exists() else 'there'}; {FETCH}" if place
-                        else "names no weights")
+            log.warning(
+                "%s: perceptual.weights %s",
+                lost,
+                f"{place} is not {'on every node' if Path(place).exists() else 'there'}; {FETCH}"
+                if place
+                else "names no weights",
+            )
         return None
 
 
@@ -204,6 +221,7 @@ def usage(chosen: paddle.Tensor) -> dict[str, float]:
 @paddle.no_grad()
 def mean_lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> float:
     """The mean LPIPS of images [N, 3, H, W] in [0, 1]."""
-    found = [distance(*(paddle.to_tensor(each[part]) * 2.0 - 1.0 for each in (images, others)))
-             for part in _parts(images)]
+    found = [
+        distance(*(paddle.to_tensor(each[part]) * 2.0 - 1.0 for each in (images, others))) for part in _parts(images)
+    ]
     return float(paddle.concat(found).mean())

@@ -24,8 +24,11 @@ def pretrain(settings: config.Pretraining) -> None:
         objective = Pretraining(settings, world)
     Loop(settings, objective, world).run()
     if objective.encode.cut:
-        log.warning("%d times a caption had more than text.length - 3 = %d tokens and was cut", objective.encode.cut,
-                    longest_caption(settings.text.length))
+        log.warning(
+            "%d times a caption had more than text.length - 3 = %d tokens and was cut",
+            objective.encode.cut,
+            longest_caption(settings.text.length),
+        )
 
 
 def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:

@@ -29,13 +29,19 @@ log = logging.getLogger(__name__)
 class Loop:
     """Trains `objective` under the settings of a run, from its newest checkpoint or from nothing."""
 
-    def __init__(self, settings: config.Pretraining | config.ImageTokenizerTraining, objective: Objective,
-                 world: World):
+    def __init__(
+        self, settings: config.Pretraining | config.ImageTokenizerTraining, objective: Objective, world: World
+    ):
         self.settings, self.objective, self.world = settings, objective, world
         self.folder = settings.run.folder
         self.accumulation = settings.train.accumulation(world.ranks)
-        self.engine = Engine(world, objective.model, partial(adamw, settings.train), settings.train.clip,
-                             getattr(settings, "distributed", None))
+        self.engine = Engine(
+            world,
+            objective.model,
+            partial(adamw, settings.train),
+            settings.train.clip,
+            getattr(settings, "distributed", None),
+        )
         # Rivals see what the model has drawn, in fp32 and unsharded.
         self.rivals = Rivals(world, objective.rivals, partial(adamw, settings.train), settings.train.clip)
         self.step = self.consumed = 0
@@ -54,8 +60,10 @@ class Loop:
         with self.world.together():
             records = self._open_records()
             batches = self.objective.batches(self.consumed)
-        with (Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress,
-              self.world.until_sigterm() as sigterm):
+        with (
+            Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress,
+            self.world.until_sigterm() as sigterm,
+        ):
             while self.step < last:
                 heard = self._hear(stop=sigterm(), ready=self.saver.ready, late=self._late())
                 if heard["ready"] == self.world.ranks:
@@ -98,8 +106,9 @@ class Loop:
         with self.world.together():  # a rank's reader may meet one broken sample too many
             inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
         losses = self._losses(inputs)
-        total = sum(self.objective.weight(name) * value for name, value in losses.items()
-                    if name not in self.rivals.engines)
+        total = sum(
+            self.objective.weight(name) * value for name, value in losses.items() if name not in self.rivals.engines
+        )
         if not all(map(math.isfinite, losses.values())):
             self._stop_on_non_finite(inputs, **{f"loss_{name}": value for name, value in losses.items()})
         lr = learning_rate(train, self.step + 1)
@@ -114,9 +123,18 @@ class Loop:
         extra = self.objective.after_update(self.step)
         seconds = time.perf_counter() - began
         units = sum(map(self.objective.units, inputs)) * self.world.ranks
-        return {"step": self.step, "loss": total, **{f"loss_{name}": value for name, value in losses.items()},
-                "lr": lr, "grad_norm": norm, **norms, f"{self.objective.unit}_per_second": units / seconds,
-                "seconds": seconds, "consumed_samples": self.consumed, **extra}
+        return {
+            "step": self.step,
+            "loss": total,
+            **{f"loss_{name}": value for name, value in losses.items()},
+            "lr": lr,
+            "grad_norm": norm,
+            **norms,
+            f"{self.objective.unit}_per_second": units / seconds,
+            "seconds": seconds,
+            "consumed_samples": self.consumed,
+            **extra,
+        }
 
     def _losses(self, inputs: list) -> dict[str, float]:
         """Gradients of the weighted sum of mean losses, and the means over all ranks and micro-batches."""
@@ -154,9 +172,17 @@ class Loop:
 
     def _save(self) -> None:
         extra = [whole(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
-        self.saver.save(self.engine.state() + self.rivals.state() + extra, About(
-            self.step, self.consumed, config.as_tree(self.settings), self.objective.tokenizers(), self._data,
-            self.engine.loss_scale))
+        self.saver.save(
+            self.engine.state() + self.rivals.state() + extra,
+            About(
+                self.step,
+                self.consumed,
+                config.as_tree(self.settings),
+                self.objective.tokenizers(),
+                self._data,
+                self.engine.loss_scale,
+            ),
+        )
         self._saved_at = time.monotonic()
 
     def _save_on_sigterm(self) -> None:
@@ -188,8 +214,9 @@ class Loop:
             reader = checkpoint.Reader(chosen)
             self._refuse_another_run(chosen, reader.manifest)
             extra = [name for name in reader.shapes if name.startswith("extra/")]
-            rivals, own = self.rivals.divide({name: shape for name, shape in reader.shapes.items()
-                                              if name not in extra})
+            rivals, own = self.rivals.divide(
+                {name: shape for name, shape in reader.shapes.items() if name not in extra}
+            )
             try:
                 self.engine.load_state(own, reader.range)
                 self.rivals.load_state(rivals, reader.range)
@@ -216,8 +243,10 @@ class Loop:
             start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
             newer = [path for path in checkpoint.checkpoints_in(folder) if checkpoint.step_of(path) > start]
             if newer:
-                raise UserError(f"{newer[-1]}: this run has gone beyond step {start} already; resume=auto goes on from "
-                                "there, another run.name starts anew")
+                raise UserError(
+                    f"{newer[-1]}: this run has gone beyond step {start} already; resume=auto goes on from "
+                    "there, another run.name starts anew"
+                )
         return chosen
 
     def _refuse_another_run(self, chosen: checkpoint.Where, manifest: checkpoint.Manifest) -> None:
@@ -229,19 +258,26 @@ class Loop:
         for name in ("heads", "conv_kernel") if "model" in manifest.settings else ():
             there, here = manifest.settings["model"][name], getattr(self.settings.model, name)
             if there != here:
-                raise UserError(f"{chosen}: a checkpoint of another model: model.{name} is {there} there and {here} "
-                                "here")
-        other = [f"{name} {manifest.data.get(name)!s:.12} there and {value!s:.12} here" for name, value in
-                 self._data.items() if manifest.data.get(name) != value]
+                raise UserError(
+                    f"{chosen}: a checkpoint of another model: model.{name} is {there} there and {here} here"
+                )
+        other = [
+            f"{name} {manifest.data.get(name)!s:.12} there and {value!s:.12} here"
+            for name, value in self._data.items()
+            if manifest.data.get(name) != value
+        ]
         if other and not self.settings.data.may_change:
-            raise UserError(f"{chosen}: trained on other data, or on these in another order ({'; '.join(other)}); "
-                            "data.may_change=true goes on with what there is")
+            raise UserError(
+                f"{chosen}: trained on other data, or on these in another order ({'; '.join(other)}); "
+                "data.may_change=true goes on with what there is"
+            )
 
     def _stop_on_non_finite(self, inputs: list, **figures: float) -> None:
         file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
         dump_inputs(file, inputs)
         self._finish_saving()
         values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
-        raise UserError(f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
-                        f"{self.saver.newest or 'none'}; what was fed: {file}")
-
+        raise UserError(
+            f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
+            f"{self.saver.newest or 'none'}; what was fed: {file}"
+        )

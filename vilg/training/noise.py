@@ -9,8 +9,9 @@ heart: off unless the settings' `noise` is set.
 import numpy as np
 
 
-def with_wrong_tokens(ids: np.ndarray, may: np.ndarray | bool, most: float, vocabulary: int,
-                      seeds: list[int]) -> np.ndarray:
+def with_wrong_tokens(
+    ids: np.ndarray, may: np.ndarray | bool, most: float, vocabulary: int, seeds: list[int]
+) -> np.ndarray:
     """A copy of `ids` int64 [B, N] in which some, where `may` [B, N] holds, are any of the `vocabulary` tokens instead.
 
     Sample b draws its own share between 0 and `most`, so that clean ones are learned from too, and each of its tokens

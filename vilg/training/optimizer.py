@@ -12,7 +12,9 @@ def adamw(settings: config.Train, model: nn.Layer) -> paddle.optimizer.AdamW:
     """AdamW over the parameters of `model`. Vectors (biases, norms, single embeddings) are not decayed."""
     decayed = {value.name for value in model.parameters() if value.ndim > 1}
     return paddle.optimizer.AdamW(
-        settings.lr, settings.beta1, settings.beta2,
+        settings.lr,
+        settings.beta1,
+        settings.beta2,
         parameters=model.parameters(),
         weight_decay=settings.weight_decay,
         # Sharding stage 3 calls a rank's part of a parameter slice@NAME.

@@ -62,9 +62,14 @@ class Pretraining:
         self.text_tokenizer = load_tokenizer(settings.text)
         self.encode = CaptionEncoder(self.text_tokenizer, settings.text.length)
         paddle.seed(settings.run.seed)
-        self.model = Transformer(settings.model, self.text_tokenizer.size, self.image_tokenizer.vocabulary,
-                                 settings.text.length, self.image_tokenizer.grid(settings.data.image_size),
-                                 settings.attention)
+        self.model = Transformer(
+            settings.model,
+            self.text_tokenizer.size,
+            self.image_tokenizer.vocabulary,
+            settings.text.length,
+            self.image_tokenizer.grid(settings.data.image_size),
+            settings.attention,
+        )
         # Once: both are frozen, and hashing the weights of a large one at every checkpoint would take seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
@@ -73,8 +78,15 @@ class Pretraining:
         self.heldout = self._read_heldout() if settings.train.measure_every or settings.train.draw_every else []
 
     def batches(self, consumed: int) -> Iterator[Batch]:
-        where = (self.settings.data, self.settings.run.seed, self.settings.train.micro_batch, self.world.rank,
-                 self.world.ranks, consumed, self.encode)
+        where = (
+            self.settings.data,
+            self.settings.run.seed,
+            self.settings.train.micro_batch,
+            self.world.rank,
+            self.world.ranks,
+            consumed,
+            self.encode,
+        )
         return token_batches(self._tokens, *where) if self._tokens else training_batches(*where)
 
     def begin(self, step: int) -> None:
@@ -88,9 +100,16 @@ class Pretraining:
             codes = paddle.to_tensor(batch.codes)
         text = paddle.to_tensor(batch.text)
         noise = self.settings.noise
-        return Inputs(batch.names, batch.captions, text, codes, self._some_dropped(text, batch.seeds),
-                      self._noisy_codes(codes, noise.drawn, batch.seeds),
-                      self._noisy_codes(codes, noise.seen, batch.seeds), self._noisy_words(text, batch.seeds))
+        return Inputs(
+            batch.names,
+            batch.captions,
+            text,
+            codes,
+            self._some_dropped(text, batch.seeds),
+            self._noisy_codes(codes, noise.drawn, batch.seeds),
+            self._noisy_codes(codes, noise.seen, batch.seeds),
+            self._noisy_words(text, batch.seeds),
+        )
 
     def counts(self, inputs: Inputs) -> dict[str, float]:
         return {SHORT[direction]: float(self._targets(direction, inputs)[1].sum()) for direction in DIRECTIONS}

@@ -21,8 +21,13 @@ class Rivals:
     """An engine, and so an optimizer, for each. Their gradients come with those of the objective's own model, whose
     engine goes backward through all losses."""
 
-    def __init__(self, world: World, models: dict[str, nn.Layer],
-                 recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer], clip: float):
+    def __init__(
+        self,
+        world: World,
+        models: dict[str, nn.Layer],
+        recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer],
+        clip: float,
+    ):
         self.engines = {name: Engine(world, model, recipe, clip) for name, model in models.items()}
 
     def step(self, lr: float, losses: dict[str, float]) -> dict[str, float]:
@@ -30,8 +35,11 @@ class Rivals:
         return {f"grad_norm_{name}": engine.step(lr) for name, engine in self.engines.items() if name in losses}
 
     def state(self) -> list[Part]:
-        return [replace(part, name=f"{_PREFIX}{name}/{part.name}")
-                for name, engine in self.engines.items() for part in engine.state()]
+        return [
+            replace(part, name=f"{_PREFIX}{name}/{part.name}")
+            for name, engine in self.engines.items()
+            for part in engine.state()
+        ]
 
     @staticmethod
     def divide(shapes: Shapes) -> tuple[Shapes, Shapes]:

@@ -21,17 +21,21 @@ from vilg.training.schedules import kl_weight, temperature
 
 
 class VQGANTraining(ImageTokenizerTraining):
-
     perceptual_loss = True
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         rules, size = settings.discriminator, settings.data.image_size
         least = PatchDiscriminator.least_side(rules.layers)
-        config.require(size >= least, f"discriminator.layers={rules.layers}: of an image below {least} pixels a side "
-                                      f"(data.image_size={size}) no patch is left")
-        config.require(not settings.autoencoder.until or settings.vqgan.quantizer == "nearest",
-                       f"autoencoder.until={settings.autoencoder.until}: with vqgan.quantizer=gumbel codes are chosen "
-                       "from the first step on")
+        config.require(
+            size >= least,
+            f"discriminator.layers={rules.layers}: of an image below {least} pixels a side "
+            f"(data.image_size={size}) no patch is left",
+        )
+        config.require(
+            not settings.autoencoder.until or settings.vqgan.quantizer == "nearest",
+            f"autoencoder.until={settings.autoencoder.until}: with vqgan.quantizer=gumbel codes are chosen "
+            "from the first step on",
+        )
         super().__init__(settings, world)
         self.model.start()
         self.discriminator = PatchDiscriminator(rules.width, rules.layers)
@@ -91,12 +95,12 @@ class VQGANTraining(ImageTokenizerTraining):
         if self.lpips and self.done >= self.settings.perceptual.start:
             self.parts |= {"lpips": self.lpips(*cropped(self.settings.perceptual.crop, images, seen)).mean()}
             reconstruction = reconstruction + self.settings.perceptual.weight * self.parts["lpips"]
-        gradient, = paddle.grad(reconstruction, seen)
+        (gradient,) = paddle.grad(reconstruction, seen)
         if not self.adversarial:
             return reconstruction.detach(), gradient
         with frozen(self.discriminator):
             fooling = -self.discriminator(seen).mean()
-            adversarial, = paddle.grad(fooling, seen)
+            (adversarial,) = paddle.grad(fooling, seen)
         at_last = [paddle.grad(drawn, last, one, retain_graph=True)[0] for one in (gradient, adversarial)]
         weight = self.settings.discriminator.weight * adaptive_weight(*at_last)
         self.parts |= {"fooling": fooling, "adaptive_weight": weight}

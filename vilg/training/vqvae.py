@@ -9,7 +9,6 @@ from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 
 
 class VQVAETraining(ImageTokenizerTraining):
-
     def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
         loss, self.parts, features, indices = model.losses(inputs.images, self.chooses)
         if self.chooses:

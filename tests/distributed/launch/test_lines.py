@@ -33,9 +33,25 @@ def printed(capsys, *arguments):
 def test_a_line_a_node_with_its_number(capsys):
     lines = printed(capsys, "--hosts", "a,b", "run.name=x").splitlines()
     assert lines[0] == "# a" and lines[2] == "# b"
-    assert shlex.split(lines[3]) == ["fleetrun", "--nnodes", "2", "--master", "a:36767", "--rank", "1", "--host", "b",
-                                     "--nproc_per_node", "8", "--log_dir", "runs/x/log/node-1", "tools/pretrain.py",
-                                     "-c", BIG, "run.name=x"]
+    assert shlex.split(lines[3]) == [
+        "fleetrun",
+        "--nnodes",
+        "2",
+        "--master",
+        "a:36767",
+        "--rank",
+        "1",
+        "--host",
+        "b",
+        "--nproc_per_node",
+        "8",
+        "--log_dir",
+        "runs/x/log/node-1",
+        "tools/pretrain.py",
+        "-c",
+        BIG,
+        "run.name=x",
+    ]
 
 
 def test_one_node_needs_no_master(capsys):
@@ -46,8 +62,12 @@ def test_one_node_needs_no_master(capsys):
 def test_environment_and_odd_words_survive_the_shell(capsys):
     odd = "data.shards=['a b/*.tar', \"c$HOME\"]"
     line = printed(capsys, "cluster.environment.NCCL_DEBUG=WARN", odd).splitlines()[1]
-    echoed = subprocess.run(["bash", "-c", f"printf '%s\\n' {line.removeprefix('NCCL_DEBUG=WARN ')}"],
-                            capture_output=True, text=True, check=True).stdout
+    echoed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {line.removeprefix('NCCL_DEBUG=WARN ')}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert line.startswith("NCCL_DEBUG=WARN fleetrun") and odd in echoed.splitlines()
 
 
@@ -63,13 +83,16 @@ def test_a_hosts_file(tmp_path, capsys):
         read_hosts(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--hosts", "a,b", "cluster.nodes=3"], "cluster.nodes=3: 2 hosts are named"),
-    (["--hosts", "a,a"], "a host is named twice"),
-    (["--hosts", "a", "distributed.sharding_degree=16"], "does not divide the 8 processes of a node"),
-    (["--hosts", "a,b,c"], "train.global_batch=2048: not a multiple of train.micro_batch=16 x 24 ranks"),
-    (["--hosts", "a", "cluster.master_port=0"], "cluster.master_port=0"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--hosts", "a,b", "cluster.nodes=3"], "cluster.nodes=3: 2 hosts are named"),
+        (["--hosts", "a,a"], "a host is named twice"),
+        (["--hosts", "a", "distributed.sharding_degree=16"], "does not divide the 8 processes of a node"),
+        (["--hosts", "a,b,c"], "train.global_batch=2048: not a multiple of train.micro_batch=16 x 24 ranks"),
+        (["--hosts", "a", "cluster.master_port=0"], "cluster.master_port=0"),
+    ],
+)
 def test_what_cannot_work_is_one_line(arguments, message, capsys):
     assert main(["launch", "-c", BIG, *arguments]) > 0
     assert message in capsys.readouterr().err
@@ -90,12 +113,20 @@ def test_the_batch_script_runs_with_slurms_variables(tmp_path):
     """srun and scontrol are stood in for by scripts that show what they are given."""
     script = manifests.slurm(job("cluster.nodes=2", "run.name=my run"))
     assert "#SBATCH --nodes=2\n" in script and "#SBATCH --gpus-per-node=8\n" in script
-    for name, does in (("srun", 'shift; exec "$@"'), ("scontrol", "printf 'n7\\nn8\\n'"),
-                       ("fleetrun", "printf '%s\\n' \"$@\"")):
+    for name, does in (
+        ("srun", 'shift; exec "$@"'),
+        ("scontrol", "printf 'n7\\nn8\\n'"),
+        ("fleetrun", "printf '%s\\n' \"$@\""),
+    ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True,
-                          env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "n7-8"})
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "n7-8"},
+    )
     words = done.stdout.splitlines()
     assert words[:6] == ["--nnodes", "2", "--master", "n7:36767", "--rank", "1"]
     assert "run.name=my run" in words and words[-1] == "resume=auto"

@@ -14,8 +14,12 @@ def test_who_only_lost_its_peer_is_not_the_cause():
 
 
 def test_the_last_traceback_is_shown_and_nothing_before_it():
-    assert describe(OWN).splitlines() == ["b rank 3:", "    Traceback (most recent call last)",
-                                          '      File "x.py", line 1', "    ValueError: bad"]
+    assert describe(OWN).splitlines() == [
+        "b rank 3:",
+        "    Traceback (most recent call last)",
+        '      File "x.py", line 1',
+        "    ValueError: bad",
+    ]
     twice = Death("rank 0", ["Traceback (most recent call last)", "KeyError", *OWN.lines[1:]])
     assert "KeyError" not in describe(twice)
 

@@ -3,8 +3,11 @@
 from types import ModuleType
 
 import paddle
-from paddle.distributed.fleet.meta_parallel.sharding import (group_sharded_optimizer_stage2, group_sharded_stage3,
-                                                             group_sharded_storage)
+from paddle.distributed.fleet.meta_parallel.sharding import (
+    group_sharded_optimizer_stage2,
+    group_sharded_stage3,
+    group_sharded_storage,
+)
 from paddle.distributed.sharding import group_sharded
 from paddle.framework import core
 
@@ -48,8 +51,9 @@ def install() -> None:
 
     # group_sharded_stage3.py, _cpu2device and _clear_gradients: "cpu:0" is no device, but a custom device is copied to
     # by its place.
-    group_sharded_stage3.paddle = _Seen(paddle, get_device=lambda: "cpu:0", device=custom,
-                                        CustomPlace=lambda name, number: paddle.CPUPlace())
+    group_sharded_stage3.paddle = _Seen(
+        paddle, get_device=lambda: "cpu:0", device=custom, CustomPlace=lambda name, number: paddle.CPUPlace()
+    )
 
 
 def _on_host(add_rank_params):

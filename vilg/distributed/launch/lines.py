@@ -33,8 +33,16 @@ class Job:
             # A port of its own for each attempt: the last one's may still be taken.
             command += ["--nnodes", str(nodes), "--master", f"{master}:{cluster.master_port + attempt}", "--rank", node]
             command += ["--host", host] if host else []
-        command += ["--nproc_per_node", str(cluster.devices_per_node), "--log_dir", f"{self.folder}/log/node-{node}",
-                    SCRIPT, "-c", self.file, *self.overrides]
+        command += [
+            "--nproc_per_node",
+            str(cluster.devices_per_node),
+            "--log_dir",
+            f"{self.folder}/log/node-{node}",
+            SCRIPT,
+            "-c",
+            self.file,
+            *self.overrides,
+        ]
         return command + (["resume=auto"] if attempt else [])
 
     def environment(self) -> list[str]:

@@ -33,24 +33,44 @@ def kubernetes(job: Job, image: str) -> str:
     cluster, nodes, name = job.settings.cluster, job.settings.cluster.nodes or 1, _name(job.settings.run.name)
     selector = {"job-name": name}
     container = {
-        "name": "vilg", "image": image,
+        "name": "vilg",
+        "image": image,
         "command": ["bash", "-c", "exec " + job.line(nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}") + _AGAIN],
         "resources": {"limits": {"nvidia.com/gpu": cluster.devices_per_node}},
-        "volumeMounts": [{"name": "runs", "mountPath": f"/vilg/{job.settings.run.dir}"},
-                         {"name": "shared-memory", "mountPath": "/dev/shm"}],
+        "volumeMounts": [
+            {"name": "runs", "mountPath": f"/vilg/{job.settings.run.dir}"},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+        ],
     }
     pod = {
-        "subdomain": name, "restartPolicy": "Never", "terminationGracePeriodSeconds": _NOTICE,
+        "subdomain": name,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": _NOTICE,
         "securityContext": {"fsGroup": 1000},  # the user of docker/*.Dockerfile, who writes to the claim
         "containers": [container],
-        "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": f"{name}-runs"}},
-                    {"name": "shared-memory", "emptyDir": {"medium": "Memory"}}],
+        "volumes": [
+            {"name": "runs", "persistentVolumeClaim": {"claimName": f"{name}-runs"}},
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory"}},
+        ],
     }
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-               "spec": {"clusterIP": "None", "selector": selector, "publishNotReadyAddresses": True}}
-    work = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
-            "spec": {"completions": nodes, "parallelism": nodes, "completionMode": "Indexed",
-                     "backoffLimit": cluster.restarts, "template": {"spec": pod}}}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"clusterIP": "None", "selector": selector, "publishNotReadyAddresses": True},
+    }
+    work = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {
+            "completions": nodes,
+            "parallelism": nodes,
+            "completionMode": "Indexed",
+            "backoffLimit": cluster.restarts,
+            "template": {"spec": pod},
+        },
+    }
     return yaml.safe_dump_all([service, work], sort_keys=False)
 
 

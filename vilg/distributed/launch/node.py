@@ -29,8 +29,13 @@ class Node:
         self.logs = logs
         # fleetrun writes behind what earlier attempts have left.
         self._read = {file: file.stat().st_size for file in logs.glob("workerlog.*")}
-        self.fleetrun = subprocess.Popen(command, env=runtime.environment_before(), stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.fleetrun = subprocess.Popen(
+            command,
+            env=runtime.environment_before(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self._ranks: dict[int, int] = {}  # process: rank on this node
         self._dead: set[int] = set()
 

@@ -3,9 +3,19 @@
 from dataclasses import dataclass
 
 # What a rank says when another one has gone: gloo, NCCL, and the store through which ranks meet.
-_SECONDARY = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe",
-              "Socket closed", "Timed out waiting", "NCCL error", "ncclSystemError", "ncclRemoteError",
-              "TCPStore", "gloo/transport")
+_SECONDARY = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Socket closed",
+    "Timed out waiting",
+    "NCCL error",
+    "ncclSystemError",
+    "ncclRemoteError",
+    "TCPStore",
+    "gloo/transport",
+)
 _BAD_INPUT = "vilg: "
 
 

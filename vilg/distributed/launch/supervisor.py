@@ -36,8 +36,15 @@ class Remote:
         self.number, self.host, self.code = number, host, None
         line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(command)}"
         start = ["bash", "-c", line] if host == "localhost" else [*ssh, host, line]
-        self._process = subprocess.Popen(start, env=runtime.environment_before(), text=True, stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        self._process = subprocess.Popen(
+            start,
+            env=runtime.environment_before(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
 
     def order(self, word: str) -> None:
@@ -97,8 +104,9 @@ class Supervisor:
     def _attempt(self, number: int) -> "_End":
         """One life of the job, and how it ended."""
         events: queue.Queue = queue.Queue()
-        nodes = [Remote(node, host, self._command(node, number), self.ssh, events)
-                 for node, host in enumerate(self.hosts)]
+        nodes = [
+            Remote(node, host, self._command(node, number), self.ssh, events) for node, host in enumerate(self.hosts)
+        ]
         life = _Life(self.job.settings.cluster.devices_per_node, len(nodes) > 1)
         told_to_stop, hanging = False, None
         try:
@@ -134,10 +142,20 @@ class Supervisor:
 
     def _command(self, node: int, attempt: int) -> list[str]:
         fleetrun = self.job.fleetrun(len(self.hosts), str(node), self.hosts[0], attempt, self.hosts[node])
-        return ["env", *self.job.environment(), sys.executable, "-m", "vilg.distributed.launch.node",
-                f"{self.job.folder}/log/node-{node}", str(self.job.folder / "metrics.jsonl"),
-                str(self.job.settings.cluster.stall_timeout), sys.executable, "-m", "paddle.distributed.launch",
-                *fleetrun[1:]]
+        return [
+            "env",
+            *self.job.environment(),
+            sys.executable,
+            "-m",
+            "vilg.distributed.launch.node",
+            f"{self.job.folder}/log/node-{node}",
+            str(self.job.folder / "metrics.jsonl"),
+            str(self.job.settings.cluster.stall_timeout),
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            *fleetrun[1:],
+        ]
 
     def _pause(self, seconds: float) -> None:
         log.info("starting again in %.0f seconds, from the newest checkpoint that can be trusted", seconds)

@@ -11,10 +11,19 @@ from vilg.image.importing import fitting, torch_files
 from vilg.image.importing.pickles import Record
 
 ENCODER, DECODER = "dall_e.encoder.Encoder", "dall_e.decoder.Decoder"
-CLASSES = {ENCODER, DECODER, "dall_e.encoder.EncoderBlock", "dall_e.decoder.DecoderBlock", "dall_e.utils.Conv2d",
-           "torch.nn.modules.container.Sequential", "torch.nn.modules.activation.ReLU",
-           "torch.nn.modules.pooling.MaxPool2d", "torch.nn.modules.upsampling.Upsample",
-           "torch.nn.modules.linear.Identity", "torch.device"}
+CLASSES = {
+    ENCODER,
+    DECODER,
+    "dall_e.encoder.EncoderBlock",
+    "dall_e.decoder.DecoderBlock",
+    "dall_e.utils.Conv2d",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.pooling.MaxPool2d",
+    "torch.nn.modules.upsampling.Upsample",
+    "torch.nn.modules.linear.Identity",
+    "torch.device",
+}
 
 
 def import_dvae(encoder: Path, decoder: Path) -> DVAE:
@@ -26,8 +35,9 @@ def import_dvae(encoder: Path, decoder: Path) -> DVAE:
         model = DVAE(settings)
         first = {"input.weight": (settings.code_dim, settings.codes, 1, 1), "input.bias": (settings.code_dim,)}
         weights = {f"encoder.{name}": array for name, array in _fit(encoding, fitting.shapes(model.encoder)).items()}
-        weights |= {f"decoder.{name}": array
-                    for name, array in _fit(decoding, fitting.shapes(model.decoder) | first).items()}
+        weights |= {
+            f"decoder.{name}": array for name, array in _fit(decoding, fitting.shapes(model.decoder) | first).items()
+        }
     rows = weights.pop("decoder.input.weight")[:, :, 0, 0].T
     model.set_state_dict(weights | {"codebook": rows + weights.pop("decoder.input.bias")})
     model.eval()
@@ -80,9 +90,13 @@ def _settings(encoder: _Module, decoder: _Module) -> config.DVAE:
             raise UserError(f"{decoder.file}: its {name} is {there}, that of {encoder.file} is {here}")
     groups = [name for name in encoder.below("blocks").attribute("_modules", dict) if str(name).startswith("group_")]
     try:
-        return config.DVAE(downsamplings=len(groups) - 1, width=encoder.attribute("n_hid", int),
-                           residual_blocks=encoder.attribute("n_blk_per_group", int),
-                           codes=encoder.attribute("vocab_size", int), code_dim=decoder.attribute("n_init", int))
+        return config.DVAE(
+            downsamplings=len(groups) - 1,
+            width=encoder.attribute("n_hid", int),
+            residual_blocks=encoder.attribute("n_blk_per_group", int),
+            codes=encoder.attribute("vocab_size", int),
+            code_dim=decoder.attribute("n_init", int),
+        )
     except SettingsError as error:
         raise UserError(f"{encoder.file}: {error}") from None
 

@@ -20,13 +20,35 @@ TARGETS = {"taming.models.vqgan.VQModel": "vq", "taming.models.vqgan.GumbelVQ": 
 
 # What is left in a checkpoint beside the weights, by the package or by the class. It is read over.
 PACKAGES = ("pytorch_lightning.", "lightning.", "omegaconf.", "torch.optim.", "numpy.")
-CLASSES = {"argparse.Namespace", "torch.device", "torch.Size", "collections.defaultdict", "pathlib.PosixPath",
-           "typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.long", "builtins.float",
-           "builtins.str", "builtins.unicode", "_codecs.encode"}
+CLASSES = {
+    "argparse.Namespace",
+    "torch.device",
+    "torch.Size",
+    "collections.defaultdict",
+    "pathlib.PosixPath",
+    "typing.Any",
+    "builtins.dict",
+    "builtins.list",
+    "builtins.int",
+    "builtins.long",
+    "builtins.float",
+    "builtins.str",
+    "builtins.unicode",
+    "_codecs.encode",
+}
 
 # Parameters of taming's classes that change nothing in what the weights compute.
-TRAINING = {"lossconfig", "temperature_scheduler_config", "kl_weight", "ckpt_path", "ignore_keys", "image_key",
-            "monitor", "colorize_nlabels", "sane_index_shape"}
+TRAINING = {
+    "lossconfig",
+    "temperature_scheduler_config",
+    "kl_weight",
+    "ckpt_path",
+    "ignore_keys",
+    "image_key",
+    "monitor",
+    "colorize_nlabels",
+    "sane_index_shape",
+}
 
 
 @dataclass
@@ -47,8 +69,10 @@ class DDConfig:
 
     def __post_init__(self):
         for name, value in (("in_channels", 3), ("out_ch", 3), ("double_z", False), ("resamp_with_conv", True)):
-            config.require(getattr(self, name) == value,
-                           f"ddconfig.{name}={getattr(self, name)}: a VQGAN here has {str(value).lower()}")
+            config.require(
+                getattr(self, name) == value,
+                f"ddconfig.{name}={getattr(self, name)}: a VQGAN here has {str(value).lower()}",
+            )
 
 
 @dataclass
@@ -107,11 +131,19 @@ def read_settings(file: Path) -> config.VQGAN:
     try:
         theirs = config.from_tree(Parameters, tree, str(file))
         return config.VQGAN(
-            quantizer=QUANTIZERS[kind], width=theirs.ddconfig.ch, multipliers=theirs.ddconfig.ch_mult,
-            residual_blocks=theirs.ddconfig.num_res_blocks, latent=theirs.ddconfig.z_channels,
-            attention=[2**level for level in range(len(theirs.ddconfig.ch_mult))
-                       if theirs.ddconfig.resolution // 2**level in theirs.ddconfig.attn_resolutions],
-            codes=theirs.n_embed, code_dim=theirs.embed_dim)
+            quantizer=QUANTIZERS[kind],
+            width=theirs.ddconfig.ch,
+            multipliers=theirs.ddconfig.ch_mult,
+            residual_blocks=theirs.ddconfig.num_res_blocks,
+            latent=theirs.ddconfig.z_channels,
+            attention=[
+                2**level
+                for level in range(len(theirs.ddconfig.ch_mult))
+                if theirs.ddconfig.resolution // 2**level in theirs.ddconfig.attn_resolutions
+            ],
+            codes=theirs.n_embed,
+            code_dim=theirs.embed_dim,
+        )
     except OmegaConfBaseException as error:  # a key without a value
         raise SettingsError(f"{file}: {error.full_key} is missing") from None
     except SettingsError as error:

@@ -30,11 +30,31 @@ MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 
 # The type of a storage -> that of its numbers. numpy has no bfloat16, the upper half of a float32.
-_TYPES = {f"torch.{name}Storage": code for name, code in {
-    "Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": "bf", "Long": "i8", "Int": "i4", "Short": "i2",
-    "Char": "i1", "Byte": "u1", "Bool": "?"}.items()}
-_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError, EOFError, ValueError,
-               struct.error)
+_TYPES = {
+    f"torch.{name}Storage": code
+    for name, code in {
+        "Float": "f4",
+        "Double": "f8",
+        "Half": "f2",
+        "BFloat16": "bf",
+        "Long": "i8",
+        "Int": "i4",
+        "Short": "i2",
+        "Char": "i1",
+        "Byte": "u1",
+        "Bool": "?",
+    }.items()
+}
+_ZIP_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +81,11 @@ class Tensor:
 
     def __post_init__(self):
         numbers = (self.offset, *self.shape, *self.strides)
-        if not (isinstance(self.storage, Storage) and all(type(number) is int and number >= 0 for number in numbers)
-                and len(self.shape) == len(self.strides)):
+        if not (
+            isinstance(self.storage, Storage)
+            and all(type(number) is int and number >= 0 for number in numbers)
+            and len(self.shape) == len(self.strides)
+        ):
             raise TypeError("a tensor of no storage or of no shape")
         last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and last >= self.storage.count:
@@ -78,14 +101,16 @@ class Tensor:
         else:
             flat = np.frombuffer(data, np.dtype(self.storage.type).newbyteorder("<"))
         strides = [stride * flat.itemsize for stride in self.strides]
-        return np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides).astype(np.float32)
+        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides).astype(np.float32)
 
 
 def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
     built = {
-        "collections.OrderedDict": dict, "builtins.set": set,
-        "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, strides, *_: Tensor(storage, offset, shape,
-                                                                                            strides),
+        "collections.OrderedDict": dict,
+        "builtins.set": set,
+        "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, strides, *_: Tensor(
+            storage, offset, shape, strides
+        ),
         "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     }
     return Vocabulary(built, lambda name: name in _TYPES or known(name))
