@@ -17,7 +17,7 @@ from vilg.export.program import Program
 from vilg.generation import decoder
 from vilg.image.vqvae import VQVAE
 from vilg.text.vocabulary import train_vocabulary
-from vilg.training.jobs import pretrain
+from vilg.training.entry_points import pretrain
 
 WORDS = ["红苹果", "绿苹果", "大象", "小狗", "红旗", "太阳", "月亮", "火车", "房子", "笑脸"]
 
@@ -67,7 +67,9 @@ def small_settings(folder, *more: str) -> config.Pretraining:
     """Settings of a run that takes a second, with its tokenizers on disk; the shards are there."""
     train_vocabulary(WORDS, 100, folder / "vocab.txt")
     paddle.seed(0)
-    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(folder / "vq")
+    VQVAE(config.VQVAE(downsamplings=2, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8)).save(
+        folder / "vq"
+    )
     return config.resolve(config.Pretraining, None, [*small_overrides(folder), *more])
 
 
@@ -81,9 +83,9 @@ def small_overrides(folder) -> list[str]:
         f"text.vocab={folder}/vocab.txt",
         "text.length=8",
         f"image_tokenizer.path={folder}/vq",
-        "noise.drawn=0.2",
-        "noise.seen=0.3",
-        "noise.written=0.3",
+        "input_noise.target_image=0.2",
+        "input_noise.source_image=0.3",
+        "input_noise.target_text=0.3",
         "model.layers=3",
         "model.hidden=32",
         "model.heads=2",
@@ -100,9 +102,9 @@ def small_overrides(folder) -> list[str]:
 @pytest.fixture
 def sources_read(monkeypatch) -> list[tuple[str, int]]:
     """(direction, how many sources) of every time that a model reads some, in Python or exported."""
-    seen, in_python, exported = [], decoder.read_source, Program.__call__
+    seen, in_python, exported = [], decoder.prefill_source, Program.__call__
 
-    def read_source(model, direction, source):
+    def prefill_source(model, direction, source):
         seen.append((direction, len(source)))
         return in_python(model, direction, source)
 
@@ -111,7 +113,7 @@ def sources_read(monkeypatch) -> list[tuple[str, int]]:
             seen.append((program._path.name.removesuffix("_prefill"), len(inputs[0])))
         return exported(program, *inputs)
 
-    monkeypatch.setattr(decoder, "read_source", read_source)
+    monkeypatch.setattr(decoder, "prefill_source", prefill_source)
     monkeypatch.setattr(Program, "__call__", call)
     return seen
 

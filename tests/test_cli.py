@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.conftest import png
 from vilg.cli import main
-from vilg.generation.looking import Wish, generate, read_picture
+from vilg.generation.from_checkpoint import load_checkpoint_pipeline
+from vilg.generation.output import GenerationRequest, generate, read_image
 from vilg.generation.sampling import Sampler
-from vilg.generation.trained import load_trained
-from vilg.training.jobs import pretrain
+from vilg.training.entry_points import pretrain
 
 COMMANDS = [
     ["data", "openmoji"],
@@ -137,8 +137,8 @@ def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, tr
 def test_generate_completes_a_picture(capsys, trained, tmp_path):
     """The upper rows are those that its codes give back; the rest is drawn."""
     (tmp_path / "given.png").write_bytes(png(4, 40))
-    pipeline, greedy = load_trained(trained), Sampler(greedy=True)
-    given = pipeline.codes_of([read_picture(tmp_path / "given.png")])[0].reshape([4, 4])
+    pipeline, greedy = load_checkpoint_pipeline(trained), Sampler(greedy=True)
+    given = pipeline.encode_images([read_image(tmp_path / "given.png")])[0].reshape([4, 4])
     for rows in (1, 3):
         code, _, err = run(
             capsys,
@@ -158,7 +158,7 @@ def test_generate_completes_a_picture(capsys, trained, tmp_path):
         assert code == 0, err
         codes = generate(
             pipeline,
-            Wish(["红苹果"], image=tmp_path / "given.png", keep_rows=rows, sampler=greedy),
+            GenerationRequest(["红苹果"], image=tmp_path / "given.png", keep_rows=rows, sampler=greedy),
             tmp_path / "again.png",
         ).codes[0, 0]
         assert np.array_equal(codes[:rows], given[:rows]) and not np.array_equal(codes[rows:], given[rows:])
@@ -226,24 +226,24 @@ def own_judge(tmp_path, monkeypatch):
 
 def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
     arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "-n", 1, "--best-of", 6, "--out"]
-    assert run(capsys, *arguments, tmp_path / "best.png", "--judge", "own_judge:dark")[0] == 0
+    assert run(capsys, *arguments, tmp_path / "best.png", "--scorer", "own_judge:dark")[0] == 0
     assert run(capsys, *arguments[:-3], "-n", 6, "--out", tmp_path / "all.png")[0] == 0
     said = json.loads((tmp_path / "best.json").read_text("utf-8"))
-    assert said["judge"] == "own_judge:dark" and said["scores"][0] == pytest.approx(
+    assert said["scorer"] == "own_judge:dark" and said["scores"][0] == pytest.approx(
         -np.asarray(Image.open(tmp_path / "best.png")).mean() / 255, abs=0.01
     )
     sheet = np.asarray(Image.open(tmp_path / "all.png"))
     tiles = [sheet[20 * row : 20 * row + 16, 20 * column : 20 * column + 16] for row in range(2) for column in range(3)]
     assert said["seeds"] == [int(np.argmin([tile.mean() for tile in tiles]))]
-    for judge, message in (
-        ("own_judge:vague", "the judge gave"),
-        ("own_judge:none", "--judge own_judge:none: not"),
-        ("nowhere", "--judge nowhere: not MODULE:FUNCTION"),
-        (".own_judge:dark", "--judge .own_judge:dark: not MODULE:FUNCTION"),
-        ("broken_judge:dark", "--judge broken_judge:dark: not MODULE:FUNCTION"),
-        ("own_judge:numpy", "--judge own_judge:numpy: not a function"),
+    for scorer, message in (
+        ("own_judge:vague", "the scorer gave"),
+        ("own_judge:none", "--scorer own_judge:none: not"),
+        ("nowhere", "--scorer nowhere: not MODULE:FUNCTION"),
+        (".own_judge:dark", "--scorer .own_judge:dark: not MODULE:FUNCTION"),
+        ("broken_judge:dark", "--scorer broken_judge:dark: not MODULE:FUNCTION"),
+        ("own_judge:numpy", "--scorer own_judge:numpy: not a function"),
     ):
-        code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--judge", judge)
+        code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--scorer", scorer)
         assert code == 1 and f"vilg: {message}" in err and not (tmp_path / "x.png").exists()
 
 
@@ -255,7 +255,7 @@ def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
     (tmp_path / "0.png").write_bytes(png(0, 40))
     for options in (
         ["--text", "红苹果", "大象", "-n", 3, "--top-p", 0.9, "--best-of", 4, "--guidance", 2],
-        ["--text", "红苹果", "--best-of", 3, "--judge", "own_judge:dark"],
+        ["--text", "红苹果", "--best-of", 3, "--scorer", "own_judge:dark"],
         ["--text", "红苹果", "--greedy", "--image", tmp_path / "0.png", "--keep-rows", 2],
     ):
         said, inside = [], []

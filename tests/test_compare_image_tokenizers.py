@@ -24,8 +24,12 @@ def compare(monkeypatch, folder, *arguments: str) -> Path:
 
 def test_two_kinds(tmp_path, monkeypatch, capsys):
     write_shards(tmp_path)
-    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(tmp_path / "a")
-    DVAE(config.DVAE(downsamplings=2, width=8, residual_blocks=1, codes=8, code_dim=8)).save(tmp_path / "b")
+    VQVAE(config.VQVAE(downsamplings=2, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8)).save(
+        tmp_path / "a"
+    )
+    DVAE(config.DVAE(downsamplings=2, base_channels=8, residual_blocks=1, codebook_size=8, code_dim=8)).save(
+        tmp_path / "b"
+    )
     picture = compare(
         monkeypatch, tmp_path, str(tmp_path / "a"), str(tmp_path / "b"), "--shards", str(tmp_path / "part-*.tar")
     )

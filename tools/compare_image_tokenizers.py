@@ -16,8 +16,8 @@ from vilg import config, image
 from vilg.errors import UserError
 from vilg.generation.contact_sheet import captioned_sheet
 from vilg.image import lpips
-from vilg.image.quantizer import times_chosen
-from vilg.training.image_tokenizer import heldout_images, likeness, there_and_back, usage
+from vilg.image.quantizer import count_codes
+from vilg.training.image_tokenizer import heldout_images, reconstruct, reconstruction_metrics, usage
 
 
 def main() -> None:
@@ -34,11 +34,11 @@ def main() -> None:
     rows, texts = [originals[: options.shown]], [f"{len(originals)} originals"]
     for folder in options.tokenizers:
         tokenizer = image.load(folder)
-        codes, drawn = there_and_back(tokenizer, originals)
-        found = likeness(originals, drawn, distance) | usage(times_chosen(codes, tokenizer.vocabulary))
+        codes, drawn = reconstruct(tokenizer, originals)
+        found = reconstruction_metrics(originals, drawn, distance) | usage(count_codes(codes, tokenizer.codebook_size))
         rows.append(drawn[: options.shown])
         texts.append(
-            f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.vocabulary}: "
+            f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.codebook_size}: "
             + ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         )
         print(f"{folder}: {texts[-1]}", flush=True)

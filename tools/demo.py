@@ -48,9 +48,9 @@ def main() -> None:
         DVAE,
         "run.name=dvae",
         f"train.steps={DVAE_STEPS}",
-        f"train.measure_every={DVAE_STEPS // 4}",
-        f"train.draw_every={DVAE_STEPS}",
-        'perceptual.weights=""',
+        f"train.eval_every={DVAE_STEPS // 4}",
+        f"train.sample_images_every={DVAE_STEPS}",
+        'perceptual.path=""',
         *SHARDS,
     )
     transformer = [
@@ -70,8 +70,8 @@ def main() -> None:
         "run.name=probe",
         f"train.steps={PROBE}",
         "train.warmup=0",
-        "train.measure_every=0",
-        "train.draw_every=0",
+        "train.eval_every=0",
+        "train.sample_images_every=0",
     )
     steps = steps_that_fit(began + 60 * options.minutes - AFTERWARDS - time.time(), seconds_a_step(FOLDER / "probe"))
     shutil.rmtree(FOLDER / "probe")
@@ -81,7 +81,7 @@ def main() -> None:
             "`make demo MINUTES=..` gives it more"
         )
     half = steps // 2
-    transformer += [f"train.steps={steps}", f"train.draw_every={half}"]
+    transformer += [f"train.steps={steps}", f"train.sample_images_every={half}"]
     say(f"     it stops at step {half} ..")
     fleetrun("pretrain", PRETRAINING, *transformer, f"train.stop_at={half}")
     say("6/8  .. and goes on from its checkpoint, as after a night or a crash")

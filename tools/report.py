@@ -20,23 +20,22 @@ from PIL import Image
 
 import vilg  # noqa: F401  first of all, so that Paddle is tuned
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.data.images import to_uint8, to_unit
 from vilg.data.loader import all_samples
-from vilg.data.pixels import to_uint8, to_unit
 from vilg.distributed.world import World
 from vilg.errors import UserError
-from vilg.evaluation.likelihood import Pair, greedy_hits, mean_nll, tokenize_pairs, unigram_nll
-from vilg.evaluation.nearest import nearest
-from vilg.evaluation.psnr import mean_psnr
+from vilg.evaluation.image_metrics import mean_psnr, nearest
+from vilg.evaluation.likelihood import Pair, caption_exact_match, mean_nll, tokenize_pairs, unigram_nll
 from vilg.export import Predictor
-from vilg.generation.trained import Trained, load_trained
-from vilg.text.sequence import CaptionEncoder, longest_caption
+from vilg.generation.from_checkpoint import CheckpointPipeline, load_checkpoint_pipeline
+from vilg.text.sequence import CaptionEncoder, max_caption_tokens
 
 SHOWN = 12
 PICTURES = 3  # drawn for each caption
 SKETCHES = 128  # training captions that `train_drawings_found` draws
 BATCH = 64
 SAMPLING = {"temperature": 0.2, "top_k": 32}
-# Captions that everybody has a picture of in mind, shown if they were trained on.
+# Captions that all_ranks has a picture of in mind, shown if they were trained on.
 WELL_KNOWN = [
     "红苹果",
     "青苹果",
@@ -83,7 +82,7 @@ class Part:
 
 def write_report(out: Path, run: Path, exported: Path, began: float) -> dict[str, float]:
     """Measure the newest checkpoint of `run`, write report.html and report.json to `out`, return the latter."""
-    trained, predictor = load_trained(run), Predictor(exported)
+    trained, predictor = load_checkpoint_pipeline(run), Predictor(exported)
     data = trained.settings.data
     training = _read(trained, "training", data.shards)
     heldout = _read(trained, "held-out", data.heldout)
@@ -96,26 +95,26 @@ def write_report(out: Path, run: Path, exported: Path, began: float) -> dict[str
     return report
 
 
-def _read(trained: Trained, title: str, shards: list[str]) -> Part:
+def _read(trained: CheckpointPipeline, title: str, shards: list[str]) -> Part:
     samples = list(all_samples(trained.settings.data, shards))
     encode = CaptionEncoder(trained.text_tokenizer, trained.settings.text.length)
     images = {sample.name: to_unit(sample.image[None])[0] for sample, _ in samples}
     return Part(title, images, tokenize_pairs(samples, encode, trained.image_tokenizer))
 
 
-def _measure(trained: Trained, predictor: Predictor, training: Part, heldout: Part) -> dict[str, float]:
+def _measure(trained: CheckpointPipeline, predictor: Predictor, training: Part, heldout: Part) -> dict[str, float]:
     model, tokenizer = trained.model, trained.image_tokenizer
     nll = mean_nll(model, heldout.pairs, BATCH, World())
-    unigram = unigram_nll(training.pairs, heldout.pairs, model.vocabulary, tokenizer.vocabulary)
+    unigram = unigram_nll(training.pairs, heldout.pairs, model.vocab_size, tokenizer.codebook_size)
     images = np.stack(list(heldout.images.values()))
     codes = np.unique(np.concatenate([pair.image for pair in training.pairs]))
     # A caption that was cut to fit is not one of theirs, even if all of it that was kept comes back.
     whole = [
         pair
         for pair in training.pairs
-        if len(trained.text_tokenizer.encode(pair.caption)) <= longest_caption(model.text_length)
+        if len(trained.text_tokenizer.encode(pair.caption)) <= max_caption_tokens(model.text_length)
     ]
-    hits = greedy_hits(model, whole, BATCH, trained.text_tokenizer.unknown)
+    hits = caption_exact_match(model, whole, BATCH, trained.text_tokenizer.unk_id)
     exact = {pair.name for pair, hit in zip(whole, hits) if hit}
     pairs = _evenly(training.first_pairs(), SKETCHES)
     like = nearest(_drawn(predictor, pairs)[:, 0], np.stack(list(training.images.values())))
@@ -126,7 +125,7 @@ def _measure(trained: Trained, predictor: Predictor, training: Part, heldout: Pa
         "heldout_nll_i2t": nll[IMAGE_TO_TEXT],
         "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
         "heldout_psnr": mean_psnr(images, predictor.decode(predictor.encode(images))),
-        "codebook_used": len(codes) / tokenizer.vocabulary,
+        "codebook_used": len(codes) / tokenizer.codebook_size,
         "train_exact_captions": len(exact) / len(training.images),
         "train_drawings_found": float(np.mean([names[number] == pair.name for pair, number in zip(pairs, like)])),
     }
@@ -156,7 +155,7 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
                 f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>"
             )
         sections.append(
-            f"<h2>Drawn from {part.title} captions</h2><p>{PICTURES} samples (temperature "
+            f"<h2>Generated from {part.title} captions</h2><p>{PICTURES} samples (temperature "
             f"{SAMPLING['temperature']}, top {SAMPLING['top_k']}), and the emoji of that name.</p>"
             f"<div class=row>{rows}</div>"
         )

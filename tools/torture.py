@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def launch(options: argparse.Namespace, name: str, kills: int) -> subprocess.Popen:
-    more = [f"run.name={name}", f"cluster.restarts={kills + 5}", "cluster.backoff=0"]
+    more = [f"run.name={name}", f"cluster.max_restarts={kills + 5}", "cluster.backoff=0"]
     return subprocess.Popen(
         [sys.executable, "-m", "vilg.cli", "launch", "-c", options.config, "--start", *options.overrides, *more],
         stdout=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 import sys
 
 from vilg.cli import main
-from vilg.distributed.leaving import leave
+from vilg.distributed.shutdown import exit_process
 
 if __name__ == "__main__":
-    leave(main(["train-image-tokenizer", *sys.argv[1:]]))
+    exit_process(main(["train-image-tokenizer", *sys.argv[1:]]))

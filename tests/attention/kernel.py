@@ -153,7 +153,7 @@ def tolerance(visible: np.ndarray) -> float:
     return 1e-4 if (visible.sum(1) == 1).any() else 1e-5
 
 
-def visible_in(tiles: Tiles) -> np.ndarray:
+def visibility_from_tiles(tiles: Tiles) -> np.ndarray:
     """bool [S, S] read back from the tiles by query: what the kernel is told."""
     seen = np.zeros([len(tiles.order)] * 2, bool)
     for block in range(len(tiles.by_query)):

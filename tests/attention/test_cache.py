@@ -61,7 +61,7 @@ def test_what_each_pattern_keeps():
 def test_the_caches_of_48_layers_take_a_third_of_dense_ones():
     made = [layout.build(TEXT_TO_IMAGE, pattern, 64, (32, 32), 11) for pattern in schedule(48)]
     source = paddle.zeros([1, 64, 1, 1])
-    kept = sum(AttentionCache(one, source, source).numbers for one in made)
+    kept = sum(AttentionCache(one, source, source).num_elements for one in made)
     assert kept <= 48 * 2 * (64 + 1024) / 3
 
 

@@ -166,35 +166,37 @@ def test_a_wrong_length_is_refused():
 
 
 def test_what_was_chosen_is_said_once(caplog):
-    functional.choose.cache_clear()
+    functional.choose_backend.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert functional.choose("auto", 64, "cpu") == functional.choose("auto", 64, "cpu") == "operator"
-        assert functional.choose("auto", 24, "cpu") == "blockwise"
+        assert (
+            functional.choose_backend("auto", 64, "cpu") == functional.choose_backend("auto", 64, "cpu") == "operator"
+        )
+        assert functional.choose_backend("auto", 24, "cpu") == "blockwise"
     said = [record.message for record in caplog.records]
     assert said[0] == "attention: the compiled operator"
     assert said[1].startswith("attention: block by block") and "24 numbers" in said[1] and len(said) == 2
 
 
 def test_where_there_is_no_kernel_for_a_device_it_is_said(caplog):
-    functional.choose.cache_clear()
+    functional.choose_backend.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert functional.choose("auto", 64, "xpu:0") == "blockwise"
-        assert functional.choose("auto", 96, "gpu:0") == "blockwise"
-        assert functional.choose("auto", 64, "gpu:0") == "blockwise"  # this Paddle is not for CUDA
-    functional.choose.cache_clear()
+        assert functional.choose_backend("auto", 64, "xpu:0") == "blockwise"
+        assert functional.choose_backend("auto", 96, "gpu:0") == "blockwise"
+        assert functional.choose_backend("auto", 64, "gpu:0") == "blockwise"  # this Paddle is not for CUDA
+    functional.choose_backend.cache_clear()
     for part in ("not for xpu:0", "a head has 96 numbers, the operator takes 64, 128", "need nvcc"):
         assert part in caplog.text
 
 
 def test_an_operator_that_cannot_be_built_falls_back_or_is_an_error(monkeypatch, caplog):
     monkeypatch.setattr("vilg.attention.operator.load", lambda: "there is no C++ compiler (g++)")
-    functional.choose.cache_clear()
+    functional.choose_backend.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert functional.choose("auto", 64, "cpu") == "blockwise"
+        assert functional.choose_backend("auto", 64, "cpu") == "blockwise"
     assert "there is no C++ compiler" in caplog.text
     with pytest.raises(UserError, match="attention.backend=operator: there is no C.. compiler"):
-        functional.choose("operator", 64, "cpu")
-    functional.choose.cache_clear()
+        functional.choose_backend("operator", 64, "cpu")
+    functional.choose_backend.cache_clear()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

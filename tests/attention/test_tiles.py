@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.attention.kernel import visible_in
+from tests.attention.kernel import visibility_from_tiles
 from vilg.attention.layout import Layout, build
 from vilg.attention.patterns import DIRECTIONS, PATTERNS
-from vilg.attention.tiles import cut, padded_order
+from vilg.attention.tiles import build_tiles, padded_order
 
 PAPER = (64, (32, 32), 11)
 
@@ -25,8 +25,8 @@ PAPER = (64, (32, 32), 11)
 @settings(max_examples=60, deadline=None)
 def test_tiles_hold_the_visibility(direction, pattern, text, height, width, kernel, tile):
     layout = Layout(direction, pattern, text, (height, width), kernel)
-    tiles = cut(layout.visible(), layout.order(max(tile)), *tile)
-    assert (visible_in(tiles) == layout.visible()).all()
+    tiles = build_tiles(layout.visible(), layout.order(max(tile)), *tile)
+    assert (visibility_from_tiles(tiles) == layout.visible()).all()
     assert sorted(tiles.order[tiles.order >= 0]) == list(range(layout.length))
 
 
@@ -77,4 +77,4 @@ def test_layouts_are_computed_once():
 def test_tiles_that_do_not_fit_are_refused():
     layout = build("text_to_image", "row", 5, (4, 4), 3)
     with pytest.raises(ValueError, match="cannot be cut"):
-        cut(layout.visible(), layout.order(32), 128, 32)
+        build_tiles(layout.visible(), layout.order(32), 128, 32)

@@ -3,7 +3,7 @@
 import pytest
 
 from vilg.bench import checkpoint
-from vilg.plan.reading import Reading
+from vilg.plan.input_sizes import InputSizes
 
 SMALL = [
     "model.layers=2",
@@ -17,7 +17,7 @@ SMALL = [
 
 
 def test_the_whole_bench_on_little(tmp_path):
-    result = checkpoint.bench(tmp_path, 4, 1, {"small": (SMALL, Reading(50, 40, 4))})
+    result = checkpoint.bench(tmp_path, 4, 1, {"small": (SMALL, InputSizes(50, 40, 4))})
     assert result["write_share"] == pytest.approx(result["write"] / result["plain"])  # of one repeat
     assert set(result["load"]) == {"1", "2", "3", "4"} and all(seconds > 0 for seconds in result["load"].values())
     stall = result["stall"]["small"]

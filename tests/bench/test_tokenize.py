@@ -37,7 +37,7 @@ def test_every_kind_and_size_as_json_and_as_a_table(capsys, monkeypatch):
 
 def test_operations_against_sums_by_hand():
     """16 x 16 pixels; two images at a time count twice."""
-    model = VQVAE(config.VQVAE(downsamplings=1, width=32, residual_blocks=1, codes=16, code_dim=8))
+    model = VQVAE(config.VQVAE(downsamplings=1, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8))
     down, residual, out = 64 * 32 * 3 * 16, 64 * (32 * 32 * 9 + 32 * 32), 64 * 8 * 32
     by_hand = 2 * (down + residual + out + 64 * 8 * 16)
     for batch in (1, 2):

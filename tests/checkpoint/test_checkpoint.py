@@ -17,12 +17,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from vilg import checkpoint, config
-from vilg.checkpoint import About, CheckpointError, Saver, slices
+from vilg.checkpoint import CheckpointError, CheckpointInfo, CheckpointManager, slices
 from vilg.checkpoint.format import Slice, Tensor
-from vilg.checkpoint.publish import Written, content_of, file_of, publish
-from vilg.checkpoint.save import share_of
-from vilg.checkpoint.storage import Local
-from vilg.distributed.states import Part, on_host, whole
+from vilg.checkpoint.publish import ShardResult, publish, rank_file, tensor_chunk
+from vilg.checkpoint.save import assign_shards
+from vilg.checkpoint.storage import LocalStorage
+from vilg.distributed.states import TensorShard, replicated, to_numpy
 from vilg.distributed.world import World
 
 
@@ -37,11 +37,13 @@ def tensors(seed=0):
 
 
 def save(folder, step, changes=None, storage=None, **settings):
-    parts = [whole(name, value, ranks=1) for name, value in (tensors(step) | (changes or {})).items()]
-    saver = Saver(folder, World(), config.Checkpoint(**settings), storage)
-    saver.save(parts, About(step, step * 8, {"run": {"name": "x"}}, {"text": "abc"}, {"shards": 1}, {"scale": 2.0}))
-    saver.finish()
-    return saver.newest
+    parts = [replicated(name, value, ranks=1) for name, value in (tensors(step) | (changes or {})).items()]
+    manager = CheckpointManager(folder, World(), config.Checkpoint(**settings), storage)
+    manager.save(
+        parts, CheckpointInfo(step, step * 8, {"run": {"name": "x"}}, {"text": "abc"}, {"shards": 1}, {"scale": 2.0})
+    )
+    manager.finish()
+    return manager.newest
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -132,18 +134,18 @@ def test_not_a_checkpoint(tmp_path):
 def test_auto_takes_the_newest_valid_one_and_says_what_it_passed_over(tmp_path, caplog):
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
     (bad / "manifest.json").unlink()
-    assert checkpoint.choose("auto", tmp_path) == good
+    assert checkpoint.resolve_resume("auto", tmp_path) == good
     assert "passed over" in caplog.text and "step-00000002" in caplog.text
-    assert checkpoint.choose("none", tmp_path) is None
-    assert checkpoint.choose("auto", tmp_path / "empty") is None
+    assert checkpoint.resolve_resume("none", tmp_path) is None
+    assert checkpoint.resolve_resume("auto", tmp_path / "empty") is None
     with pytest.raises(CheckpointError, match="step-00000002: not a checkpoint"):
-        checkpoint.choose(str(bad), tmp_path)  # a path never falls back
+        checkpoint.resolve_resume(str(bad), tmp_path)  # a path never falls back
 
 
 def test_auto_does_not_start_anew_where_everything_is_broken(tmp_path):
     (save(tmp_path, 1) / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="the newest of 1 checkpoints, none of which can be read"):
-        checkpoint.choose("auto", tmp_path)
+        checkpoint.resolve_resume("auto", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '{"version": 1}'])
@@ -177,7 +179,7 @@ def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_clears_it_away(tmp
     leftover = tmp_path / ".step-00000005.writing"
     leftover.mkdir()
     (leftover / "rank-00000.safetensors").write_bytes(b"half")
-    assert checkpoint.choose("auto", tmp_path) is None
+    assert checkpoint.resolve_resume("auto", tmp_path) is None
     save(tmp_path, 6)
     assert not leftover.exists()
 
@@ -186,11 +188,11 @@ def test_ranks_share_the_writing_evenly():
     """Each part is written once, by one that holds it, whatever order the ranks list them in."""
 
     def part(number, size, holders):
-        return Part(f"t{number}", [size], "float32", 0, size, holders, None)
+        return TensorShard(f"t{number}", [size], "float32", 0, size, holders, None)
 
     of_all = [part(n, n + 1, (0, 1, 2)) for n in range(20)]
     of_two = [part(n, 5, (0, 2)) for n in range(20, 30)]
-    written = [share_of(of_all + of_two, 0), share_of(of_all, 1), share_of((of_all + of_two)[::-1], 2)]
+    written = [assign_shards(of_all + of_two, 0), assign_shards(of_all, 1), assign_shards((of_all + of_two)[::-1], 2)]
     assert sorted(one.name for mine in written for one in mine) == sorted(f"t{n}" for n in range(30))
     load = [sum(one.stop for one in mine if one.holders == (0, 1, 2)) for mine in written]
     assert max(load) - min(load) <= 20
@@ -202,7 +204,7 @@ def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
     values = np.arange(24, dtype="float32")
     cuts = [(0, 5), (5, 6), (6, 24)]
     path = save(tmp_path, 1)
-    reader = checkpoint.Reader(path)
+    reader = checkpoint.CheckpointReader(path)
     reader.manifest.tensors["x"] = Tensor([4, 6], "float32", [Slice(f"{n}", *cut) for n, cut in enumerate(cuts)])
     for number, (start, stop) in enumerate(cuts):
         save_file({"x": values[start:stop]}, path / f"{number}")
@@ -225,51 +227,51 @@ def test_in_the_background_and_not_are_the_same_bytes(tmp_path):
 def test_what_changes_while_it_is_written_is_not_written(tmp_path):
     """The save in the background has a copy of its own, and the next one may reuse it."""
     values = paddle.ones([1000])
-    part = Part("model/x", [1000], "float32", 0, 1000, (0,), lambda: on_host(values))
-    saver = Saver(tmp_path, World(), config.Checkpoint())
+    part = TensorShard("model/x", [1000], "float32", 0, 1000, (0,), lambda: to_numpy(values))
+    manager = CheckpointManager(tmp_path, World(), config.Checkpoint())
     for step in (1, 2):
-        saver.save([part], About(step, 0, {}))
+        manager.save([part], CheckpointInfo(step, 0, {}))
         values.set_value(values + 1)
-        saver.finish()
-    assert [checkpoint.load(tmp_path / checkpoint.directory_of(step))[1]["model/x"][7] for step in (1, 2)] == [1, 2]
+        manager.finish()
+    assert [checkpoint.load(tmp_path / checkpoint.step_directory(step))[1]["model/x"][7] for step in (1, 2)] == [1, 2]
 
 
 def test_a_slow_disk_holds_nobody_up_but_the_next_save(tmp_path):
-    class Slow(Local):
+    class Slow(LocalStorage):
         @contextmanager
         def create(self, file):
             time.sleep(0.5)
             with super().create(file) as opened:
                 yield opened
 
-    part = Part("model/x", [10], "float32", 0, 10, (0,), lambda: np.ones(10, "float32"))
-    saver = Saver(tmp_path, World(), config.Checkpoint(), Slow(tmp_path))
+    part = TensorShard("model/x", [10], "float32", 0, 10, (0,), lambda: np.ones(10, "float32"))
+    manager = CheckpointManager(tmp_path, World(), config.Checkpoint(), Slow(tmp_path))
     began = time.perf_counter()
-    saver.save([part], About(1, 0, {}))
-    assert time.perf_counter() - began < 0.4 and not saver.ready
-    while not saver.ready:
+    manager.save([part], CheckpointInfo(1, 0, {}))
+    assert time.perf_counter() - began < 0.4 and not manager.ready
+    while not manager.ready:
         time.sleep(0.01)
-    saver.advance()  # the manifest takes as long again
-    assert not saver.ready and saver.newest is None
-    saver.save([part], About(2, 0, {}))
-    assert saver.newest == tmp_path / "step-00000001" and time.perf_counter() - began > 1
-    saver.finish()
-    assert checkpoint.choose("auto", tmp_path) == saver.newest == tmp_path / "step-00000002"
+    manager.advance()  # the manifest takes as long again
+    assert not manager.ready and manager.newest is None
+    manager.save([part], CheckpointInfo(2, 0, {}))
+    assert manager.newest == tmp_path / "step-00000001" and time.perf_counter() - began > 1
+    manager.finish()
+    assert checkpoint.resolve_resume("auto", tmp_path) == manager.newest == tmp_path / "step-00000002"
 
 
 def test_a_failure_may_be_survived(tmp_path, caplog):
     """checkpoint.on_failure=continue: an error in the log, the older checkpoint stays, and the next save works."""
     good = save(tmp_path, 1)
     settings = config.Checkpoint(on_failure="continue")
-    saver = Saver(tmp_path, World(), settings, Failing(tmp_path, "create"))
-    saver.save([], About(2, 0, {}))
-    saver.finish()
+    manager = CheckpointManager(tmp_path, World(), settings, Failing(tmp_path, "create"))
+    manager.save([], CheckpointInfo(2, 0, {}))
+    manager.finish()
     assert "no space left" in caplog.text and "the training goes on" in caplog.text
-    assert checkpoint.choose("auto", tmp_path) == good and len(list(tmp_path.iterdir())) == 1
-    saver._storage = Local(tmp_path)
-    saver.save([], About(3, 0, {}))
-    saver.finish()
-    assert checkpoint.choose("auto", tmp_path) == saver.newest == tmp_path / "step-00000003"
+    assert checkpoint.resolve_resume("auto", tmp_path) == good and len(list(tmp_path.iterdir())) == 1
+    manager._storage = LocalStorage(tmp_path)
+    manager.save([], CheckpointInfo(3, 0, {}))
+    manager.finish()
+    assert checkpoint.resolve_resume("auto", tmp_path) == manager.newest == tmp_path / "step-00000003"
 
 
 @pytest.mark.parametrize("operation", ["begin", "create", "write", "publish"])
@@ -278,7 +280,7 @@ def test_whatever_fails_the_older_checkpoint_stays_and_nothing_else(tmp_path, op
     good = save(tmp_path, 1)
     with pytest.raises(CheckpointError, match="no space left on device; older checkpoints are as they were"):
         save(tmp_path, 2, storage=Failing(tmp_path, operation), asynchronous=asynchronous)
-    assert list(tmp_path.iterdir()) == [good] and checkpoint.choose("auto", tmp_path) == good
+    assert list(tmp_path.iterdir()) == [good] and checkpoint.resolve_resume("auto", tmp_path) == good
 
 
 def test_one_of_every_so_many_steps_stays_for_good(tmp_path):
@@ -287,7 +289,7 @@ def test_one_of_every_so_many_steps_stays_for_good(tmp_path):
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)] == [30, 60, 70, 80]
 
 
-class Failing(Local):
+class Failing(LocalStorage):
     """A disk that is full when it comes to `operation`."""
 
     def __init__(self, root, operation):
@@ -311,9 +313,9 @@ class Failing(Local):
     def write(self, data):
         self._fail("write")
 
-    def publish(self, begun, name):
+    def publish(self, unfinished, name):
         self._fail("publish")
-        super().publish(begun, name)
+        super().publish(unfinished, name)
 
 
 def test_an_edited_manifest_is_found(tmp_path):
@@ -328,16 +330,16 @@ def test_an_edited_manifest_is_found(tmp_path):
 @pytest.mark.parametrize("held", [[(0, 4), (5, 10)], [(0, 6), (5, 10)], [(0, 9)], [(1, 10)]])
 def test_ranks_that_do_not_hold_all_of_a_tensor_make_no_checkpoint(tmp_path, held):
     parts = [
-        Part("x", [10], "float32", start, stop, (0,), lambda start=start, stop=stop: np.ones(stop - start, "f4"))
+        TensorShard("x", [10], "float32", start, stop, (0,), lambda start=start, stop=stop: np.ones(stop - start, "f4"))
         for start, stop in held
     ]
-    storage, written = Local(tmp_path), []
-    begun = storage.begin("step-00000001")
+    storage, written = LocalStorage(tmp_path), []
+    unfinished = storage.begin("step-00000001")
     for rank, part in enumerate(parts):
-        file = slices.write(storage, f"{begun}/{file_of(rank)}", [content_of(part, part.read)])
-        written.append(Written.of(file, [part]))
+        file = slices.write(storage, f"{unfinished}/{rank_file(rank)}", [tensor_chunk(part, part.read)])
+        written.append(ShardResult.of(file, [part]))
     with pytest.raises(CheckpointError, match="x: the ranks do not hold all of it, or some of it twice"):
-        publish(storage, begun, About(1, 0, {}), {"ranks": len(held), "shards": 1}, written)
+        publish(storage, unfinished, CheckpointInfo(1, 0, {}), {"ranks": len(held), "shards": 1}, written)
     assert checkpoint.checkpoints_in(tmp_path) == []
 
 
@@ -381,7 +383,7 @@ def test_a_disk_that_is_really_full(tmp_path, asynchronous):
             save(folder, 2, {{"big": np.zeros(10**6, "float32")}}, asynchronous={asynchronous})
         except checkpoint.CheckpointError as error:
             print(error)
-        assert list(folder.iterdir()) == [good] and checkpoint.choose("auto", folder) == good
+        assert list(folder.iterdir()) == [good] and checkpoint.resolve_resume("auto", folder) == good
         print("newest", save(folder, 3).name)
     """),
     )
@@ -405,7 +407,7 @@ def test_a_disk_that_is_really_read_only(tmp_path):
             save(folder, 2)
         except checkpoint.CheckpointError as error:
             print(error)
-        assert checkpoint.choose("auto", folder) == good
+        assert checkpoint.resolve_resume("auto", folder) == good
     """),
     )
     assert done.returncode == 0, done.stderr

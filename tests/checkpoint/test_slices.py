@@ -8,14 +8,14 @@ from safetensors.numpy import load_file
 
 from vilg.checkpoint import slices
 from vilg.checkpoint.format import BLOCK, CheckpointError
-from vilg.checkpoint.slices import Content, SliceFile
-from vilg.checkpoint.storage import Local
+from vilg.checkpoint.slices import SliceReader, TensorChunk
+from vilg.checkpoint.storage import LocalStorage
 
 DTYPES = ["float64", "float32", "float16", "int64", "int32", "int16", "uint16", "uint8", "int8", "bool"]
 
 
 def content(name, array):
-    return Content(name, str(array.dtype), list(array.shape), lambda: array)
+    return TensorChunk(name, str(array.dtype), list(array.shape), lambda: array)
 
 
 def arrays():
@@ -29,7 +29,7 @@ def arrays():
 
 
 def test_the_library_reads_what_is_written(tmp_path):
-    file = slices.write(Local(tmp_path), "x", [content(*item) for item in arrays().items()])
+    file = slices.write(LocalStorage(tmp_path), "x", [content(*item) for item in arrays().items()])
     data = (tmp_path / "x").read_bytes()
     assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     loaded = load_file(tmp_path / "x")
@@ -39,8 +39,8 @@ def test_the_library_reads_what_is_written(tmp_path):
 
 
 def test_ranges_are_read(tmp_path):
-    slices.write(Local(tmp_path), "x", [content(*item) for item in arrays().items()])
-    opened = SliceFile(Local(tmp_path), "x")
+    slices.write(LocalStorage(tmp_path), "x", [content(*item) for item in arrays().items()])
+    opened = SliceReader(LocalStorage(tmp_path), "x")
     for name, array in arrays().items():
         assert np.array_equal(opened.elements(name, 0, array.size), array.ravel())
         if array.size > 4:
@@ -53,7 +53,7 @@ def large(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     rng = np.random.default_rng(0)
     parts = [content(f"{n}", rng.integers(0, 255, BLOCK * 5 // 6, dtype="uint8")) for n in range(3)]
-    return folder, slices.write(Local(folder), "x", parts)
+    return folder, slices.write(LocalStorage(folder), "x", parts)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def large(tmp_path_factory):
 )
 def test_damage_is_placed(large, place, said, tmp_path):
     folder, file = large
-    slices.check(Local(folder), "x", file)
+    slices.verify_file(LocalStorage(folder), "x", file)
     data = bytearray((folder / "x").read_bytes())
     data[place] ^= 4
     (tmp_path / "x").write_bytes(data)
     first, last = said
     with pytest.raises(CheckpointError, match=f"x: damaged between bytes {first} and {last or file.size}, "):
-        slices.check(Local(tmp_path), "x", file)
+        slices.verify_file(LocalStorage(tmp_path), "x", file)
 
 
 def test_little_is_held_while_much_is_written(tmp_path):
@@ -90,5 +90,5 @@ def test_little_is_held_while_much_is_written(tmp_path):
         most.append(len(alive))
         return np.zeros(BLOCK // 8, "float64").view(Counted)
 
-    slices.write(Local(tmp_path), "x", [Content(f"{n}", "float64", [BLOCK // 8], read) for n in range(12)])
+    slices.write(LocalStorage(tmp_path), "x", [TensorChunk(f"{n}", "float64", [BLOCK // 8], read) for n in range(12)])
     assert len(most) == 12 and max(most) <= 8

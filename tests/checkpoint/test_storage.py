@@ -5,8 +5,8 @@ import pytest
 
 from tests.checkpoint.test_checkpoint import save, tensors
 from vilg import checkpoint
-from vilg.checkpoint import CheckpointError, desk
-from vilg.checkpoint.storage import Local, Remote, joined, split, storage_at
+from vilg.checkpoint import CheckpointError, inspection
+from vilg.checkpoint.storage import LocalStorage, RemoteStorage, join, open_storage, split_location
 
 
 @pytest.fixture(params=["path", "file", "fsspec's files", "fsspec's memory"])
@@ -26,7 +26,7 @@ def test_checkpoints_come_and_go(folder):
         save(folder, step, keep_last=2)
     found = checkpoint.checkpoints_in(folder)
     assert [checkpoint.step_of(path) for path in found] == [2, 3]
-    assert checkpoint.choose("auto", folder) == found[1]
+    assert checkpoint.resolve_resume("auto", folder) == found[1]
     manifest, loaded = checkpoint.load(found[1])
     assert manifest.step == 3 and loaded.keys() == tensors().keys()
     assert all(np.array_equal(loaded[name], value) for name, value in tensors(3).items())
@@ -34,18 +34,18 @@ def test_checkpoints_come_and_go(folder):
 
 def test_without_a_manifest_there_is_no_checkpoint(folder):
     save(folder, 1)
-    storage = storage_at(folder)
-    begun = storage.begin("step-00000002")
-    with storage.create(f"{begun}/rank-00000.safetensors") as file:
+    storage = open_storage(folder)
+    unfinished = storage.begin("step-00000002")
+    with storage.create(f"{unfinished}/rank-00000.safetensors") as file:
         file.write(b"half")
-    assert checkpoint.choose("auto", folder) == joined(folder, "step-00000001")
+    assert checkpoint.resolve_resume("auto", folder) == join(folder, "step-00000001")
     save(folder, 2)
-    assert checkpoint.choose("auto", folder) == joined(folder, "step-00000002")
+    assert checkpoint.resolve_resume("auto", folder) == join(folder, "step-00000002")
 
 
 def test_a_flipped_byte_is_found(folder):
     path = save(folder, 1)
-    storage, name = split(path)
+    storage, name = split_location(path)
     file = f"{name}/rank-00000.safetensors"
     data = bytearray(storage.read(file, 0, storage.size(file)))
     data[-1] ^= 1
@@ -53,13 +53,13 @@ def test_a_flipped_byte_is_found(folder):
         opened.write(bytes(data))
     with pytest.raises(CheckpointError, match="damaged between bytes 0 and"):
         checkpoint.verify(path)
-    assert [good for _, good in desk.verified(str(folder))] == [False]
+    assert [good for _, good in inspection.verify_checkpoints(str(folder))] == [False]
 
 
 def test_what_is_not_there(folder):
-    assert checkpoint.choose("auto", joined(folder, "none")) is None
+    assert checkpoint.resolve_resume("auto", join(folder, "none")) is None
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        checkpoint.verify(joined(folder, "step-00000009"))
+        checkpoint.verify(join(folder, "step-00000009"))
 
 
 @pytest.mark.parametrize("failing", ["create", "remove", "ls"])
@@ -84,18 +84,18 @@ def test_a_store_with_errors_of_its_own(failing, tmp_path, monkeypatch, caplog):
                 raise RuntimeError("access denied")
             return super().ls(path, *arguments, **options)
 
-    storage = storage_at(folder)
+    storage = open_storage(folder)
     storage._files = Broken()
     if failing == "create":
         with pytest.raises(CheckpointError, match="RuntimeError: access denied"):
             save(folder, 3, storage=storage, keep_last=1)
-        assert checkpoint.step_of(checkpoint.choose("auto", folder)) == 2
+        assert checkpoint.step_of(checkpoint.resolve_resume("auto", folder)) == 2
     else:
-        monkeypatch.setattr("vilg.checkpoint.format.storage_at", lambda folder: storage)
+        monkeypatch.setattr("vilg.checkpoint.format.open_storage", lambda folder: storage)
         save(folder, 3, storage=storage, keep_last=1)
         monkeypatch.undo()
         assert "old checkpoints cannot be removed" in caplog.text and "access denied" in caplog.text
-        assert checkpoint.step_of(checkpoint.choose("auto", folder)) == 3
+        assert checkpoint.step_of(checkpoint.resolve_resume("auto", folder)) == 3
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path):
@@ -108,14 +108,14 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path):
 
 
 def test_urls_and_paths():
-    assert isinstance(storage_at("runs/x"), Local) and isinstance(storage_at("file:///x"), Local)
+    assert isinstance(open_storage("runs/x"), LocalStorage) and isinstance(open_storage("file:///x"), LocalStorage)
     pytest.importorskip("fsspec")
-    storage, name = split("memory://bucket/run/step-00000001/")
-    assert isinstance(storage, Remote) and name == "step-00000001"
+    storage, name = split_location("memory://bucket/run/step-00000001/")
+    assert isinstance(storage, RemoteStorage) and name == "step-00000001"
 
 
 def test_a_write_of_the_system_may_be_short(tmp_path):
-    from vilg.checkpoint.storage import _Whole
+    from vilg.checkpoint.storage import _FullWrites
 
     class Slow:
         got = b""
@@ -125,5 +125,5 @@ def test_a_write_of_the_system_may_be_short(tmp_path):
             return min(3, len(data))
 
     slow = Slow()
-    _Whole(slow).write(b"0123456789")
+    _FullWrites(slow).write(b"0123456789")
     assert slow.got == b"0123456789"

@@ -3,7 +3,7 @@
 import pytest
 
 from vilg.data import decode, openmoji
-from vilg.data.faults import Faults
+from vilg.data.bad_samples import BadSamples
 from vilg.data.shards import Shards
 from vilg.errors import UserError
 
@@ -17,7 +17,7 @@ def built(tmp_path_factory):
 
 
 def records(folder, part):
-    shards = Shards(sorted(folder.glob(f"{part}-*.tar")), Faults(0))
+    shards = Shards(sorted(folder.glob(f"{part}-*.tar")), BadSamples(0))
     return [shards[number] for number in range(len(shards))]
 
 
@@ -30,7 +30,9 @@ def test_all_emoji_are_there_and_five_percent_are_held_out(built):
 
 def test_the_split_goes_by_the_name_so_no_name_is_on_both_sides(built):
     folder, _ = built
-    names = {part: {decode.captions(record)[0] for record in records(folder, part)} for part in ("train", "heldout")}
+    names = {
+        part: {decode.decode_captions(record)[0] for record in records(folder, part)} for part in ("train", "heldout")
+    }
     assert not names["train"] & names["heldout"]
     assert all(openmoji.is_held_out(name) for name in names["heldout"])
     assert "红苹果" in names["train"]
@@ -42,7 +44,7 @@ def test_pictures_are_drawn_and_not_cut(built):
     folder, _ = built
     touching = 0
     for record in records(folder, "heldout"):
-        pixels = np.asarray(decode.picture(record)).astype(int)
+        pixels = np.asarray(decode.decode_image(record)).astype(int)
         assert pixels.shape == (128, 128, 3)
         assert (pixels < 128).any(), f"{record.name} is blank"
         edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.conftest import pair, png, write_shard
 from vilg import config
 from vilg.data import decode
-from vilg.data.faults import BrokenSample, Faults
+from vilg.data.bad_samples import BadSampleError, BadSamples
 from vilg.data.loader import all_samples, training_batches
 from vilg.data.shard_index import build_index, open_index
 from vilg.data.shards import Record, Shards, expand
@@ -34,10 +34,10 @@ def test_reads_what_img2dataset_writes(tmp_path):
         "sub/000000002.txt": "两只狗\n".encode(),
     }
     write_shard(tmp_path / "a.tar", files)
-    shards = Shards([tmp_path / "a.tar"], Faults(0))
+    shards = Shards([tmp_path / "a.tar"], BadSamples(0))
     assert names(shards) == ["000000001", "sub/000000002"]
-    assert [decode.captions(shards[n]) for n in range(2)] == [["一只猫"], ["两只狗"]]
-    assert decode.picture(shards[1]).size == (20, 20)
+    assert [decode.decode_captions(shards[n]) for n in range(2)] == [["一只猫"], ["两只狗"]]
+    assert decode.decode_image(shards[1]).size == (20, 20)
 
 
 def jpeg(number):
@@ -56,7 +56,7 @@ def reencoded(number, kind):
 
 def test_several_captions_and_unicode_normalization():
     record = Record("x", b"", json.dumps({"captions": ["e\u0301cole", " 学校 ", ""]}).encode(), True)
-    assert decode.captions(record) == ["\u00e9cole", "学校"]
+    assert decode.decode_captions(record) == ["\u00e9cole", "学校"]
 
 
 @pytest.mark.parametrize(
@@ -75,27 +75,27 @@ def test_several_captions_and_unicode_normalization():
     ],
 )
 def test_broken_captions(caption, is_json):
-    with pytest.raises(BrokenSample, match="caption"):
-        decode.captions(Record("x", b"", caption, is_json))
+    with pytest.raises(BadSampleError, match="caption"):
+        decode.decode_captions(Record("x", b"", caption, is_json))
 
 
 @pytest.mark.parametrize("image", [b"", b"not a picture", png(1)[:60], png(1)[:-30]])
 def test_broken_images(image):
-    with pytest.raises(BrokenSample, match="broken image"):
-        decode.picture(Record("x", image, b"", False))
+    with pytest.raises(BadSampleError, match="broken image"):
+        decode.decode_image(Record("x", image, b"", False))
 
 
 def test_no_program_is_started_for_a_picture():
     """PIL would hand PostScript on to Ghostscript."""
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
-    with pytest.raises(BrokenSample, match="cannot identify"):
-        decode.picture(Record("x", postscript, b"", False))
+    with pytest.raises(BadSampleError, match="cannot identify"):
+        decode.decode_image(Record("x", postscript, b"", False))
 
 
 def test_transparent_parts_are_white():
     buffer = io.BytesIO()
     Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(buffer, "PNG")
-    assert decode.picture(Record("x", buffer.getvalue(), b"", False)).getpixel((0, 0)) == (255, 255, 255)
+    assert decode.decode_image(Record("x", buffer.getvalue(), b"", False)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_index_is_built_once_and_again_when_the_tar_changes(tmp_path, monkeypatch):
@@ -109,12 +109,12 @@ def test_index_is_built_once_and_again_when_the_tar_changes(tmp_path, monkeypatc
     assert len(open_index(shard)) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half a zip", b"\x00" * 100])
-def test_a_damaged_index_is_built_again(tmp_path, damage):
+@pytest.mark.parametrize("find_damage", [b"", b"PK\x03\x04 half a zip", b"\x00" * 100])
+def test_a_damaged_index_is_built_again(tmp_path, find_damage):
     shard = tmp_path / "a.tar"
     write_shard(shard, pair(1))
     open_index(shard)
-    (tmp_path / "a.tar.index.npz").write_bytes(damage)
+    (tmp_path / "a.tar.index.npz").write_bytes(find_damage)
     assert len(open_index(shard)) == 1
 
 
@@ -147,21 +147,21 @@ def test_truncated_tar(tmp_path, cut):
     }[cut]
     shutil.copy(whole, shard)
     os.truncate(shard, size)
-    faults = Faults(5)
-    shards = Shards([shard], faults)
+    bad_samples = BadSamples(5)
+    shards = Shards([shard], bad_samples)
     assert build_index(shard).truncated
     complete = 2 if cut.startswith("in") else 3
-    assert len(shards) == complete and all(decode.picture(shards[n]) for n in range(complete))
+    assert len(shards) == complete and all(decode.decode_image(shards[n]) for n in range(complete))
     with pytest.raises(UserError, match="a.tar: the tar is truncated"):
-        Shards([shard], Faults(0))
+        Shards([shard], BadSamples(0))
 
 
 def test_a_tar_cut_behind_its_index_was_built_is_a_fault_not_garbage(tmp_path):
     shard = tmp_path / "a.tar"
     write_shard(shard, pair(0) | pair(1))
-    shards = Shards([shard], Faults(0))
+    shards = Shards([shard], BadSamples(0))
     os.truncate(shard, 600)
-    with pytest.raises(BrokenSample, match="ended early"):
+    with pytest.raises(BadSampleError, match="ended early"):
         shards[1]
 
 
@@ -170,25 +170,25 @@ def test_missing_parts_are_named_counted_and_skipped_up_to_the_limit(tmp_path, c
     del files["00001.json"], files["00002.png"]
     files["00003.png"] = b"broken"
     write_shard(tmp_path / "a.tar", files)
-    data = config.Data(shards=[str(tmp_path / "a.tar")], image_size=16, max_faults=3)
+    data = config.Data(shards=[str(tmp_path / "a.tar")], image_size=16, max_bad_samples=3)
     with caplog.at_level(logging.WARNING):
         assert [sample.name[-5:] for sample, _ in all_samples(data, data.shards)] == ["00000"]
     for part in ("00001: no caption", "00002: no image", "00003: broken image", "3 of at most 3"):
         assert part in caplog.text
-    strict = config.Data(shards=data.shards, image_size=16, max_faults=2)
-    with pytest.raises(UserError, match="more than max_faults=2"):
+    strict = config.Data(shards=data.shards, image_size=16, max_bad_samples=2)
+    with pytest.raises(UserError, match="more than max_bad_samples=2"):
         list(all_samples(strict, strict.shards))
-    with pytest.raises(UserError, match="more than max_faults=2"):
+    with pytest.raises(UserError, match="more than max_bad_samples=2"):
         batches = training_batches(strict, 1, 1, 0, 1, 0, lambda caption: np.zeros(4))
         for _ in range(4):
             next(batches)
 
 
 def test_a_broken_sample_counts_once_however_often_it_is_met():
-    faults = Faults(1)
+    bad_samples = BadSamples(1)
     for _ in range(5):
-        faults.add("a.tar:1", "broken")
-    assert len(faults) == 1
+        bad_samples.add("a.tar:1", "broken")
+    assert len(bad_samples) == 1
 
 
 def test_missing_and_foreign_files(tmp_path):
@@ -196,8 +196,8 @@ def test_missing_and_foreign_files(tmp_path):
         expand([str(tmp_path / "none-*.tar")])
     (tmp_path / "text.tar").write_text("hello")
     with pytest.raises(UserError, match="text.tar: not a readable tar"):
-        Shards([tmp_path / "text.tar"], Faults(0))
+        Shards([tmp_path / "text.tar"], BadSamples(0))
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass
     with pytest.raises(UserError, match="no usable sample"):
-        Shards([tmp_path / "empty.tar"], Faults(9))
+        Shards([tmp_path / "empty.tar"], BadSamples(9))

@@ -18,7 +18,7 @@ from vilg import config, image
 from vilg.cli import main
 from vilg.data import tokenizing
 from vilg.data.loader import all_samples, collate, token_batches
-from vilg.data.order import Sample
+from vilg.data.sampling_order import Sample
 from vilg.data.shards import Shards
 from vilg.data.token_manifest import MANIFEST, part_file, read_manifest
 from vilg.data.token_part import TokenPart, Tokens, pack, write_part
@@ -28,7 +28,7 @@ from vilg.errors import SettingsError, UserError
 from vilg.image.vqvae import VQVAE
 from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import load_tokenizer
-from vilg.training.jobs import pretrain, train_image_tokenizer
+from vilg.training.entry_points import pretrain, train_image_tokenizer
 
 EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
 
@@ -42,8 +42,8 @@ def of(folder, *more):
             *small_overrides(folder),
             "data.crop_jitter=0",
             f"data.tokens=['{folder}/tokens']",
-            "tokenize.part=6",
-            "tokenize.batch=4",
+            "tokenize.images_per_file=6",
+            "tokenize.batch_size=4",
             *more,
         ],
     )
@@ -80,7 +80,9 @@ def test_codes_and_words_are_those_that_a_run_would_make(made):
     assert len(tokens.whole(20)[2]) == 3 and len(tokens.whole(21)[2][0]) == 254
 
 
-@pytest.mark.parametrize("more", [[], ["train.drop_caption=0.3", "noise.drawn=0", "noise.written=0"]])
+@pytest.mark.parametrize(
+    "more", [[], ["train.caption_dropout=0.3", "input_noise.target_image=0", "input_noise.target_text=0"]]
+)
 def test_a_run_on_tokens_equals_the_run_on_images_to_the_last_bit(made, more, tmp_path):
     pretrain(of(tmp_path, "run.name=tokens", *more))
     pretrain(of(tmp_path, "run.name=images", "data.tokens=[]", *more))
@@ -125,8 +127,8 @@ def test_random_crops_do_not_depend_on_parts_and_batches(small, tmp_path):
                 "data.crop_jitter=0.5",
                 "tokenize.crops=2",
                 f"data.tokens=['{tmp_path}/{name}']",
-                f"tokenize.part={part}",
-                f"tokenize.batch={batch}",
+                f"tokenize.images_per_file={part}",
+                f"tokenize.batch_size={batch}",
             )
         )
     a, b = (TokenShards([str(tmp_path / name)]) for name in "ab")
@@ -155,8 +157,8 @@ def test_broken_images_and_captions_are_left_out_and_named(small, tmp_path, capl
     assert main(["data", "inspect", str(tmp_path / "tokens")]) == 0
     assert "8 broken and left out: part-3.tar:00030, part-3.tar:00033" in capsys.readouterr().out
     pretrain(of(tmp_path, "train.stop_at=2"))
-    with pytest.raises(UserError, match="8 broken samples, more than max_faults=7"):
-        tokenize(of(tmp_path, "data.max_faults=7", f"data.tokens=['{tmp_path}/again']"))
+    with pytest.raises(UserError, match="8 broken samples, more than max_bad_samples=7"):
+        tokenize(of(tmp_path, "data.max_bad_samples=7", f"data.tokens=['{tmp_path}/again']"))
     assert not (tmp_path / "again" / MANIFEST).exists()
 
 
@@ -187,7 +189,7 @@ def test_a_second_call_makes_nothing_and_other_settings_are_refused(made, monkey
     for more, name in (
         (["run.seed=2"], "seed"),
         (["data.image_size=20"], "image_tokenizer"),
-        (["tokenize.part=5"], "part"),
+        (["tokenize.images_per_file=5"], "part"),
         ([f"data.shards=['{tmp_path}/part-0.tar']"], "source"),
     ):
         with pytest.raises(UserError, match=f"made with another {name} than these settings name"):
@@ -198,7 +200,9 @@ def test_a_second_call_makes_nothing_and_other_settings_are_refused(made, monkey
 
 def other_tokenizer(folder):
     paddle.seed(99)
-    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(folder / "other")
+    VQVAE(config.VQVAE(downsamplings=2, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8)).save(
+        folder / "other"
+    )
     return [f"image_tokenizer.path={folder}/other"]
 
 
@@ -358,7 +362,7 @@ def test_inspect_of_a_tar(shards, tmp_path, capsys):
         (["data.tokens=[]"], r"data.tokens=\[\]: names the one folder"),
         (["data.tokens=[a,b]"], "names the one folder"),
         (["tokenize.crops=2"], "without data.crop_jitter all crops"),
-        (["tokenize.part=0"], "tokenize.part=0: must be"),
+        (["tokenize.images_per_file=0"], "tokenize.images_per_file=0: must be"),
         (["data.image_size=18"], "data.image_size=18"),
         (["image_tokenizer.path=none"], "none/config.json: no such file"),
     ],

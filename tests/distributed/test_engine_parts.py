@@ -14,15 +14,21 @@ from vilg.model.transformer import Transformer, targets
 
 
 def test_auto_is_16_bits_on_a_gpu_only():
-    assert precision.choose("auto", "cpu").name == "fp32" and precision.choose("auto", "gpu:3").name == "bf16"
-    assert not precision.choose("auto", "cpu").halved and precision.choose("fp16", "gpu:0").dtype == "float16"
-    assert precision.choose("fp32", "gpu:0").scaler() is None
+    assert (
+        precision.resolve_precision("auto", "cpu").name == "fp32"
+        and precision.resolve_precision("auto", "gpu:3").name == "bf16"
+    )
+    assert (
+        not precision.resolve_precision("auto", "cpu").is_half
+        and precision.resolve_precision("fp16", "gpu:0").dtype == "float16"
+    )
+    assert precision.resolve_precision("fp32", "gpu:0").scaler() is None
 
 
 @pytest.mark.parametrize("setting", ["bf16", "fp16"])
 def test_16_bits_on_a_cpu_are_refused(setting):
     with pytest.raises(SettingsError, match=f"distributed.precision={setting}: Paddle's CPU kernels compute in fp32"):
-        precision.choose(setting, "cpu")
+        precision.resolve_precision(setting, "cpu")
 
 
 def gradients(setting):
@@ -42,7 +48,7 @@ def gradients(setting):
 
 @pytest.mark.parametrize("setting, runs", [("block", [4, 4, 4, 4]), ("2", [4, 2, 4, 2]), ("3", [4, 2, 2, 4])])
 def test_recomputed_gradients_are_the_same_to_the_last_bit(setting, runs):
-    """Dropout included. A block that is recomputed runs twice for each of the two directions."""
+    """Dropout included. A block that is recomputed_blocks runs twice for each of the two directions."""
     plain, once = gradients("none")
     again, counted = gradients(setting)
     assert once == [2, 2, 2, 2] and counted == runs

@@ -12,12 +12,12 @@ from paddle import nn
 from vilg import config
 from vilg.distributed import states
 from vilg.distributed.engine import Engine
-from vilg.distributed.stages import Replicated
+from vilg.distributed.stages import DataParallel
 from vilg.distributed.world import World
 from vilg.training.optimizer import adamw
 
 
-def halved(seed):
+def is_half(seed):
     """(model in bf16, its AdamW, what a rank holds); parameters have the same names whatever was made before."""
     paddle.seed(seed)
     with paddle.utils.unique_name.guard():
@@ -27,8 +27,8 @@ def halved(seed):
     model.to(dtype="bfloat16")
     optimizer = adamw(config.Train(), model)
     optimizer._multi_precision = True
-    stage = Replicated(World(), model, optimizer, 0.0, None)
-    return model, optimizer, lambda: [stage.held(name, value) for name, value in model.named_parameters()]
+    stage = DataParallel(World(), model, optimizer, 0.0, None)
+    return model, optimizer, lambda: [stage.sharded_parameter(name, value) for name, value in model.named_parameters()]
 
 
 def begin(model, optimizer):
@@ -37,24 +37,24 @@ def begin(model, optimizer):
 
 
 def test_masters_and_moments_are_saved_and_loaded_under_the_models_names():
-    model, optimizer, held = halved(1)
+    model, optimizer, held = is_half(1)
     begin(model, optimizer)
     for of_kind in optimizer._accumulators.values():
         for value in of_kind.values():
             value.set_value(paddle.randn(value.shape).astype(value.dtype))
     for master in optimizer._master_weights.values():
         master.set_value(master + 1e-4)  # less than bf16 sees
-    saved = {part.name: np.array(part.read()) for part in states.parts(held(), optimizer, 0)}
+    saved = {part.name: np.array(part.read()) for part in states.tensor_shards(held(), optimizer, 0)}
     assert set(saved) == {
         f"{kind}/{name}" for kind in ("model", *states.MOMENTS) for name, _ in model.named_parameters()
     }
     masters = {name: optimizer._master_weights[value.name].numpy() for name, value in model.named_parameters()}
     assert all(np.array_equal(saved[f"model/{name}"], value.ravel()) for name, value in masters.items())
 
-    again, other, held = halved(2)
+    again, other, held = is_half(2)
     states.load(held(), other, 0, lambda name, start, stop: saved[name][start:stop])
     begin(again, other)
-    loaded = {part.name: np.array(part.read()) for part in states.parts(held(), other, 0)}
+    loaded = {part.name: np.array(part.read()) for part in states.tensor_shards(held(), other, 0)}
     assert all(np.array_equal(loaded[name], value) for name, value in saved.items())
     for (_, one), (_, two) in zip(model.named_parameters(), again.named_parameters()):
         rounded = optimizer._master_weights[one.name].astype("bfloat16")

@@ -3,12 +3,12 @@
 import pytest
 
 from vilg.config import Distributed
-from vilg.distributed.topology import Topology, arrange
+from vilg.distributed.topology import Topology, build_topology
 from vilg.errors import SettingsError
 
 
 def test_two_nodes_of_four_by_hand():
-    topology = arrange(Distributed(stage=3), ranks=8, ranks_per_node=4)
+    topology = build_topology(Distributed(stage=3), ranks=8, ranks_per_node=4)
     assert (topology.shards, topology.replicas) == (4, 2)
     assert topology.sharding_group(6) == [4, 5, 6, 7] and topology.replica_group(6) == [2, 6]
 
@@ -25,7 +25,7 @@ def test_every_rank_has_its_place(ranks, shards):
 
 
 def test_stage_0_splits_nothing():
-    assert arrange(Distributed(), ranks=8, ranks_per_node=4) == Topology(8, 1)
+    assert build_topology(Distributed(), ranks=8, ranks_per_node=4) == Topology(8, 1)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_stage_0_splits_nothing():
 )
 def test_a_degree_that_does_not_fit_is_refused(degree, ranks, node, message):
     with pytest.raises(SettingsError, match=f"distributed.sharding_degree={degree}: .*{message}"):
-        arrange(Distributed(stage=2, sharding_degree=degree), ranks, node)
+        build_topology(Distributed(stage=2, sharding_degree=degree), ranks, node)
 
 
 def test_offload_without_shards_is_refused():
     with pytest.raises(SettingsError, match="distributed.offload=true: .* at least 2 processes"):
-        arrange(Distributed(stage=3, offload=True), ranks=1, ranks_per_node=1)
+        build_topology(Distributed(stage=3, offload=True), ranks=1, ranks_per_node=1)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vilg.errors import SettingsError, UserError
 
 def test_alone_every_collective_is_the_identity():
     world = World()
-    assert (world.rank, world.ranks, world.first) == (0, 1, True)
+    assert (world.rank, world.ranks, world.is_rank_zero) == (0, 1, True)
     assert world.sum({"a": 1.5}) == {"a": 1.5} and world.gather("x") == ["x"]
     rows = paddle.arange(6).reshape([3, 2])
     assert world.interleave(rows) is rows and world.sum_tensor(rows) is rows
@@ -22,15 +22,15 @@ def test_alone_every_collective_is_the_identity():
 
 def test_together_passes_bad_input_on_as_it_is():
     world = World()
-    with world.together():
+    with world.fail_together():
         pass
-    with pytest.raises(SettingsError, match="no such key") as caught, world.together():
+    with pytest.raises(SettingsError, match="no such key") as caught, world.fail_together():
         raise SettingsError("no such key")
     assert isinstance(caught.value, UserError) and caught.value.exit_code == 2
 
 
 def test_together_does_not_hide_a_defect():
-    with pytest.raises(ZeroDivisionError), World().together():
+    with pytest.raises(ZeroDivisionError), World().fail_together():
         raise ZeroDivisionError
 
 

@@ -5,8 +5,8 @@ import paddle
 
 from vilg import config
 from vilg.distributed.world import World
+from vilg.evaluation.image_metrics import mean_psnr
 from vilg.evaluation.likelihood import Pair, mean_nll, unigram_nll
-from vilg.evaluation.psnr import mean_psnr
 from vilg.model.transformer import Transformer
 from vilg.text.sequence import padding
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import small_settings, write_shards
 from vilg.export.exporter import export
-from vilg.training.jobs import pretrain
+from vilg.training.entry_points import pretrain
 
 
 @pytest.fixture(scope="package")
@@ -12,7 +12,7 @@ def run(tmp_path_factory):
     """The folder of a run whose heads the operator takes."""
     folder = tmp_path_factory.mktemp("run")
     write_shards(folder)
-    settings = small_settings(folder, "model.heads=1", "train.drop_caption=0.2")
+    settings = small_settings(folder, "model.heads=1", "train.caption_dropout=0.2")
     pretrain(settings)
     return settings.run.folder
 

@@ -10,18 +10,18 @@ import pytest
 
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
-from vilg.checkpoint import About, slices
-from vilg.checkpoint.publish import Written, file_of, publish
-from vilg.checkpoint.storage import Local
+from vilg.checkpoint import CheckpointInfo, slices
+from vilg.checkpoint.publish import ShardResult, publish, rank_file
+from vilg.checkpoint.storage import LocalStorage
 from vilg.cli import main
 from vilg.errors import UserError
 from vilg.export import exporter
-from vilg.export.exporter import export, sizes_of
+from vilg.export.exporter import export, model_sizes
 from vilg.export.manifest import prefill, step
-from vilg.export.predictor import ProgramReader
+from vilg.export.predictor import ProgramDecodingModel
 from vilg.export.program import Program
-from vilg.export.programs import save_direction
-from vilg.generation.decoder import TransformerReader
+from vilg.export.programs import save_direction_programs
+from vilg.generation.decoder import TransformerDecodingModel
 from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import WordPiece
 
@@ -45,19 +45,23 @@ def test_every_logit_equals_that_of_the_model(tmp_path, direction, text_length, 
     for parameter in model.parameters():
         parameter.set_value(paddle.randn(parameter.shape) * 0.3)
     model.eval()
-    sizes, rng, image = sizes_of(model, 16), np.random.default_rng(0), grid[0] * grid[1]
-    save_direction(model, direction, sizes, tmp_path)
-    exported = ProgramReader(sizes, {name: Program(tmp_path / name) for name in (prefill(direction), step(direction))})
+    sizes, rng, image = model_sizes(model, 16), np.random.default_rng(0), grid[0] * grid[1]
+    save_direction_programs(model, direction, sizes, tmp_path)
+    exported = ProgramDecodingModel(
+        sizes, {name: Program(tmp_path / name) for name in (prefill(direction), step(direction))}
+    )
     drawing = direction == TEXT_TO_IMAGE
     source = rng.integers(0, *((WORDS, [2, text_length]) if drawing else (CODES, [2, image])))
     target = rng.integers(0, *((CODES, [6, image]) if drawing else (WORDS, [6, text_length])))
-    ours, programs = (reader.read(direction, source, 3) for reader in (TransformerReader(model), exported))
+    ours, programs = (
+        decoding.prefill(direction, source, 3) for decoding in (TransformerDecodingModel(model), exported)
+    )
     pairs = [(ours.first(), programs.first())] if drawing else []
     for place in range(target.shape[1]):
         if place == 3:  # as beam search does
-            for reading in (ours, programs):
-                reading.reorder(np.array([1, 1, 0, 3, 5, 5]))
-        pairs.append([reading.step(target[:, place]) for reading in (ours, programs)])
+            for state in (ours, programs):
+                state.reorder(np.array([1, 1, 0, 3, 5, 5]))
+        pairs.append([state.step(target[:, place]) for state in (ours, programs)])
     for expected, found in pairs:
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     with pytest.raises(IndexError):
@@ -82,8 +86,8 @@ def test_an_older_checkpoint_of_the_run(run, tmp_path):
 def as_of_four_ranks(run, folder):
     """A run's checkpoint as 2 x 2 ranks write it: every tensor cut in two, and of each half one of the two ranks that
     hold it writes it."""
-    reader, storage = checkpoint.Reader(run / "checkpoints" / "step-00000006"), Local(folder)
-    begun, parts = storage.begin("step-00000006"), [[] for _ in range(4)]
+    reader, storage = checkpoint.CheckpointReader(run / "checkpoints" / "step-00000006"), LocalStorage(folder)
+    unfinished, parts = storage.begin("step-00000006"), [[] for _ in range(4)]
     for number, (name, tensor) in enumerate(reader.manifest.tensors.items()):
         size = prod(tensor.shape)
         for shard, (start, stop) in enumerate([(0, (size + 1) // 2), ((size + 1) // 2, size)]):
@@ -91,15 +95,15 @@ def as_of_four_ranks(run, folder):
     written = []
     for rank, held in enumerate(parts):
         contents = [
-            slices.Content(name, dtype, [stop - start], partial(reader.range, name, start, stop))
+            slices.TensorChunk(name, dtype, [stop - start], partial(reader.range, name, start, stop))
             for name, _, dtype, start, stop in held
         ]
-        written.append(Written(slices.write(storage, f"{begun}/{file_of(rank)}", contents), held))
+        written.append(ShardResult(slices.write(storage, f"{unfinished}/{rank_file(rank)}", contents), held))
     of = reader.manifest
     publish(
         storage,
-        begun,
-        About(of.step, of.consumed_samples, of.settings, of.tokenizers, of.data, of.loss_scale),
+        unfinished,
+        CheckpointInfo(of.step, of.consumed_samples, of.settings, of.tokenizers, of.data, of.loss_scale),
         {"ranks": 4, "shards": 2},
         written,
     )

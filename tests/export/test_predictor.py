@@ -19,15 +19,15 @@ from vilg.attention import operator
 from vilg.errors import UserError
 from vilg.export import Predictor, manifest
 from vilg.generation import pipeline
+from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 from vilg.generation.sampling import Sampler
-from vilg.generation.trained import load_trained
 
 TEXTS = ["红苹果", "大象", "蓝月亮"]
 
 
 @pytest.fixture(scope="package")
 def trained(run):
-    return load_trained(run)
+    return load_checkpoint_pipeline(run)
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def images():
         (Sampler(seed=3, temperature=1.5), {"n": 3}),
         (Sampler(seed=3, top_p=0.8, top_k=9), {"n": 2, "best_of": 5}),
         (Sampler(seed=1), {"n": 2, "guidance": 2.5}),
-        (Sampler(seed=1), {"begun": np.array([3, 1, 2, 5, 1])}),
+        (Sampler(seed=1), {"prefix_codes": np.array([3, 1, 2, 5, 1])}),
     ],
 )
 def test_the_same_codes_as_the_checkpoint(trained, predictor, sampler, more):
-    expected, found = (pipeline.draw(TEXTS, sampler, **more) for pipeline in (trained, predictor))
+    expected, found = (pipeline.sample(TEXTS, sampler, **more) for pipeline in (trained, predictor))
     assert np.array_equal(expected.codes, found.codes) and np.array_equal(expected.samples, found.samples)
     assert np.allclose(expected.scores, found.scores, atol=1e-3)
 
@@ -93,7 +93,7 @@ def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images
 def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, images, sources_read):
     for pipeline in (trained, predictor):
         sources_read.clear()
-        codes = pipeline.draw(["红苹果", "大象", "红苹果"], Sampler(seed=1), 4, guidance=2.0, scored=False).codes
+        codes = pipeline.sample(["红苹果", "大象", "红苹果"], Sampler(seed=1), 4, guidance=2.0, scored=False).codes
         assert sources_read == [("text_to_image", 2), ("text_to_image", 1)]  # guidance reads the empty caption
         assert np.array_equal(codes[0], codes[2]) and not np.array_equal(codes[0], codes[1])
         sources_read.clear()
@@ -108,8 +108,8 @@ def test_guidance_of_a_model_that_never_met_an_empty_caption(
     trained, predictor, caplog, monkeypatch, dropped, scale, warned
 ):
     for pipeline in (trained, predictor):
-        assert pipeline.drop_caption == 0.2
-        monkeypatch.setattr(pipeline, "drop_caption", dropped)
+        assert pipeline.caption_dropout == 0.2
+        monkeypatch.setattr(pipeline, "caption_dropout", dropped)
         caplog.clear()
         pipeline.generate(["红苹果"], guidance=scale)
         assert [
@@ -135,15 +135,15 @@ def test_readings_of_one_predictor_do_not_disturb_each_other(trained, predictor)
     text, rng = np.array([[1, 7, 8, 2, 9, 9, 9, 9], [1, 5, 6, 2, 9, 9, 9, 9]]), np.random.default_rng(0)
     codes = rng.integers(0, 16, [6, 8])
 
-    def logits(reader):
-        first, second = reader.read("text_to_image", text, 3), reader.read("text_to_image", text[::-1][:1], 6)
+    def logits(model):
+        first, second = model.prefill("text_to_image", text, 3), model.prefill("text_to_image", text[::-1][:1], 6)
         found = [first.first(), second.first()]
         for place in range(codes.shape[1]):
             found += [first.step(codes[:, place]), second.step(codes[:, place])]
         return np.stack(found)
 
-    expected = logits(trained.reader)
-    assert np.abs(logits(predictor.reader) - expected).max() < 1e-4 * np.abs(expected).max()
+    expected = logits(trained.decoding_model)
+    assert np.abs(logits(predictor.decoding_model) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_clones_work_in_threads(predictor):
@@ -177,7 +177,7 @@ TRAINING = {
     "vilg.image",
     "vilg.evaluation",
     "vilg.generation.decoder",
-    "vilg.generation.trained",
+    "vilg.generation.from_checkpoint",
     "vilg.data.loader",
     "visualdl",
     "grain",
@@ -238,7 +238,7 @@ def test_an_export_older_than_an_entry_of_the_manifest(exported, tmp_path):
     tree = json.loads((copy / "manifest.json").read_text())
     del tree["sha256"], tree["drop_caption"]
     (copy / "manifest.json").write_text(json.dumps({**tree, "sha256": manifest._digest(tree)}))
-    assert Predictor(copy).drop_caption is None
+    assert Predictor(copy).caption_dropout is None
 
 
 def test_what_is_no_export_yet(run):
@@ -315,15 +315,15 @@ def test_bad_requests(predictor, call, said):
 def test_more_than_are_drawn_at_once(predictor, images, monkeypatch, sources_read):
     """Texts, drawings of a text, pictures, captions and scores come in parts, and are what they are together."""
     written = [predictor.caption(images, **asked) for asked in ({}, {"seed": 5}, {"beams": 2})]
-    scores, codes = predictor.score(images, TEXTS), predictor.codes_of(images)
-    whole, drawn = predictor.draw(TEXTS, Sampler(seed=3), 5), predictor.generate(TEXTS, n=5, seed=3)
-    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", 2)
-    assert np.array_equal(predictor.draw(TEXTS, Sampler(seed=3), 5).codes, whole.codes)
+    scores, codes = predictor.score(images, TEXTS), predictor.encode_images(images)
+    whole, drawn = predictor.sample(TEXTS, Sampler(seed=3), 5), predictor.generate(TEXTS, n=5, seed=3)
+    monkeypatch.setattr(pipeline, "MAX_ROWS", 2)
+    assert np.array_equal(predictor.sample(TEXTS, Sampler(seed=3), 5).codes, whole.codes)
     assert np.allclose(predictor.generate(TEXTS, n=5, seed=3), drawn, atol=1e-5)
     sources_read.clear()
     assert written == [predictor.caption(images, **asked) for asked in ({}, {"seed": 5}, {"beams": 2})]
     assert np.allclose(predictor.score(images, TEXTS), scores, atol=1e-3)
-    assert np.array_equal(predictor.codes_of(images), codes)
+    assert np.array_equal(predictor.encode_images(images), codes)
     assert [count for _, count in sources_read] == [2, 1, 2, 1, 1, 1, 1, 2, 1]  # two beams leave room for one image
 
 

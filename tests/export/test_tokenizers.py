@@ -9,13 +9,13 @@ from tests.image.reference import fixture
 from vilg import config
 from vilg.export import Predictor
 from vilg.export.exporter import export
+from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 from vilg.generation.sampling import Sampler
-from vilg.generation.trained import load_trained
 from vilg.image.dvae import DVAE
 from vilg.image.importing import import_tokenizer
 from vilg.image.vqgan import VQGAN
 from vilg.image.vqvae import VQVAE
-from vilg.training.jobs import pretrain
+from vilg.training.entry_points import pretrain
 
 TEXTS = ["红苹果", "大象"]
 
@@ -23,7 +23,7 @@ TEXTS = ["红苹果", "大象"]
 def ours(kind, settings, **sizes):
     def make(folder):
         paddle.seed(0)
-        tokenizer = kind(settings(residual_blocks=1, codes=16, code_dim=8, **sizes))
+        tokenizer = kind(settings(residual_blocks=1, codebook_size=16, code_dim=8, **sizes))
         tokenizer.save(folder)
         return tokenizer
 
@@ -42,12 +42,12 @@ def openai(folder):
     return import_tokenizer("openai-dvae", fixture("dvae_openai", "encoder.pkl", "decoder.pkl"), None, folder)
 
 
-VQGAN_SIZES = {"width": 32, "multipliers": [1, 2], "attention": [2], "latent": 12}
+VQGAN_SIZES = {"base_channels": 32, "channel_multipliers": [1, 2], "attention_factors": [2], "latent_channels": 12}
 KINDS = {
-    "vqvae": ours(VQVAE, config.VQVAE, width=32),
+    "vqvae": ours(VQVAE, config.VQVAE, base_channels=32),
     "vqgan-nearest": ours(VQGAN, config.VQGAN, quantizer="nearest", **VQGAN_SIZES),
     "vqgan-gumbel": ours(VQGAN, config.VQGAN, quantizer="gumbel", **VQGAN_SIZES),
-    "dvae": ours(DVAE, config.DVAE, downsamplings=2, width=8),
+    "dvae": ours(DVAE, config.DVAE, downsamplings=2, base_channels=8),
     "taming-VQModel": taming("vqgan_vq_f8"),
     "taming-GumbelVQ": taming("vqgan_gumbel_f8"),
     "openai-dvae": openai,
@@ -57,13 +57,13 @@ KINDS = {
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
     tokenizer = make(tmp_path / "tokenizer")
-    size = 4 * tokenizer.factor
+    image_size = 4 * tokenizer.factor
     write_shards(tmp_path)
     # Steps so large that after a few of them it matters what is drawn and described.
     settings = small_settings(
         tmp_path,
         f"image_tokenizer.path={tmp_path}/tokenizer",
-        f"data.image_size={size}",
+        f"data.image_size={image_size}",
         "model.layers=1",
         "train.steps=4",
         "train.warmup=0",
@@ -71,17 +71,17 @@ def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
     )
     pretrain(settings)
     export(settings.run.folder, tmp_path / "export")
-    trained, predictor = load_trained(settings.run.folder), Predictor(tmp_path / "export")
+    trained, predictor = load_checkpoint_pipeline(settings.run.folder), Predictor(tmp_path / "export")
 
-    images = np.random.default_rng(0).random([3, 3, size, size], dtype=np.float32)
+    images = np.random.default_rng(0).random([3, 3, image_size, image_size], dtype=np.float32)
     codes = tokenizer.encode(paddle.to_tensor(images)).numpy()
     assert codes.shape == (3, 4, 4) and len(np.unique(codes)) > 1
     assert np.array_equal(predictor.encode(images), codes)
 
-    expected, found = (one.draw(TEXTS, Sampler(seed=3), 2) for one in (trained, predictor))
+    expected, found = (one.sample(TEXTS, Sampler(seed=3), 2) for one in (trained, predictor))
     assert np.array_equal(found.codes, expected.codes) and np.allclose(found.scores, expected.scores, atol=1e-4)
     pictures = predictor.generate(TEXTS, n=2, seed=3)
-    assert pictures.shape == (2, 2, 3, size, size) and np.ptp(pictures) > 0
+    assert pictures.shape == (2, 2, 3, image_size, size) and np.ptp(pictures) > 0
     assert np.allclose(pictures, trained.generate(TEXTS, n=2, seed=3), atol=1e-5)
     own = tokenizer.decode(paddle.to_tensor(expected.codes.reshape([-1, 4, 4]))).numpy()
     assert np.allclose(pictures, own.reshape(pictures.shape), atol=1e-5)

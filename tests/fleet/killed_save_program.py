@@ -18,11 +18,11 @@ import numpy as np
 
 import vilg  # noqa: F401
 from vilg import config
-from vilg.checkpoint import About, Saver
+from vilg.checkpoint import CheckpointInfo, CheckpointManager
 from vilg.checkpoint.format import BLOCK
-from vilg.checkpoint.storage import Local
-from vilg.distributed.leaving import leave
-from vilg.distributed.states import Part
+from vilg.checkpoint.storage import LocalStorage
+from vilg.distributed.shutdown import exit_process
+from vilg.distributed.states import TensorShard
 from vilg.distributed.world import World
 
 POINTS = (
@@ -34,7 +34,7 @@ POINTS = (
 )
 
 
-class Deadly(Local):
+class Deadly(LocalStorage):
     def __init__(self, root: Path, marks: Path, rank: int, point: str, victim: int):
         super().__init__(root)
         self.marks, self.rank, self.point, self.victim, self.armed = marks, rank, point, victim, False
@@ -62,9 +62,9 @@ class Deadly(Local):
         with super().create(file) as opened:
             yield Counting(opened, self)
 
-    def publish(self, begun: str, name: str) -> None:
+    def publish(self, unfinished: str, name: str) -> None:
         self.reached("before the rename")
-        super().publish(begun, name)
+        super().publish(unfinished, name)
         self.reached("after the rename")
 
     def watch(self) -> None:
@@ -96,15 +96,15 @@ def main(folder: Path, point: str, victim: int, asynchronous: bool) -> None:
     if world.rank == 0:  # fleetrun, which sees that the other one is dead, must not come in between
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     storage = Deadly(folder / "checkpoints", folder, world.rank, point, victim)
-    saver = Saver(folder / "checkpoints", world, config.Checkpoint(asynchronous=asynchronous), storage)
+    manager = CheckpointManager(folder / "checkpoints", world, config.Checkpoint(asynchronous=asynchronous), storage)
     for step in (1, 2):
         values = np.full(BLOCK, step, "uint8")
         parts = [
-            Part(f"{n}", [BLOCK], "uint8", 0, BLOCK, world.everybody, lambda values=values: values)
+            TensorShard(f"{n}", [BLOCK], "uint8", 0, BLOCK, world.all_ranks, lambda values=values: values)
             for n in range(2 * world.ranks)
         ]
-        saver.save(parts, About(step, step, {}))
-        saver.finish()
+        manager.save(parts, CheckpointInfo(step, step, {}))
+        manager.finish()
         if step == 1:
             storage.armed = True
             world.barrier()
@@ -114,4 +114,4 @@ def main(folder: Path, point: str, victim: int, asynchronous: bool) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True")
-    leave(0)
+    exit_process(0)

@@ -44,7 +44,7 @@ class Deadly:
 def arm(point: str) -> None:
     """From now on the process dies where it next comes to `point`."""
     if point == "while encoding":
-        tokenizing.Maker._encode = die
+        tokenizing.TokenShardWriter._encode = die
     elif point.startswith("in the middle"):
         token_part.open = lambda *arguments: Deadly(builtins.open(*arguments))
     elif point == "before the rename":

@@ -21,7 +21,7 @@ import vilg  # noqa: F401
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed.engine import Engine
-from vilg.distributed.leaving import leave
+from vilg.distributed.shutdown import exit_process
 from vilg.distributed.world import World
 from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
@@ -29,7 +29,7 @@ from vilg.training.optimizer import adamw
 
 WORDS, CODES, TEXT, GRID, BATCH, STEPS = 37, 23, 12, (6, 5), 16, 10
 # Decay that a rule which misses a renamed parameter would be seen by; clipping that works in every step.
-TRAIN = config.Train(lr=2e-3, weight_decay=0.5, clip=0.5)
+TRAIN = config.Train(lr=2e-3, weight_decay=0.5, max_grad_norm=0.5)
 
 
 def batches():
@@ -118,8 +118,8 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         norm = engine.step(TRAIN.lr)
         in_a_step = dict(sent)
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
-    checkpoint.Saver(out, world, config.Checkpoint(asynchronous=False)).save(
-        engine.state(), checkpoint.About(STEPS, 0, {})
+    checkpoint.CheckpointManager(out, world, config.Checkpoint(asynchronous=False)).save(
+        engine.state(), checkpoint.CheckpointInfo(STEPS, 0, {})
     )
     out.joinpath(f"rank-{world.rank}.json").write_text(
         json.dumps(
@@ -137,4 +137,4 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), config.Distributed(**json.loads(sys.argv[2])), int(sys.argv[3]))
-    leave(0)
+    exit_process(0)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import ROOT, started
 from vilg.cli import main
-from vilg.training.jobs import pretrain
+from vilg.training.entry_points import pretrain
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(200)]
 

@@ -46,7 +46,7 @@ def test_a_killed_save(tmp_path, point, victim, asynchronous):
     assert ("step-00000002" in names) == finished
     assert finished or ".step-00000002.writing" in names
 
-    chosen = checkpoint.choose("auto", folder)
+    chosen = checkpoint.resolve_resume("auto", folder)
     assert chosen == folder / ("step-00000002" if finished else "step-00000001")
     manifest, tensors = checkpoint.load(chosen)
     assert len(tensors) == 4 and all(np.all(value == manifest.step) for value in tensors.values())

@@ -33,7 +33,7 @@ def launched(folder, name, *more):
         "cluster.devices_per_node=2",
         "cluster.backoff=0.1",
         "train.steps=20",
-        "train.measure_every=1",
+        "train.eval_every=1",
         "checkpoint.every_steps=4",
         *more,
     ]
@@ -81,7 +81,7 @@ def test_a_killed_rank_is_named_and_the_run_ends_as_if_nothing_had_been(undistur
 
 def test_a_job_that_always_dies_is_given_up(small, tmp_path):
     """A file in the place of the checkpoints is bad input: it is not tried again at all. Kills are, up to a limit."""
-    with launched(tmp_path, "hopeless", "cluster.restarts=1") as launcher:
+    with launched(tmp_path, "hopeless", "cluster.max_restarts=1") as launcher:
         for _ in range(2):
             pids = wait_for(launcher, tmp_path / "runs" / "hopeless", 1, "hopeless")
             os.kill(pids[0], signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_sigterm_to_the_launcher_saves_and_ends_well(small, tmp_path):
     assert launcher.returncode == 0, out + err
     steps = len(metrics(run))
     assert 3 <= steps < 20
-    assert [path.name for path in checkpoint.checkpoints_in(run / "checkpoints")] == [checkpoint.directory_of(steps)]
+    assert [path.name for path in checkpoint.checkpoints_in(run / "checkpoints")] == [checkpoint.step_directory(steps)]
 
 
 def test_sigterm_before_anything_has_begun_ends_it_at_once(small, tmp_path):

@@ -49,7 +49,7 @@ def exact(folder, name):
 
 
 def saved(folder, name, step):
-    return folder / "runs" / name / "checkpoints" / checkpoint.directory_of(step)
+    return folder / "runs" / name / "checkpoints" / checkpoint.step_directory(step)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import ROOT, run
 from vilg import checkpoint, config
-from vilg.distributed.topology import Topology, arrange
+from vilg.distributed.topology import Topology, build_topology
 from vilg.plan.states import states
 from vilg.plan.traffic import collectives
 
@@ -108,7 +108,7 @@ def test_sharded_training_is_training(alone, tmp_path, case):
     ranks = train(tmp_path / "out", processes, settings, accumulation)
     check(alone, tmp_path / "out", ranks)
     distributed = config.Distributed(**settings)
-    topology = arrange(distributed, processes, processes)
+    topology = build_topology(distributed, processes, processes)
     check_memory(ranks, distributed, topology)
     check_traffic(ranks, distributed, topology, accumulation)
     largest = {what: max(rank["held"][what] for rank in ranks) / ranks[0]["total"] for what in ranks[0]["held"]}

@@ -14,7 +14,7 @@ from vilg.data.token_manifest import MANIFEST, part_file
 from vilg.data.token_shards import TokenShards
 from vilg.data.tokenizing import tokenize
 from vilg.errors import UserError
-from vilg.training.jobs import pretrain
+from vilg.training.entry_points import pretrain
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(100)]
 
@@ -27,8 +27,8 @@ def overrides(folder, tokens: str, *more: str) -> list[str]:
         *small_overrides(folder),
         "data.crop_jitter=0.5",
         "tokenize.crops=2",
-        "tokenize.part=6",
-        "tokenize.batch=4",
+        "tokenize.images_per_file=6",
+        "tokenize.batch_size=4",
         f"data.tokens=['{folder}/{tokens}']",
         *more,
     ]

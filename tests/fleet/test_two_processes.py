@@ -64,7 +64,7 @@ def test_a_batch_that_does_not_divide_is_one_line(small, tmp_path):
 
 def test_a_broken_sample_that_one_rank_meets_stops_both_with_its_name(small, tmp_path):
     write_shard(tmp_path / "part-7.tar", pair(30) | {"00030.png": b"broken"})
-    done = fleetrun(2, "pretrain", *overrides(tmp_path, "faults", "data.max_faults=0"), cwd=tmp_path)
+    done = fleetrun(2, "pretrain", *overrides(tmp_path, "faults", "data.max_bad_samples=0"), cwd=tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("vilg: ") >= 2 and "part-7.tar:00030: broken image" in done.stderr
     assert "Traceback" not in done.stderr
@@ -79,7 +79,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_both_ranks(small, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("update, heldout", [("gradient", 3), ("average", 1)])
+@pytest.mark.parametrize("update, heldout", [("gradient", 3), ("ema", 1)])
 def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update, heldout):
     """Codebooks stay equal on both ranks through revivals; losses, codes and averages are those of one process.
 
@@ -90,9 +90,9 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
         f"run.dir={tmp_path}/runs",
         f"data.shards=['{shards[0]}']",
         "data.image_size=16",
-        "vqvae.width=32",
+        "vqvae.base_channels=32",
         "vqvae.residual_blocks=1",
-        "vqvae.codes=32",
+        "vqvae.codebook_size=32",
         "vqvae.code_dim=8",
         "dead_codes.every=4",
         "train.steps=16",
@@ -102,7 +102,7 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
         "checkpoint.every_steps=16",
         f"codebook.update={update}",
         f"data.heldout=['{tmp_path}/heldout.tar']",
-        "train.measure_every=16",
+        "train.eval_every=16",
     ]
     common += ["train.micro_batch=2"]  # so that a step of one process has four micro-batches, of two processes two
     one = vilg("train-image-tokenizer", *common, "run.name=one", cwd=tmp_path)
@@ -115,14 +115,14 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
         two = vilg("train-image-tokenizer", *common, "run.name=two", "resume=auto", cwd=tmp_path)
     assert two.returncode == 0, two.stderr
     runs = [metrics(tmp_path / "runs" / name) for name in ("one", "two")]
-    assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
-    assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
+    assert sum(line.get("codes_restarted", 0) for line in runs[0]) > 0
+    assert [line.get("codes_restarted") for line in runs[0]] == [line.get("codes_restarted") for line in runs[1]]
     assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
     measured = [{key: value for key, value in run[-1].items() if key.startswith("heldout_")} for run in runs]
     assert set(measured[0]) == {f"heldout_{name}" for name in ("psnr", "ssim", "codes_used", "perplexity")}
     assert measured[1] == pytest.approx(measured[0], rel=1e-3)
     last = [checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1] for name in ("one", "two")]
-    assert ("extra/average_sums" in last[0]) == (update == "average")
+    assert ("extra/average_sums" in last[0]) == (update == "ema")
     for tensor in ("model/quantizer.codebook", "extra/average_counts", "extra/average_sums"):
         if tensor in last[0]:
             assert np.allclose(last[0][tensor], last[1][tensor], atol=1e-4)
@@ -143,7 +143,7 @@ def test_a_dvae_on_two_processes_takes_the_codes_of_one(tmp_path, shards):
         "train.steps=16",
         "train.global_batch=8",
         "train.lr=0.003",
-        "train.final_lr=0",
+        "train.min_lr_ratio=0",
         "train.warmup=2",
         "checkpoint.every_steps=16",
     ]
@@ -192,8 +192,8 @@ def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(s
         "distributed.recompute=block",
         "train.micro_batch=2",
     ]
-    often = ["train.measure_every=10", "train.draw_every=10"]
-    one = vilg("pretrain", *overrides(tmp_path, "one", "train.measure_every=10"), cwd=tmp_path)
+    often = ["train.eval_every=10", "train.sample_images_every=10"]
+    one = vilg("pretrain", *overrides(tmp_path, "one", "train.eval_every=10"), cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     two = fleetrun(2, "pretrain", *overrides(tmp_path, "two", *sharded, *often), cwd=tmp_path)
     assert two.returncode == 0, two.stderr
@@ -225,7 +225,7 @@ def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path
     whole = fleetrun(2, "pretrain", *overrides(tmp_path, "whole"), cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     # So slow between the steps that there is time: held-out pairs are measured after each.
-    slow = overrides(tmp_path, "ended", "train.measure_every=1", "checkpoint.every_steps=1000")
+    slow = overrides(tmp_path, "ended", "train.eval_every=1", "checkpoint.every_steps=1000")
     with started(fleetrun_command(2, "pretrain", *slow, cwd=tmp_path), tmp_path) as process:
         file = tmp_path / "runs" / "ended" / "metrics.jsonl"
         while not (file.exists() and len(file.read_text().splitlines()) >= 3):
@@ -238,7 +238,7 @@ def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path
     steps = len(metrics(tmp_path / "runs" / "ended"))
     assert 3 <= steps < 20
     assert [path.name for path in checkpoint.checkpoints_in(tmp_path / "runs" / "ended" / "checkpoints")] == [
-        checkpoint.directory_of(steps)
+        checkpoint.step_directory(steps)
     ]
     assert f"SIGTERM: step {steps} is saved" in (tmp_path / "log" / "workerlog.0").read_text()
     going_on = fleetrun(2, "pretrain", *overrides(tmp_path, "ended", "resume=auto"), cwd=tmp_path)

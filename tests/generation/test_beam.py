@@ -8,11 +8,11 @@ import pytest
 from tests.generation.test_decoding import CODES, GRID, Letters, T, model, set_end  # noqa: F401
 from vilg.errors import UserError
 from vilg.generation.beam import beam_search
-from vilg.generation.captioning import caption
-from vilg.generation.decoder import TransformerReader
+from vilg.generation.decoder import TransformerDecodingModel
+from vilg.generation.image_to_text import caption
 from vilg.generation.ranking import log_likelihood
 from vilg.generation.sampling import Sampler
-from vilg.text.sequence import longest_caption, padding
+from vilg.text.sequence import max_caption_tokens, padding
 
 ALLOWED = [3, 4, 5]  # "a", "b", "c"
 
@@ -22,20 +22,20 @@ def few_words(model):  # noqa: F811
     """All other words are as good as impossible."""
     set_end(model, 0.0)
     bias = model.text_head.bias.numpy()
-    bias[[word for word in range(Letters.size) if word not in (*ALLOWED, Letters.end)]] = -1000
+    bias[[word for word in range(Letters.vocab_size) if word not in (*ALLOWED, Letters.sep_id)]] = -1000
     model.text_head.bias.set_value(bias)
     return model
 
 
 def all_captions():
-    return [list(words) for length in range(longest_caption(T) + 1) for words in product(ALLOWED, repeat=length)]
+    return [list(words) for length in range(max_caption_tokens(T) + 1) for words in product(ALLOWED, repeat=length)]
 
 
 def scores(model, image, captions, penalty):  # noqa: F811
-    text = np.tile(padding(Letters.size, T), (len(captions), 1))
+    text = np.tile(padding(Letters.vocab_size, T), (len(captions), 1))
     for row, words in zip(text, captions):
-        row[: len(words) + 2] = [Letters.begin, *words, Letters.end]
-    found = log_likelihood(TransformerReader(model), text, np.tile(image, (len(captions), 1)))
+        row[: len(words) + 2] = [Letters.cls_id, *words, Letters.sep_id]
+    found = log_likelihood(TransformerDecodingModel(model), text, np.tile(image, (len(captions), 1)))
     return found / np.array([len(words) + 1 for words in captions]) ** penalty
 
 
@@ -45,7 +45,7 @@ def test_a_beam_wide_enough_is_an_exhaustive_search(few_words, penalty, seed):
     image = np.random.default_rng(seed).integers(0, CODES, GRID[0] * GRID[1])
     captions = all_captions()
     expected = scores(few_words, image, captions, penalty)
-    found = beam_search(TransformerReader(few_words), image[None], Letters(), len(captions), penalty)[0]
+    found = beam_search(TransformerDecodingModel(few_words), image[None], Letters(), len(captions), penalty)[0]
     assert len(found) == len(captions)
     order = np.argsort(-expected)
     assert np.allclose([score for score, _ in found], expected[order], atol=1e-3)
@@ -56,9 +56,9 @@ def test_a_beam_wide_enough_is_an_exhaustive_search(few_words, penalty, seed):
 def test_images_side_by_side_find_what_each_finds_alone(few_words, width, penalty, prefix):
     """Their searches end at different words: with no penalty some images are soon done."""
     images = np.random.default_rng(7).integers(0, CODES, [6, GRID[0] * GRID[1]])
-    together = beam_search(TransformerReader(few_words), images, Letters(), width, penalty, prefix)
+    together = beam_search(TransformerDecodingModel(few_words), images, Letters(), width, penalty, prefix)
     for image, found in zip(images, together):
-        alone = beam_search(TransformerReader(few_words), image[None], Letters(), width, penalty, prefix)[0]
+        alone = beam_search(TransformerDecodingModel(few_words), image[None], Letters(), width, penalty, prefix)[0]
         assert [words for _, words in found] == [words for _, words in alone]
         assert np.allclose([score for score, _ in found], [score for score, _ in alone], atol=1e-4)
 
@@ -66,7 +66,7 @@ def test_images_side_by_side_find_what_each_finds_alone(few_words, width, penalt
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_a_narrow_beam_scores_what_it_says_and_finds_no_more(few_words, width):
     image = np.random.default_rng(5).integers(0, CODES, GRID[0] * GRID[1])
-    found = beam_search(TransformerReader(few_words), image[None], Letters(), width, 1.0)[0]
+    found = beam_search(TransformerDecodingModel(few_words), image[None], Letters(), width, 1.0)[0]
     assert 1 <= len(found) <= width and sorted(found, key=lambda one: -one[0]) == found
     assert np.allclose(
         [score for score, _ in found], scores(few_words, image, [words for _, words in found], 1.0), atol=1e-3
@@ -80,18 +80,20 @@ def test_what_a_caption_begins_with_stays(few_words, prefix):
     image = np.random.default_rng(6).integers(0, CODES, GRID[0] * GRID[1])
     captions = [words for words in all_captions() if words[: len(prefix)] == prefix]
     expected = scores(few_words, image, captions, 1.0)
-    found = beam_search(TransformerReader(few_words), image[None], Letters(), len(captions), 1.0, prefix)[0]
+    found = beam_search(TransformerDecodingModel(few_words), image[None], Letters(), len(captions), 1.0, prefix)[0]
     assert np.allclose([score for score, _ in found], np.sort(expected)[::-1], atol=1e-3)
     assert found[0][1] == captions[expected.argmax()]
-    written = caption(TransformerReader(few_words), np.stack([image] * 2), Letters(), Sampler(greedy=True), prefix)
+    written = caption(
+        TransformerDecodingModel(few_words), np.stack([image] * 2), Letters(), Sampler(greedy=True), prefix
+    )
     assert written[0] == written[1] and written[0].startswith(Letters().decode(prefix))
 
 
 def test_a_prefix_that_leaves_no_room(few_words):
     image = np.zeros([1, GRID[0] * GRID[1]], np.int64)
-    full = [3] * longest_caption(T)
-    assert caption(TransformerReader(few_words), image, Letters(), Sampler(greedy=True), full) == [
+    full = [3] * max_caption_tokens(T)
+    assert caption(TransformerDecodingModel(few_words), image, Letters(), Sampler(greedy=True), full) == [
         Letters().decode(full)
     ]
     with pytest.raises(UserError, match="5 tokens, the model has room for 4"):
-        caption(TransformerReader(few_words), image, Letters(), Sampler(greedy=True), [*full, 3])
+        caption(TransformerDecodingModel(few_words), image, Letters(), Sampler(greedy=True), [*full, 3])

@@ -6,7 +6,7 @@ import pytest
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
-from vilg.generation.decoder import Decoder
+from vilg.generation.decoder import TransformerDecodingState
 from vilg.model.transformer import Transformer
 
 WORDS, CODES, T = 19, 13, 7
@@ -32,7 +32,7 @@ def test_every_logit_equals_that_of_the_whole_pass(direction, grid, kernel, extr
     both = map(paddle.to_tensor, (sources, target) if drawing else (target, sources))
     with paddle.no_grad():
         expected = model(direction, *both).numpy()
-    decoder = Decoder(model, direction, source, samples)
+    decoder = TransformerDecodingState(model, direction, source, samples)
     found = [decoder.first()] if drawing else []
     found += [decoder.step(target[:, place]) for place in range(target.shape[1] - 1)]
     found = np.stack(found, axis=1)

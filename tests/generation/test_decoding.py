@@ -6,12 +6,12 @@ import pytest
 
 from vilg import config
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from vilg.evaluation.likelihood import Pair, greedy_hits
-from vilg.generation.captioning import caption
+from vilg.evaluation.likelihood import Pair, caption_exact_match
 from vilg.generation.contact_sheet import contact_sheet
-from vilg.generation.decoder import TransformerReader
-from vilg.generation.drawing import Guidance, draw
+from vilg.generation.decoder import TransformerDecodingModel
+from vilg.generation.image_to_text import caption
 from vilg.generation.sampling import Sampler
+from vilg.generation.text_to_image import Guidance, generate_codes
 from vilg.model.transformer import Transformer
 from vilg.text.sequence import CaptionEncoder
 
@@ -19,7 +19,7 @@ T, GRID, CODES = 7, (2, 3), 11
 
 
 class Letters:
-    size, begin, end, unknown = 30, 1, 2, 0
+    vocab_size, cls_id, sep_id, unk_id = 30, 1, 2, 0
 
     def encode(self, text):
         return [ord(letter) - ord("a") + 3 for letter in text]
@@ -31,7 +31,7 @@ class Letters:
 @pytest.fixture
 def model():
     paddle.seed(5)
-    model = Transformer(config.Model(layers=3, hidden=32, heads=2, conv_kernel=3), Letters.size, CODES, T, GRID)
+    model = Transformer(config.Model(layers=3, hidden=32, heads=2, conv_kernel=3), Letters.vocab_size, CODES, T, GRID)
     for parameter in model.parameters():
         parameter.set_value(paddle.randn(parameter.shape) * 0.3)
     set_end(model, 8.0)
@@ -41,7 +41,7 @@ def model():
 
 def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
-    codes = draw(TransformerReader(model), text, Sampler(greedy=True))
+    codes = generate_codes(TransformerDecodingModel(model), text, Sampler(greedy=True))
     assert codes.shape == (2, *GRID)
     with paddle.no_grad():
         logits = model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes.reshape(2, -1)))
@@ -59,7 +59,9 @@ def test_without_caches_the_same_tokens_come(model, sampler):
         codes[:, place] = choose(
             model(TEXT_TO_IMAGE, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy()[:, place]
         )
-    assert np.array_equal(draw(TransformerReader(model), text[::3], sampler, samples=3).reshape(6, -1), codes)
+    assert np.array_equal(
+        generate_codes(TransformerDecodingModel(model), text[::3], sampler, samples=3).reshape(6, -1), codes
+    )
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
@@ -67,39 +69,49 @@ def test_guidance_goes_on_from_nothing_through_the_text(model, scale):
     """At 0 the text does not matter, at 1 only it does; each code is the likeliest of the mixed logits."""
     encode = CaptionEncoder(Letters(), T)
     text, nothing = np.stack([encode(word) for word in ("ab", "xyz")]), encode("")
-    codes = draw(TransformerReader(model), text, Sampler(greedy=True), guidance=Guidance(scale, nothing)).reshape(2, -1)
-    told, untold = (
+    codes = generate_codes(
+        TransformerDecodingModel(model), text, Sampler(greedy=True), guidance=Guidance(scale, nothing)
+    ).reshape(2, -1)
+    told, unconditional = (
         model(TEXT_TO_IMAGE, paddle.to_tensor(given), paddle.to_tensor(codes)).numpy()
         for given in (text, np.stack([nothing] * 2))
     )
-    assert np.array_equal((untold + scale * (told - untold)).argmax(-1), codes)
+    assert np.array_equal((unconditional + scale * (told - unconditional)).argmax(-1), codes)
     if scale == 1:
-        assert np.array_equal(codes, draw(TransformerReader(model), text, Sampler(greedy=True)).reshape(2, -1))
+        assert np.array_equal(
+            codes, generate_codes(TransformerDecodingModel(model), text, Sampler(greedy=True)).reshape(2, -1)
+        )
 
 
 def test_drawings_of_a_text_are_those_it_would_have_alone(model):
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
-    three = draw(TransformerReader(model), text[1:], Sampler(seed=3, temperature=2.0), samples=3)
-    assert np.array_equal(three[:1], draw(TransformerReader(model), text[1:], Sampler(seed=3, temperature=2.0)))
+    three = generate_codes(TransformerDecodingModel(model), text[1:], Sampler(seed=3, temperature=2.0), samples=3)
+    assert np.array_equal(
+        three[:1], generate_codes(TransformerDecodingModel(model), text[1:], Sampler(seed=3, temperature=2.0))
+    )
     assert len({drawing.tobytes() for drawing in three}) > 1
 
 
 def test_a_drawing_goes_on_from_what_is_given(model):
     """Greedy: what was drawn goes on to the same end from any of its beginnings."""
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
-    whole = draw(TransformerReader(model), text, Sampler(greedy=True)).reshape(2, -1)
+    whole = generate_codes(TransformerDecodingModel(model), text, Sampler(greedy=True)).reshape(2, -1)
     for length in range(1, whole.shape[1]):
-        again = draw(TransformerReader(model), text, Sampler(greedy=True), begun=whole[:, :length]).reshape(2, -1)
+        again = generate_codes(
+            TransformerDecodingModel(model), text, Sampler(greedy=True), prefix_codes=whole[:, :length]
+        ).reshape(2, -1)
         assert np.array_equal(again, whole)
-    begun = np.array([[1, 2], [3, 4]])
-    drawn = draw(TransformerReader(model), text, Sampler(seed=1), samples=2, begun=begun).reshape(4, -1)
+    prefix_codes = np.array([[1, 2], [3, 4]])
+    drawn = generate_codes(
+        TransformerDecodingModel(model), text, Sampler(seed=1), samples=2, prefix_codes=prefix_codes
+    ).reshape(4, -1)
     assert drawn[:, :2].tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
 def set_end(model, likely):
     """Only letters and the end may be written; the end is as likely as `likely` says."""
-    bias = np.zeros(Letters.size, "float32")
-    bias[:2], bias[Letters.end] = -1000, likely
+    bias = np.zeros(Letters.vocab_size, "float32")
+    bias[:2], bias[Letters.sep_id] = -1000, likely
     model.text_head.bias.set_value(bias)
 
 
@@ -107,21 +119,21 @@ def set_end(model, likely):
 def test_greedy_captions_take_the_likeliest_word_at_every_place(model, end):
     set_end(model, end)
     codes = np.random.default_rng(0).integers(0, CODES, [9, 6])
-    texts = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
+    texts = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     text = np.stack([CaptionEncoder(Letters(), T)(text) for text in texts])
     with paddle.no_grad():
         likeliest = model(IMAGE_TO_TEXT, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy().argmax(-1)
     for row, written in enumerate(texts):
-        ids = Letters().encode(written) + ([Letters.end] if len(written) < T - 3 else [])
+        ids = Letters().encode(written) + ([Letters.sep_id] if len(written) < T - 3 else [])
         assert likeliest[row, : len(ids)].tolist() == ids
 
 
 def test_captions_stop_at_the_end_or_when_the_text_is_full(model):
     codes = np.random.default_rng(0).integers(0, CODES, [3, 6])
     set_end(model, 1000.0)
-    assert caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True)) == ["", "", ""]
+    assert caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True)) == ["", "", ""]
     set_end(model, -1000.0)
-    assert [len(text) for text in caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))] == [
+    assert [len(text) for text in caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))] == [
         T - 3
     ] * 3
 
@@ -130,34 +142,36 @@ def test_greedy_hits_against_decoding(model):
     """The one-pass check says yes exactly for the captions that greedy decoding writes."""
     codes = np.random.default_rng(1).integers(0, CODES, [30, 6])
     encode = CaptionEncoder(Letters(), T)
-    written = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
+    written = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     candidates = sorted({text for text in written if len(text) < T - 3}) + ["q", "ab"]
     pairs = [
         (Pair("", text, encode(text), image), text == own) for image, own in zip(codes, written) for text in candidates
     ]
     expected = [same for _, same in pairs]
     assert any(expected) and not all(expected)
-    assert greedy_hits(model, [pair for pair, _ in pairs], 7, Letters.unknown) == expected
+    assert caption_exact_match(model, [pair for pair, _ in pairs], 7, Letters.unk_id) == expected
 
 
 def test_what_is_unknown_is_never_written(model):
     codes = np.random.default_rng(1).integers(0, CODES, [9, 6])
-    before = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
+    before = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     likely = model.text_head.bias.numpy()
-    likely[Letters.unknown] = 1000
+    likely[Letters.unk_id] = 1000
     model.text_head.bias.set_value(likely)
-    assert caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True)) == before
+    assert caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True)) == before
     pairs = [Pair("", text, CaptionEncoder(Letters(), T)(text), image) for text, image in zip(before, codes)]
-    assert all(greedy_hits(model, [pair for pair in pairs if len(pair.caption) < T - 3], 7, Letters.unknown))
+    assert all(caption_exact_match(model, [pair for pair in pairs if len(pair.caption) < T - 3], 7, Letters.unk_id))
 
 
 def test_captions_of_a_batch_are_those_of_each_image_alone(model):
     codes = np.random.default_rng(2).integers(0, CODES, [5, 6])
-    together = caption(TransformerReader(model), codes, Letters(), Sampler(greedy=True))
+    together = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     assert together == [
-        caption(TransformerReader(model), one[None], Letters(), Sampler(greedy=True))[0] for one in codes
+        caption(TransformerDecodingModel(model), one[None], Letters(), Sampler(greedy=True))[0] for one in codes
     ]
-    assert model(IMAGE_TO_TEXT, paddle.zeros([1, T], "int64"), paddle.to_tensor(codes[:1])).shape[-1] == Letters.size
+    assert (
+        model(IMAGE_TO_TEXT, paddle.zeros([1, T], "int64"), paddle.to_tensor(codes[:1])).shape[-1] == Letters.vocab_size
+    )
 
 
 def test_contact_sheet():

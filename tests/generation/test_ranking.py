@@ -5,7 +5,7 @@ import paddle
 
 from tests.generation.test_decoding import CODES, GRID, Letters, T, model  # noqa: F401
 from vilg.attention.patterns import IMAGE_TO_TEXT
-from vilg.generation.decoder import TransformerReader
+from vilg.generation.decoder import TransformerDecodingModel
 from vilg.generation.ranking import best, log_likelihood
 from vilg.text.sequence import CaptionEncoder
 
@@ -23,9 +23,9 @@ def test_the_score_is_the_sum_of_the_log_probabilities_of_the_words(model):  # n
         - logits.max(-1, keepdims=True)
     )
     for row, word in enumerate(words):
-        following = [*Letters().encode(word), Letters.end]
+        following = [*Letters().encode(word), Letters.sep_id]
         expected = sum(log_p[row, place, token] for place, token in enumerate(following))
-        assert abs(log_likelihood(TransformerReader(model), text, codes)[row] - expected) < 1e-4 * abs(expected)
+        assert abs(log_likelihood(TransformerDecodingModel(model), text, codes)[row] - expected) < 1e-4 * abs(expected)
 
 
 def test_the_best_come_first_and_of_equals_the_earlier():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vilg.errors import UserError
-from vilg.generation.sampling import EachItsOwn, Sampler, probabilities
+from vilg.generation.sampling import PerSampleSampler, Sampler, probabilities
 
 LOGITS = np.array([[0.0, 1.0, 2.0, 3.0], [3.0, 3.0, -1.0, 0.0]])
 
@@ -81,7 +81,7 @@ def test_sample_i_is_the_first_of_its_own_seed_in_any_batch():
 
 def test_each_source_by_its_own_sampler():
     one, two = Sampler(seed=4, temperature=0.5), Sampler(greedy=True)
-    both, alone = EachItsOwn([one, two]).start(2, 2), one.start(1, 2)
+    both, alone = PerSampleSampler([one, two]).start(2, 2), one.start(1, 2)
     for _ in range(20):
         chosen = both(LOGITS[[0, 0, 1, 1]])
         assert np.array_equal(chosen[:2], alone(LOGITS[[0, 0]])) and chosen[2:].tolist() == [0, 0]

@@ -50,18 +50,18 @@ def taming_settings(model: VQGAN) -> dict:
     return {
         "kind": {"gumbel": "gumbel", "nearest": "vq"}[own.quantizer],
         "embed_dim": own.code_dim,
-        "n_embed": own.codes,
+        "n_embed": own.codebook_size,
         "ddconfig": {
             "double_z": False,
-            "z_channels": own.latent,
+            "z_channels": own.latent_channels,
             "resolution": resolution,
             "in_channels": 3,
             "out_ch": 3,
-            "ch": own.width,
-            "ch_mult": own.multipliers,
+            "ch": own.base_channels,
+            "ch_mult": own.channel_multipliers,
             "dropout": 0.0,
             "num_res_blocks": own.residual_blocks,
-            "attn_resolutions": [resolution // factor for factor in own.attention],
+            "attn_resolutions": [resolution // factor for factor in own.attention_factors],
         },
     }
 
@@ -69,7 +69,7 @@ def taming_settings(model: VQGAN) -> dict:
 def openai(model: DVAE) -> tuple[New, New]:
     """(encoder, decoder), whole modules."""
     own = model.settings
-    common = {"n_hid": own.width, "n_blk_per_group": own.residual_blocks, "vocab_size": own.codes}
+    common = {"n_hid": own.base_channels, "n_blk_per_group": own.residual_blocks, "vocab_size": own.codebook_size}
     first = {
         "input.weight": np.ascontiguousarray(model.codebook.numpy().T - 1)[:, :, None, None],
         "input.bias": np.ones(own.code_dim, np.float32),

@@ -9,7 +9,7 @@ from vilg import config, image
 from vilg.errors import SettingsError
 from vilg.image.dvae import DVAE, map_pixels, unmap_pixels
 
-SIZES = dict(downsamplings=2, width=8, residual_blocks=2, codes=16, code_dim=6)
+SIZES = dict(downsamplings=2, base_channels=8, residual_blocks=2, codebook_size=16, code_dim=6)
 
 
 def pictures(*shape):
@@ -28,7 +28,7 @@ def model():
 def test_every_size_that_the_factor_divides(model, height, width):
     indices = model.encode(pictures(2, 3, height, width))
     assert indices.shape == [2, height // 4, width // 4] and indices.dtype == paddle.int64
-    assert int(indices.min()) >= 0 and int(indices.max()) < model.vocabulary == 16
+    assert int(indices.min()) >= 0 and int(indices.max()) < model.codebook_size == 16
     z_emb = model.embed(indices)
     assert z_emb.shape == [2, height // 4, width // 4, 6]
     assert model.statistics(z_emb).shape == [2, 6, height, width]
@@ -49,7 +49,7 @@ def test_codes_can_be_made_those_nearest_to_what_was_blended(model):
     images, codes = pictures(2, 3, 12, 8), paddle.randn([16, 6])
     model.encoder.output.conv.bias.set_value(paddle.randn([16]))
     blend = model.blend(model.logits(images).transpose([0, 2, 3, 1])).numpy()
-    model.choose_by_distance(codes, spread=0.3)
+    model.set_codebook_by_distance(codes, spread=0.3)
     distances = ((blend[..., None, :] - codes.numpy()) ** 2).sum(-1)
     shared = model.logits(images).transpose([0, 2, 3, 1]).numpy() + distances / 0.3
     assert np.allclose(shared, shared[..., :1], atol=1e-3)
@@ -111,10 +111,10 @@ def test_save_and_load(model, tmp_path):
     "change, message",
     [
         (dict(downsamplings=0), "dvae.downsamplings=0"),
-        (dict(width=6), "dvae.width=6"),
-        (dict(width=0), "dvae.width=0"),
+        (dict(base_channels=6), "dvae.base_channels=6"),
+        (dict(base_channels=0), "dvae.base_channels=0"),
         (dict(residual_blocks=0), "dvae.residual_blocks=0"),
-        (dict(codes=1), "dvae.codes=1"),
+        (dict(codebook_size=1), "dvae.codebook_size=1"),
         (dict(code_dim=0), "dvae.code_dim=0"),
     ],
 )

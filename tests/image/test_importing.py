@@ -27,12 +27,12 @@ def vqgan(quantizer="gumbel") -> VQGAN:
     return VQGAN(
         config.VQGAN(
             quantizer=quantizer,
-            width=32,
-            multipliers=[1, 2],
+            base_channels=32,
+            channel_multipliers=[1, 2],
             residual_blocks=1,
-            attention=[2],
-            latent=12,
-            codes=16,
+            attention_factors=[2],
+            latent_channels=12,
+            codebook_size=16,
             code_dim=8,
         )
     )
@@ -40,7 +40,7 @@ def vqgan(quantizer="gumbel") -> VQGAN:
 
 def dvae() -> DVAE:
     paddle.seed(0)
-    return DVAE(config.DVAE(downsamplings=2, width=8, residual_blocks=1, codes=16, code_dim=6))
+    return DVAE(config.DVAE(downsamplings=2, base_channels=8, residual_blocks=1, codebook_size=16, code_dim=6))
 
 
 def write_settings(file, tree):
@@ -188,7 +188,7 @@ def test_the_other_quantizer(tmp_path):
         (lambda tree: tree.update(ddconfig=3), ".*ddconfig.*: "),
         (lambda tree: tree["ddconfig"].update(double_z=True), "ddconfig.double_z=True: a VQGAN here has false"),
         (lambda tree: tree["ddconfig"].update(in_channels=1), "ddconfig.in_channels=1: a VQGAN here has 3"),
-        (lambda tree: tree["ddconfig"].update(ch=33), "vqgan.width=33"),
+        (lambda tree: tree["ddconfig"].update(ch=33), "vqgan.base_channels=33"),
         (lambda tree: tree.update(remap="codes.npy"), "remap=codes.npy"),
         (
             lambda tree: tree.update(model={"target": "ldm.models.autoencoder.AutoencoderKL"}),
@@ -240,7 +240,7 @@ def test_modules_that_do_not_fit(tmp_path):
         (({"state_dict": {}}, decoder), "encoder.pkl: holds no module where dall_e.encoder.Encoder should be"),
         ((changed(encoder, n_hid=12), decoder), "decoder.pkl: its n_hid is 8, that of .*encoder.pkl is 12"),
         ((changed(encoder, n_hid="8"), decoder), "encoder.pkl: a module without n_hid"),
-        ((changed(encoder, n_hid=9), changed(decoder, n_hid=9)), "encoder.pkl: dvae.width=9"),
+        ((changed(encoder, n_hid=9), changed(decoder, n_hid=9)), "encoder.pkl: dvae.base_channels=9"),
         ((changed(encoder, n_hid=4), changed(decoder, n_hid=4)), "encoder.pkl: blocks.input.w has the shape"),
         ((changed(encoder, vocab_size=17), changed(decoder, vocab_size=17)), r"encoder.pkl: blocks.output.conv.w has"),
         ((encoder, changed(decoder, n_init=5)), "decoder.pkl: blocks"),
@@ -331,7 +331,7 @@ def test_what_taming_computed(tmp_path, name, quantizer):
     checkpoint, settings, reference = fixture(name, "last.ckpt", "config.json", "io.npz")
     import_tokenizer("taming", [checkpoint], settings, tmp_path / "out")
     model, data = image.load(tmp_path / "out"), np.load(reference)
-    assert model.settings.quantizer == quantizer and model.factor == 8 and model.vocabulary == 256
+    assert model.settings.quantizer == quantizer and model.factor == 8 and model.codebook_size == 256
     images, prequant = paddle.to_tensor(data["image"] / 2 + 0.5), data["prequant"].transpose(0, 2, 3, 1)
     indices = data["indices"].reshape(prequant.shape[:3])
     assert np.allclose(model.features(images).numpy(), prequant, rtol=0, atol=1e-4)
@@ -341,7 +341,7 @@ def test_what_taming_computed(tmp_path, name, quantizer):
         scores = -np.square(prequant[..., None, :] - model.quantizer.codebook.numpy()).sum(-1)
     assert same_codes(model.encode(images).numpy(), indices, scores) > 0.9 * indices.size
     z_emb = model.embed(paddle.to_tensor(indices))
-    assert np.allclose(model.draw(z_emb).numpy(), data["reconstruction"], rtol=0, atol=1e-4)
+    assert np.allclose(model.decode_raw(z_emb).numpy(), data["reconstruction"], rtol=0, atol=1e-4)
     assert np.allclose(
         model.decode_embeddings(z_emb).numpy(), (data["reconstruction"] / 2 + 0.5).clip(0, 1), rtol=0, atol=1e-4
     )
@@ -351,7 +351,7 @@ def test_what_openai_computed(tmp_path):
     encoder, decoder, reference = fixture("dvae_openai", "encoder.pkl", "decoder.pkl", "io.npz")
     import_tokenizer("openai-dvae", [encoder, decoder], None, tmp_path / "out")
     model, data = image.load(tmp_path / "out"), np.load(reference)
-    assert model.factor == 8 and model.vocabulary == 512
+    assert model.factor == 8 and model.codebook_size == 512
     images, indices = paddle.to_tensor(data["image"]), data["indices"].reshape(-1, 8, 8)
     assert np.allclose(model.logits(images).numpy(), data["logits"], rtol=0, atol=1e-4)
     assert same_codes(model.encode(images).numpy(), indices, data["logits"].transpose(0, 2, 3, 1)) > 0.9 * indices.size

@@ -4,14 +4,14 @@ import numpy as np
 import paddle
 import pytest
 
-from vilg.image.patchgan import PatchDiscriminator, adaptive_weight, hinge
+from vilg.image.patchgan import PatchDiscriminator, adaptive_weight, hinge_loss
 
 
 @pytest.mark.parametrize("layers, size, patches", [(3, 256, 30), (3, 24, 1), (2, 64, 14), (1, 6, 1)])
 def test_how_many_patches(layers, size, patches):
     judge = PatchDiscriminator(width=4, layers=layers)
     assert judge(paddle.rand([2, 3, size, size])).shape == [2, 1, patches, patches]
-    assert PatchDiscriminator.least_side(layers) <= size
+    assert PatchDiscriminator.min_image_side(layers) <= size
 
 
 def test_its_layers_are_those_of_taming():
@@ -25,7 +25,7 @@ def test_its_layers_are_those_of_taming():
 def test_hinge_against_numpy():
     real, drawn = np.random.default_rng(0).standard_normal([2, 3, 1, 4, 4]).astype(np.float32) * 2
     wanted = 0.5 * (np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + drawn).mean())
-    assert np.isclose(float(hinge(paddle.to_tensor(real), paddle.to_tensor(drawn))), wanted)
+    assert np.isclose(float(hinge_loss(paddle.to_tensor(real), paddle.to_tensor(drawn))), wanted)
 
 
 def test_the_adaptive_weight_is_a_ratio_of_norms_with_a_limit():

@@ -26,7 +26,7 @@ def test_shape_and_memory(kind, millions):
     with paddle.no_grad():
         indices = tokenizer.encode(paddle.rand([1, 3, 256, 256]))
         drawn = tokenizer.decode(indices)
-    assert indices.shape == [1, 32, 32] and int(indices.max()) < tokenizer.vocabulary == 8192
+    assert indices.shape == [1, 32, 32] and int(indices.max()) < tokenizer.codebook_size == 8192
     assert drawn.shape == [1, 3, 256, 256]
     assert core.host_memory_stat_peak_value("Allocated", 0) - before < 1.2 * 2**30
 

@@ -9,11 +9,13 @@ from vilg.image.dvae import DVAE
 from vilg.image.vqgan import VQGAN
 from vilg.image.vqvae import VQVAE
 
-SIZES = {"residual_blocks": 1, "codes": 16, "code_dim": 8}
+SIZES = {"residual_blocks": 1, "codebook_size": 16, "code_dim": 8}
 KINDS = {
-    "vqvae": lambda: VQVAE(config.VQVAE(downsamplings=2, width=32, **SIZES)),
-    "vqgan": lambda: VQGAN(config.VQGAN(width=32, multipliers=[1, 2], attention=[2], latent=12, **SIZES)),
-    "dvae": lambda: DVAE(config.DVAE(downsamplings=2, width=8, **SIZES)),
+    "vqvae": lambda: VQVAE(config.VQVAE(downsamplings=2, base_channels=32, **SIZES)),
+    "vqgan": lambda: VQGAN(
+        config.VQGAN(base_channels=32, channel_multipliers=[1, 2], attention_factors=[2], latent_channels=12, **SIZES)
+    ),
+    "dvae": lambda: DVAE(config.DVAE(downsamplings=2, base_channels=8, **SIZES)),
 }
 
 

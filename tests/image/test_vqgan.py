@@ -7,12 +7,19 @@ import pytest
 
 from vilg import config, image
 from vilg.errors import SettingsError
-from vilg.image.convolution import Convolution
 from vilg.image.gumbel import GumbelCode
-from vilg.image.upsampling import Nearest
+from vilg.image.layers import Convolution, NearestUpsample
 from vilg.image.vqgan import VQGAN, AttentionBlock, Downsample, ResidualBlock
 
-SIZES = dict(width=32, multipliers=[1, 2], residual_blocks=1, attention=[2], latent=12, codes=16, code_dim=8)
+SIZES = dict(
+    base_channels=32,
+    channel_multipliers=[1, 2],
+    residual_blocks=1,
+    attention_factors=[2],
+    latent_channels=12,
+    codebook_size=16,
+    code_dim=8,
+)
 
 
 def pictures(*shape):
@@ -31,7 +38,7 @@ def model(request):
 def test_every_size_that_the_factor_divides(model, height, width):
     indices = model.encode(pictures(2, 3, height, width))
     assert indices.shape == [2, height // 2, width // 2] and indices.dtype == paddle.int64
-    assert int(indices.min()) >= 0 and int(indices.max()) < model.vocabulary == 16
+    assert int(indices.min()) >= 0 and int(indices.max()) < model.codebook_size == 16
     assert model.embed(indices).shape == [2, height // 2, width // 2, 8]
     drawn = model.decode(indices)
     assert drawn.shape == [2, 3, height, width] and drawn.dtype == paddle.float32
@@ -39,12 +46,12 @@ def test_every_size_that_the_factor_divides(model, height, width):
 
 
 def test_the_factor_is_that_of_the_levels():
-    assert VQGAN(config.VQGAN(**{**SIZES, "multipliers": [1, 1, 1, 1], "attention": []})).factor == 8
+    assert VQGAN(config.VQGAN(**{**SIZES, "channel_multipliers": [1, 1, 1, 1], "attention_factors": []})).factor == 8
     assert VQGAN(config.VQGAN(**SIZES)).grid(32) == (16, 16)
 
 
 def test_it_starts_with_orthogonal_rows_and_blocks_that_add_nothing(model):
-    model.start()
+    model.initialize_orthogonal()
     for name, layer in model.named_sublayers():
         if isinstance(layer, Convolution):
             weight = layer.weight.flatten(1).numpy()
@@ -72,7 +79,7 @@ def test_the_decoder_hands_gradients_to_z_emb(model):
 
 def test_drawing_is_decoding_before_it_is_clipped(model):
     z_emb = model.embed(model.encode(pictures(1, 3, 8, 8))) * 100.0
-    drawn = model.draw(z_emb).numpy()
+    drawn = model.decode_raw(z_emb).numpy()
     assert abs(drawn).max() > 1
     assert np.allclose(model.decode_embeddings(z_emb).numpy(), np.clip(drawn / 2 + 0.5, 0, 1), atol=1e-6)
 
@@ -119,7 +126,7 @@ def test_downsampling_pads_below_and_on_the_right():
 
 def test_doubling_is_nearest_interpolation_with_its_gradient():
     gradients = []
-    for double in (Nearest(), lambda x: F.interpolate(x, scale_factor=2, mode="nearest")):
+    for double in (NearestUpsample(), lambda x: F.interpolate(x, scale_factor=2, mode="nearest")):
         x = pictures(2, 3, 4, 5)
         x.stop_gradient = False
         doubled = double(x)
@@ -132,16 +139,16 @@ def test_doubling_is_nearest_interpolation_with_its_gradient():
     "change, message",
     [
         (dict(quantizer="other"), "vqgan.quantizer=other: none of gumbel, nearest"),
-        (dict(width=48), "vqgan.width=48"),
-        (dict(width=0), "vqgan.width=0"),
-        (dict(multipliers=[1]), "vqgan.multipliers"),
-        (dict(multipliers=[1, 0]), "vqgan.multipliers"),
-        (dict(attention=[3]), "vqgan.attention=.3.: the levels are 1, 2"),
+        (dict(base_channels=48), "vqgan.base_channels=48"),
+        (dict(base_channels=0), "vqgan.base_channels=0"),
+        (dict(channel_multipliers=[1]), "vqgan.channel_multipliers"),
+        (dict(channel_multipliers=[1, 0]), "vqgan.channel_multipliers"),
+        (dict(attention_factors=[3]), "vqgan.attention_factors=.3.: the levels are 1, 2"),
         (dict(norm_groups=0), "vqgan.norm_groups=0"),
-        (dict(norm_groups=6), "vqgan.width=32.*norm_groups=6"),
+        (dict(norm_groups=6), "vqgan.base_channels=32.*norm_groups=6"),
         (dict(residual_blocks=0), "vqgan.residual_blocks=0"),
-        (dict(latent=0), "vqgan.latent=0"),
-        (dict(codes=1), "vqgan.codes=1"),
+        (dict(latent_channels=0), "vqgan.latent_channels=0"),
+        (dict(codebook_size=1), "vqgan.codebook_size=1"),
         (dict(code_dim=0), "vqgan.code_dim=0"),
     ],
 )

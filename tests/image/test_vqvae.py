@@ -9,7 +9,7 @@ from vilg.errors import UserError
 from vilg.image.quantizer import CodeUsage, NearestCode
 from vilg.image.vqvae import VQVAE
 
-SIZES = dict(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)
+SIZES = dict(downsamplings=2, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8)
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_broken_folders_are_one_line(model, tmp_path, damage, message):
         changes = {
             "json": ("{", "{{"),
             "kind": ('"vqvae"', '"none"'),
-            "sizes": ('"codes": 16', '"codes": 17'),
-            "key": ('"codes"', '"cods"'),
+            "sizes": ('"codebook_size": 16', '"codebook_size": 17'),
+            "key": ('"codebook_size"', '"codebook_sise"'),
         }
         config_file.write_text(text.replace(*changes[damage]))
     with pytest.raises(UserError, match=message) as caught:
@@ -150,7 +150,7 @@ def test_dead_codes_move_onto_features_and_living_ones_stay():
     usage = CodeUsage(4, threshold=0.1)
     usage.add(paddle.to_tensor([50, 0, 50, 1]))
     features = paddle.arange(30, dtype="float32").reshape([10, 3])
-    assert usage.revive(quantizer, features, seed=0).tolist() == [1, 3]
+    assert usage.restart_dead_codes(quantizer, features, seed=0).tolist() == [1, 3]
     after = quantizer.codebook.numpy()
     assert np.array_equal(after[[0, 2]], before[[0, 2]])
     rows = {tuple(row) for row in features.numpy()}

@@ -9,7 +9,8 @@ from vilg.attention.patterns import DIRECTIONS
 from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import padding
-from vilg.training.optimizer import adamw, learning_rate
+from vilg.training.optimizer import adamw
+from vilg.training.schedules import learning_rate
 
 WORDS, CODES, T, GRID = 300, 128, 20, (8, 8)  # the emoji run's sequence
 

@@ -6,14 +6,14 @@ import pytest
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
-from vilg.bench.clock import extra_bytes
-from vilg.bench.pairs import random_losses
+from vilg.bench.random_pairs import random_losses
+from vilg.bench.timing import extra_bytes
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
 from vilg.model.transformer import Transformer
 from vilg.plan import activations
-from vilg.plan.ledger import Ledger
-from vilg.plan.reading import PAPER
+from vilg.plan.input_sizes import PAPER
+from vilg.plan.memory_tracker import MemoryTracker
 from vilg.training.optimizer import adamw
 
 FP32 = 4
@@ -76,13 +76,13 @@ def test_everything_taken_is_given_back(recompute, backend, width):
     for direction in DIRECTIONS:
         replay = activations._Replay(made, direction, backend, recompute, 3, width)
         replay.peak()
-        assert replay.ledger.live == replay.x
+        assert replay.memory.live == replay.x
 
 
 def test_the_peak_is_of_what_lives_together():
-    ledger = Ledger()
-    ledger.take(3)
-    ledger.give(3)
-    ledger.take(2)
-    ledger.need(4)
-    assert (ledger.live, ledger.peak) == (2, 6)
+    memory = MemoryTracker()
+    memory.allocate(3)
+    memory.free(3)
+    memory.allocate(2)
+    memory.allocate_briefly(4)
+    assert (memory.live, memory.peak) == (2, 6)

@@ -7,9 +7,9 @@ import pytest
 from vilg import config
 from vilg.cli import main
 from vilg.errors import SettingsError
-from vilg.plan.advice import cheapest
 from vilg.plan.estimate import estimate
-from vilg.plan.reading import PAPER
+from vilg.plan.input_sizes import PAPER
+from vilg.plan.suggest import suggest
 
 BIG = ["plan", "-c", "fleet_configs/10b.yaml"]
 
@@ -51,7 +51,7 @@ def test_more_nodes_divide_the_time_and_keep_the_memory():
 def test_the_change_that_it_names_fits(overrides):
     before = settings(*overrides)
     assert not estimate(before, PAPER, 0.4).fits
-    changes, promised = cheapest(before, PAPER, 0.4)
+    changes, promised = suggest(before, PAPER, 0.4)
     after = estimate(settings(*overrides, *changes), PAPER, 0.4)
     assert changes and after == promised and after.fits
 
@@ -59,14 +59,14 @@ def test_the_change_that_it_names_fits(overrides):
 def test_what_costs_nothing_is_preferred():
     """Half a micro-batch rather than recompute."""
     small = settings("cluster.device_memory=20", file="fleet_configs/lite.yaml")
-    assert cheapest(small, PAPER, 0.4)[0] == ["train.micro_batch=8"]
+    assert suggest(small, PAPER, 0.4)[0] == ["train.micro_batch=8"]
 
 
 def test_the_model_is_whole_before_it_is_split():
     """In fp32, on every device: where that does not fit, no setting helps."""
     plan = estimate(settings("cluster.device_memory=40", "distributed.stage=3"), PAPER, 0.4)
     assert plan.start == 4 * plan.parameters and not plan.fits
-    assert cheapest(settings("cluster.device_memory=40"), PAPER, 0.4) is None
+    assert suggest(settings("cluster.device_memory=40"), PAPER, 0.4) is None
 
 
 def test_host_memory_counts():
@@ -98,7 +98,7 @@ def test_the_command(capsys):
     assert "9,907,257,992 parameters on 8 devices" in said and "of 80: fits" in said
     assert main([*BIG, "cluster.nodes=4", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["fits"] and plan["instead"] is None and plan["ranks"] == 32 and plan["states"]["moments"] > 0
+    assert plan["fits"] and plan["suggestion"] is None and plan["ranks"] == 32 and plan["states"]["moments"] > 0
 
 
 def test_the_command_for_what_does_not_fit(capsys):
@@ -108,7 +108,9 @@ def test_the_command_for_what_does_not_fit(capsys):
     assert "DOES NOT FIT" in said and "The cheapest change that fits: train.micro_batch=8" in said
     assert main([*small, "--json"]) == 1
     plan = json.loads(capsys.readouterr().out)
-    assert not plan["fits"] and plan["instead"]["overrides"] == ["train.micro_batch=8"] and plan["instead"]["fits"]
+    assert (
+        not plan["fits"] and plan["suggestion"]["overrides"] == ["train.micro_batch=8"] and plan["suggestion"]["fits"]
+    )
     assert main([*BIG, "cluster.device_memory=10"]) == 1
     assert "smaller model or larger devices" in capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 import pytest
 
 from vilg import config
-from vilg.plan.states import gathered, padding, shared_out, states
+from vilg.plan.states import assign_greedily, padded_to_shards, padding, states
 
 SHAPES = [[100, 10], [10], [50, 4], [7]]
 ALL = 1000 + 10 + 200 + 7
@@ -21,7 +21,7 @@ def test_one_shard_holds_everything(stage):
 
 
 def test_whole_parameters_go_to_whom_has_least():
-    assert shared_out([5, 3, 3, 1], 2) == [6, 6]
+    assert assign_greedily([5, 3, 3, 1], 2) == [6, 6]
     assert [one.moments for one in planned(2, 2, stage=1)] == [8 * 1000, 8 * 217]  # the largest first
     assert [one.moments for one in planned(2, 2, stage=2)] == [8 * 1000, 8 * 217]  # here in the model's order
     assert [one.gradients for one in planned(2, 2, stage=2)] == [2 * 1000, 2 * 217]
@@ -34,7 +34,7 @@ def test_stage_2_pads_parameters_to_256_bytes():
 
 
 def test_stage_3_slices_what_is_larger_than_a_segment():
-    assert gathered(1000, 3, 2) == 1026 and gathered(1000, 2, 4) == 1024
+    assert padded_to_shards(1000, 3, 2) == 1026 and padded_to_shards(1000, 2, 4) == 1024
     one, other = planned(2, 2, stage=3, segment_size=100)
     assert one == other
     assert one.parameters == 2 * (512 + 128 + 17) and one.moments == 8 * (512 + 128 + 17)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vilg.errors import UserError
-from vilg.serving.batching import Batcher, News
+from vilg.serving.batching import Batcher, ProgressEvent
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Task:
     batches: list = field(default_factory=list)  # the names that were carried out together, of all tasks of a test
 
     @staticmethod
-    def together(pipeline, tasks):
+    def run_batch(pipeline, tasks):
         tasks[0].batches.append("".join(task.name for task in tasks))
         for step in range(max(task.steps for task in tasks)):
             for task in tasks:
@@ -32,15 +32,18 @@ class Task:
                     task.gate.wait(10)
                 if task.fails:
                     raise task.fails
-            yield [News(f"{task.name}{step}", step == task.steps - 1) if step < task.steps else None for task in tasks]
+            yield [
+                ProgressEvent(f"{task.name}{step}", step == task.steps - 1) if step < task.steps else None
+                for task in tasks
+            ]
 
 
-async def result(ticket):
-    with ticket:
+async def result(handle):
+    with handle:
         while True:
-            news = await ticket.hear(10)
-            if news.last:
-                return news.result
+            event = await handle.next_event(10)
+            if event.last:
+                return event.result
 
 
 async def submitted(batcher, task):
@@ -98,44 +101,44 @@ def test_the_thread_lives_on_behind_an_error():
 def test_who_leaves_is_dropped_while_waiting_and_while_it_is_his_turn():
     gate, batches = threading.Event(), []
 
-    async def leave():
+    async def exit_process():
         running = batcher.submit(Task("x", steps=10**9, gate=gate, batches=batches))
-        while batcher.before(running) is not None:
+        while batcher.position(running) is not None:
             await asyncio.sleep(0.01)
         waiting, other = (batcher.submit(Task(name, kind="b", batches=batches)) for name in "yz")
-        assert (batcher.before(waiting), batcher.before(other), batcher.waiting) == (0, 1, 2)
+        assert (batcher.position(waiting), batcher.position(other), batcher.waiting) == (0, 1, 2)
         with running, waiting:
             pass
         gate.set()
         return await result(other)
 
     with Batcher(None, 8, 8) as batcher:
-        assert asyncio.run(leave()) == "z0"
+        assert asyncio.run(exit_process()) == "z0"
     assert batches == ["x", "z"] and batcher.given_up == 2
 
 
 def test_only_the_newest_news_is_heard():
     async def listen():
-        with batcher.submit(Task("x", steps=100)) as ticket:
+        with batcher.submit(Task("x", steps=100)) as handle:
             await asyncio.sleep(0.3)
-            return await ticket.hear(10), await ticket.hear(0.01)
+            return await handle.next_event(10), await handle.next_event(0.01)
 
     with Batcher(None, 8, 8) as batcher:
-        assert asyncio.run(listen()) == (News("x99", True), None)
+        assert asyncio.run(listen()) == (ProgressEvent("x99", True), None)
 
 
 def test_closing_ends_what_runs_and_what_waits():
     gate = threading.Event()
 
     async def close():
-        tickets = [batcher.submit(Task("x", steps=10**9, gate=gate)), batcher.submit(Task("y", kind="b"))]
-        while batcher.before(tickets[0]) is not None:
+        handles = [batcher.submit(Task("x", steps=10**9, gate=gate)), batcher.submit(Task("y", kind="b"))]
+        while batcher.position(handles[0]) is not None:
             await asyncio.sleep(0.01)
         gate.set()
         await asyncio.to_thread(batcher.__exit__)
-        for ticket in tickets:
+        for handle in handles:
             with pytest.raises(UserError, match="stopped"):
-                await result(ticket)
+                await result(handle)
         with pytest.raises(UserError, match="stopped"):
             batcher.submit(Task("z"))
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.conftest import png
 from tests.processes import ROOT, started
-from vilg.data.pixels import to_uint8
+from vilg.data.images import to_uint8
 
 pytest.importorskip("gradio", reason="gradio: pip install 'vilg[serve]'")
 pytestmark = pytest.mark.fleet
@@ -163,7 +163,9 @@ def test_bad_input_gives_a_message_and_the_server_lives_on(page, tmp_path):
 def ask(address, name, data):
     """What the last event of an endpoint brings; (event, data)."""
     request = Request(
-        f"{address}/gradio_api/call/{name}", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
+        f"{address}/gradio_api/call/{name}",
+        json.dumps({"data": data}).encode(),
+        {"Content-Type": "application/json"},
     )
     event = json.load(urlopen(request, timeout=20))["event_id"]
     with urlopen(f"{address}/gradio_api/call/{name}/{event}", timeout=20) as stream:

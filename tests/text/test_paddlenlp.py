@@ -55,7 +55,7 @@ def vocab() -> Path:
 
 def test_wordpiece_reads_the_real_vocabulary(vocab):
     tokenizer = load_tokenizer(config.Text(vocab=str(vocab)))
-    assert tokenizer.size == 21128 and (tokenizer.begin, tokenizer.end) == (101, 102)
+    assert tokenizer.vocab_size == 21128 and (tokenizer.cls_id, tokenizer.sep_id) == (101, 102)
     assert tokenizer.encode("红苹果") == [5273, 5741, 3362]
 
 
@@ -64,7 +64,7 @@ def test_both_tokenizers_give_equal_ids(vocab, class_name):
     pytest.importorskip("paddlenlp", reason="PaddleNLP is not installed: pip install 'vilg[paddlenlp]'")
     ours = load_tokenizer(config.Text(vocab=str(vocab)))
     theirs = load_tokenizer(config.Text(tokenizer=class_name, vocab=str(vocab.parent)))
-    assert (ours.size, ours.begin, ours.end) == (theirs.size, theirs.begin, theirs.end)
+    assert (ours.vocab_size, ours.cls_id, ours.sep_id) == (theirs.vocab_size, theirs.cls_id, theirs.sep_id)
     for caption in CAPTIONS:
         assert ours.encode(caption) == theirs.encode(caption), caption
         assert ours.decode(ours.encode(caption)) == theirs.decode(theirs.encode(caption)), caption

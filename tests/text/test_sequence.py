@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from vilg.text.sequence import CaptionEncoder, begin_of_image, padding, table_size
+from vilg.text.sequence import CaptionEncoder, boi_id, embedding_size, padding
 
 
 class Letters:
-    size, begin, end = 100, 1, 2
+    vocab_size, cls_id, sep_id = 100, 1, 2
 
     def encode(self, text):
         return [ord(letter) - ord("a") + 10 for letter in text]
@@ -25,5 +25,5 @@ def test_the_longest_caption_leaves_the_last_position_to_the_begin_of_image():
 
 
 def test_ids_behind_the_vocabulary_do_not_collide():
-    ids = np.concatenate([np.arange(100), [begin_of_image(100)], padding(100, 8)])
-    assert len(set(ids.tolist())) == table_size(100, 8) == ids.max() + 1
+    ids = np.concatenate([np.arange(100), [boi_id(100)], padding(100, 8)])
+    assert len(set(ids.tolist())) == embedding_size(100, 8) == ids.max() + 1

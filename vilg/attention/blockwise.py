@@ -11,8 +11,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from vilg.attention.constant import Constant
-from vilg.attention.layout import Layout
+from vilg.attention.layout import Constant, Layout
 from vilg.attention.tiles import FULL, Tiles
 
 _HIDDEN = -1e30  # finite, so that a row of padding, which sees nothing, gives no NaN; nobody reads such a row

@@ -52,7 +52,7 @@ def source_length(layout: Layout) -> int:
     return layout.text_length if layout.direction == TEXT_TO_IMAGE else layout.length - layout.text_length
 
 
-class Kept:
+class KVCache:
     """Something of every target token, [..] each, for as long as a later one sees it."""
 
     def __init__(self, layout: Layout, shape: list[int], dtype: str | paddle.dtype = "float32"):
@@ -89,11 +89,11 @@ class AttentionCache:
         sources, length, heads, size = source_k.shape
         if length != source_length(layout):
             raise ValueError(f"a source of {length} positions given, the layout has {source_length(layout)}")
-        self._source = arranged(source_k, source_v)
-        self._k, self._v = (Kept(layout, [sources * samples, heads, size], source_k.dtype) for _ in range(2))
+        self._source = arrange_source(source_k, source_v)
+        self._k, self._v = (KVCache(layout, [sources * samples, heads, size], source_k.dtype) for _ in range(2))
 
     @property
-    def numbers(self) -> int:
+    def num_elements(self) -> int:
         """How many numbers are kept."""
         return sum(kept.size for kept in (*self._source, self._k.rows, self._v.rows))
 
@@ -108,7 +108,7 @@ class AttentionCache:
             kept.put(new.squeeze(1).unsqueeze(0))
             seen.append(kept.window()[0])
             kept.advance()
-        return attend_one(q, *seen, *self._source)
+        return attend_token(q, *seen, *self._source)
 
     def skip_to(self, step: int) -> None:
         """As if the tokens before had come: for measuring."""
@@ -121,12 +121,12 @@ class AttentionCache:
             kept.reorder(rows, axis=1)
 
 
-def attend_one(
+def attend_token(
     q: paddle.Tensor, seen_k: paddle.Tensor, seen_v: paddle.Tensor, source_k: paddle.Tensor, source_v: paddle.Tensor
 ) -> paddle.Tensor:
     """One query of each continuation over the target tokens that it sees and over its whole source.
 
-    q [P samples, 1, H, D]; seen_k, seen_v [seen, P samples, H, D]; source_k, source_v as `arranged` gives them ->
+    q [P samples, 1, H, D]; seen_k, seen_v [seen, P samples, H, D]; source_k, source_v as `arrange_source` gives them ->
     [P samples, 1, H, D]. It can be traced, with any number of sources, samples and seen tokens.
     """
     sources, length = source_k.shape[0], source_v.shape[2]
@@ -147,7 +147,7 @@ def attend_one(
     return (attended + to_seen).unsqueeze(1)
 
 
-def arranged(source_k: paddle.Tensor, source_v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+def arrange_source(source_k: paddle.Tensor, source_v: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Keys and values [P, length, H, D] of a source -> [P, H, D, length] and [P, H, length, D], as products read
     them."""
     return source_k.transpose([0, 2, 3, 1]), source_v.transpose([0, 2, 1, 3])

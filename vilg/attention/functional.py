@@ -27,7 +27,7 @@ def block_sparse_attention(
         raise ValueError(f"{q.shape[1]} positions given, the layout has {layout.length}")
     if k.shape != q.shape or v.shape != q.shape:
         raise ValueError(f"queries {q.shape}, keys {k.shape} and values {v.shape} must be of one shape")
-    chosen = choose(backend, q.shape[-1], paddle.get_device())
+    chosen = choose_backend(backend, q.shape[-1], paddle.get_device())
     if chosen == "operator":
         from vilg.attention.operator import operator_attention
 
@@ -43,7 +43,7 @@ def packed_attention(qkv: paddle.Tensor, layout: Layout, backend: str = "auto") 
 
     The operator reads them there; the others take them apart first. Returns [B, S, H, D].
     """
-    if qkv.shape[1] == layout.length and choose(backend, qkv.shape[-1], paddle.get_device()) == "operator":
+    if qkv.shape[1] == layout.length and choose_backend(backend, qkv.shape[-1], paddle.get_device()) == "operator":
         from vilg.attention.operator import packed_operator_attention
 
         return packed_operator_attention(qkv, layout)
@@ -51,7 +51,7 @@ def packed_attention(qkv: paddle.Tensor, layout: Layout, backend: str = "auto") 
 
 
 @cache
-def choose(backend: str, head_size: int, device: str) -> str:
+def choose_backend(backend: str, head_size: int, device: str) -> str:
     """The backend that runs; says once which, and why not the operator."""
     if backend in ("blockwise", "dense"):
         log.info("attention: %s", backend)

@@ -4,20 +4,35 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+import paddle
 
-from vilg.attention.constant import Constant
 from vilg.attention.patterns import TEXT_TO_IMAGE, visibility
-from vilg.attention.tiles import HEADER, Tiles, cut, padded_order
+from vilg.attention.tiles import HEADER, Tiles, build_tiles, padded_order
 
 CPU_TILE = 32  # queries and keys of a tile of the CPU kernel and of the block-wise path
 GPU_OWNED, GPU_PASSED = 64, 32  # csrc/attention_cuda.h
 
 
+class Constant:
+    """`tensor()` is one shared tensor while programs run at once, and a constant of the graph while one is traced:
+    a traced program that reads a tensor from outside cannot be saved."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def tensor(self) -> paddle.Tensor:
+        return self._shared if paddle.in_dynamic_mode() else paddle.assign(self.array)
+
+    @cached_property
+    def _shared(self) -> paddle.Tensor:
+        return paddle.to_tensor(self.array)
+
+
 @dataclass(frozen=True)
 class Packed:
-    """Tiles as the operator takes them: `numbers` int32, where it computes, and their headers, for the host."""
+    """Tiles as the operator takes them: `tensor` int32, where it computes, and their headers, for the host."""
 
-    numbers: Constant
+    tensor: Constant
     headers: list[int]
 
     @classmethod
@@ -71,7 +86,7 @@ class Layout:
 
     @cache
     def tiles(self, queries: int = CPU_TILE, keys: int = CPU_TILE) -> Tiles:
-        return cut(self.visible(), self.order(max(queries, keys)), queries, keys)
+        return build_tiles(self.visible(), self.order(max(queries, keys)), queries, keys)
 
     @cached_property
     def packed(self) -> "Packed":

@@ -43,4 +43,4 @@ def packed_operator_attention(qkv: paddle.Tensor, layout: Layout) -> paddle.Tens
 def _arguments(layout: Layout, head_size: int) -> tuple[paddle.Tensor, float, list[int]]:
     """The layout in the tiles of the device's kernel, the scale of the scores, and its headers for the host."""
     packed = layout.packed_for_gpu if paddle.get_device() != "cpu" else layout.packed
-    return packed.numbers.tensor(), head_size**-0.5, packed.headers
+    return packed.tensor.tensor(), head_size**-0.5, packed.headers

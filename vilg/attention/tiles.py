@@ -88,7 +88,7 @@ def padded_order(parts: list[np.ndarray], multiple: int) -> np.ndarray:
     return np.concatenate(filled).astype(np.int32)
 
 
-def cut(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tiles:
+def build_tiles(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tiles:
     """The tiles of `visible` (bool [S, S], True at [query, key]) in the order `order`.
 
     queries must be a multiple of 32, and len(order) of both queries and keys.

@@ -12,7 +12,7 @@ from vilg.attention.functional import block_sparse_attention
 from vilg.attention.layout import Layout
 from vilg.attention.patterns import DIRECTIONS
 from vilg.bench import decoding
-from vilg.bench.clock import extra_bytes, matmul_rate, milliseconds
+from vilg.bench.timing import extra_bytes, matmul_rate, milliseconds
 
 PATTERNS = ("row", "column", "conv")
 BACKENDS = ("operator", "blockwise", "sdpa")  # sdpa is Paddle's scaled_dot_product_attention with a mask

@@ -13,17 +13,17 @@ import paddle
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
-from vilg.bench.pairs import random_losses
+from vilg.bench.random_pairs import random_losses
 from vilg.bench.train import DEFAULTS
-from vilg.checkpoint import About, Reader, Saver, verify
+from vilg.checkpoint import CheckpointInfo, CheckpointManager, CheckpointReader, verify
 from vilg.checkpoint.format import BLOCK
-from vilg.checkpoint.publish import Written, content_of, file_of, publish
+from vilg.checkpoint.publish import ShardResult, publish, rank_file, tensor_chunk
 from vilg.checkpoint.slices import write
-from vilg.checkpoint.storage import Local
+from vilg.checkpoint.storage import LocalStorage
 from vilg.distributed.engine import Engine
-from vilg.distributed.states import Part
+from vilg.distributed.states import TensorShard
 from vilg.distributed.world import World
-from vilg.plan.reading import PAPER, Reading
+from vilg.plan.input_sizes import PAPER, InputSizes
 from vilg.training.optimizer import adamw
 
 # The two runs whose stall is measured: the embedded data set's, and one with half a gigabyte of states.
@@ -36,16 +36,16 @@ EMOJI = [
     "train.micro_batch=8",
     "train.global_batch=8",
 ]
-RUNS = {"emoji": (EMOJI, Reading(vocabulary=4000, codes=1024, pixels=4)), "hidden 512": (DEFAULTS, PAPER)}
+RUNS = {"emoji": (EMOJI, InputSizes(vocab_size=4000, codebook_size=1024, pixels=4)), "hidden 512": (DEFAULTS, PAPER)}
 
 
 def bench(
-    folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, tuple[list[str], Reading]] = RUNS
+    folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, tuple[list[str], InputSizes]] = RUNS
 ) -> dict:
     """{"write": .., "read": .., "load": .., "stall": ..}; rates in bytes a second, of `megabytes` in `folder`.
 
     write: a save in place, hashes and fsync included, over a plain write of the same bytes with fsync. read: verifying
-    and reading them again, over the same plain write. load: what a rank of two needs of a checkpoint that other numbers
+    and sizes them again, over the same plain write. load: what a rank of two needs of a checkpoint that other numbers
     of ranks wrote, in seconds. stall: seconds that training stands still for a save in the background, over a step.
     """
     logging.getLogger("vilg.checkpoint").setLevel(logging.WARNING)  # a line for each save
@@ -80,15 +80,15 @@ def table(result: dict) -> str:
 def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
     values = np.random.default_rng(0).random(megabytes * 10**6 // 4, np.float32)
     parts = _parts(values, 1)[0]
-    saver = Saver(folder, World(), config.Checkpoint(asynchronous=False, keep_last=1))
+    manager = CheckpointManager(folder, World(), config.Checkpoint(asynchronous=False, keep_last=1))
     folder.mkdir()
     taken = []
     for number in range(repeats):
         taken.append(
             [
                 _seconds(lambda: _write_plainly(folder / "plain", values)),
-                _seconds(lambda: saver.save(parts, About(number, 0, {}))),
-                _seconds(lambda: _read_whole(saver.newest)),
+                _seconds(lambda: manager.save(parts, CheckpointInfo(number, 0, {}))),
+                _seconds(lambda: _read_whole(manager.newest)),
             ]
         )
     # A disk behind a cache is fast and slow by turns: medians, and ratios of what came right behind each other.
@@ -114,7 +114,7 @@ def _write_plainly(file: Path, values: np.ndarray) -> None:
 
 def _read_whole(checkpoint: Path) -> None:
     verify(checkpoint)
-    reader = Reader(checkpoint)
+    reader = CheckpointReader(checkpoint)
     for name in reader.shapes:
         reader.tensor(name)
 
@@ -125,16 +125,16 @@ def _loads(folder: Path, megabytes: int, repeats: int) -> dict[str, float]:
     mine = _parts(values, 2)[0]
     checkpoints = {}
     for ranks in (2, 1, 3, 4):
-        storage, written = Local(folder / str(ranks)), []
-        begun = storage.begin("step-00000001")
+        storage, written = LocalStorage(folder / str(ranks)), []
+        unfinished = storage.begin("step-00000001")
         for rank, parts in enumerate(_parts(values, ranks)):
-            contents = [content_of(part, part.read) for part in parts]
-            written.append(Written.of(write(storage, f"{begun}/{file_of(rank)}", contents), parts))
-        publish(storage, begun, About(1, 0, {}), {"ranks": ranks, "shards": ranks}, written)
+            contents = [tensor_chunk(part, part.read) for part in parts]
+            written.append(ShardResult.of(write(storage, f"{unfinished}/{rank_file(rank)}", contents), parts))
+        publish(storage, unfinished, CheckpointInfo(1, 0, {}), {"ranks": ranks, "shards": ranks}, written)
         checkpoints[ranks] = folder / str(ranks) / "step-00000001"
 
     def load(checkpoint: Path) -> None:
-        reader = Reader(checkpoint)
+        reader = CheckpointReader(checkpoint)
         for part in mine:
             reader.range(part.name, part.start, part.stop)
 
@@ -145,14 +145,14 @@ def _loads(folder: Path, megabytes: int, repeats: int) -> dict[str, float]:
     return {str(ranks): taken for ranks, taken in seconds.items()}
 
 
-def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[Part]]:
+def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[TensorShard]]:
     """What each of `ranks` holds of `values`, cut into so many tensors."""
-    held: list[list[Part]] = [[] for _ in range(ranks)]
+    held: list[list[TensorShard]] = [[] for _ in range(ranks)]
     for number, tensor in enumerate(np.array_split(values, tensors)):
         edges = np.linspace(0, tensor.size, ranks + 1).astype(int).tolist()
         for rank, (start, stop) in enumerate(zip(edges, edges[1:])):
             held[rank].append(
-                Part(
+                TensorShard(
                     f"t{number}",
                     [tensor.size],
                     "float32",
@@ -165,30 +165,30 @@ def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[Part]
     return held
 
 
-def _stall(folder: Path, overrides: list[str], reading: Reading, steps: int = 3) -> dict[str, float]:
+def _stall(folder: Path, overrides: list[str], sizes: InputSizes, steps: int = 3) -> dict[str, float]:
     settings = config.resolve(config.Pretraining, None, overrides)
     paddle.seed(0)
-    model = reading.model(settings)
-    engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip)
+    model = sizes.model(settings)
+    engine = Engine(World(), model, partial(adamw, settings.train), settings.train.max_grad_norm)
     losses = random_losses(model, settings.train.micro_batch)
 
     def step():
         engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1e-3))
         engine.step(1e-6)
 
-    saver = Saver(folder, World(), config.Checkpoint(keep_last=1))
+    manager = CheckpointManager(folder, World(), config.Checkpoint(keep_last=1))
     step()
-    saver.save(engine.state(), About(1, 0, {}))  # makes the buffers
-    saver.finish()
+    manager.save(engine.state(), CheckpointInfo(1, 0, {}))  # makes the buffers
+    manager.finish()
     quiet = min(_seconds(step) for _ in range(steps))
-    stood = _seconds(lambda: saver.save(engine.state(), About(2, 0, {})))
+    stood = _seconds(lambda: manager.save(engine.state(), CheckpointInfo(2, 0, {})))
     began, busy = time.perf_counter(), []
-    while saver.newest.name != "step-00000002":
+    while manager.newest.name != "step-00000002":
         busy.append(_seconds(step))
-        if saver.ready:
-            stood += _seconds(saver.advance)
+        if manager.ready:
+            stood += _seconds(manager.advance)
     background = time.perf_counter() - began
-    size = sum(file.size for file in verify(saver.newest).files.values())
+    size = sum(file.size for file in verify(manager.newest).files.values())
     return {
         "megabytes": size / 1e6,
         "step_seconds": quiet,

@@ -5,7 +5,7 @@ import paddle
 from vilg.attention import layout
 from vilg.attention.cache import AttentionCache
 from vilg.attention.patterns import TEXT_TO_IMAGE, schedule
-from vilg.bench.clock import milliseconds
+from vilg.bench.timing import milliseconds
 
 PATTERNS = ("row", "column", "conv", "full")  # full is what a dense cache costs
 _LAYERS = 48  # the paper's
@@ -36,8 +36,8 @@ def bench_decoding(
             for name, token in (("early_ms", early), ("late_ms", late))
         }
         rows.append({"pattern": pattern, **times})
-    kept = sum(caches[pattern].numbers for pattern in schedule(_LAYERS))
-    return {"early": early, "late": late, "rows": rows, "cache_share": kept / (_LAYERS * caches["full"].numbers)}
+    kept = sum(caches[pattern].num_elements for pattern in schedule(_LAYERS))
+    return {"early": early, "late": late, "rows": rows, "cache_share": kept / (_LAYERS * caches["full"].num_elements)}
 
 
 def table(result: dict) -> str:

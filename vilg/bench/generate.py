@@ -9,16 +9,16 @@ import paddle
 
 from vilg import config
 from vilg.attention.patterns import TEXT_TO_IMAGE
-from vilg.bench.clock import milliseconds
-from vilg.export.exporter import sizes_of
+from vilg.bench.timing import milliseconds
+from vilg.export.exporter import model_sizes
 from vilg.export.manifest import prefill, step
-from vilg.export.predictor import ProgramReader
+from vilg.export.predictor import ProgramDecodingModel
 from vilg.export.program import Program
-from vilg.export.programs import save_direction
-from vilg.generation.decoder import Decoder
-from vilg.generation.reader import Reading
+from vilg.export.programs import save_direction_programs
+from vilg.generation.decoder import TransformerDecodingState
+from vilg.generation.decoding_model import DecodingState
 from vilg.model.transformer import Transformer
-from vilg.plan.reading import PAPER
+from vilg.plan.input_sizes import PAPER
 
 _PASSES = 3  # of the as many as there are tokens in a picture; all of them take as long
 
@@ -78,7 +78,7 @@ def table(result: dict) -> str:
 
 
 def copy_rate(megabytes: int = 256) -> float:
-    """Bytes a second of reading and writing a large array once, by as many threads as Paddle has."""
+    """Bytes a second of state and writing a large array once, by as many threads as Paddle has."""
     source = paddle.ones([megabytes * 250_000])
     return source.size * 4 / milliseconds(lambda: source + 1.0, 5) * 1e3
 
@@ -99,26 +99,28 @@ def _uncached(model: Transformer, batch: int) -> float:
 def _cached(model: Transformer, patterns: list[str], batch: int) -> dict[str, float]:
     own, model.patterns = model.patterns, patterns
     try:
-        decoder = Decoder(model, TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch)
-        return {"seconds": _seconds(decoder, batch, model.grid), "cache_bytes": 4 * decoder.numbers}
+        decoder = TransformerDecodingState(model, TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch)
+        return {"seconds": _seconds(decoder, batch, model.grid), "cache_bytes": 4 * decoder.cache_elements}
     finally:
         model.patterns = own
 
 
 def _exported(model: Transformer, image_size: int, batch: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        sizes = sizes_of(model, image_size)
-        save_direction(model, TEXT_TO_IMAGE, sizes, Path(folder))
+        sizes = model_sizes(model, image_size)
+        save_direction_programs(model, TEXT_TO_IMAGE, sizes, Path(folder))
         programs = {name: Program(Path(folder) / name) for name in (prefill(TEXT_TO_IMAGE), step(TEXT_TO_IMAGE))}
-        reading = ProgramReader(sizes, programs).read(TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch)
-        return {"seconds": _seconds(reading, batch, model.grid), "cache_bytes": 4 * reading.numbers}
+        state = ProgramDecodingModel(sizes, programs).prefill(
+            TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch
+        )
+        return {"seconds": _seconds(state, batch, model.grid), "cache_bytes": 4 * state.cache_elements}
 
 
-def _seconds(reading: Reading, batch: int, grid: tuple[int, int]) -> float:
+def _seconds(state: DecodingState, batch: int, grid: tuple[int, int]) -> float:
     """Of a whole picture."""
     chosen, tokens = np.zeros(batch, np.int64), grid[0] * grid[1]
-    reading.step(chosen)
+    state.step(chosen)
     began = time.perf_counter()
     for _ in range(tokens - 1):
-        reading.step(chosen)
+        state.step(chosen)
     return (time.perf_counter() - began) * tokens / (tokens - 1)

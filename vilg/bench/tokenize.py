@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 
 from vilg import config
-from vilg.bench.clock import matmul_rate, milliseconds
+from vilg.bench.timing import matmul_rate, milliseconds
 from vilg.image import KINDS
 from vilg.image.tokenizer import ImageTokenizer
 

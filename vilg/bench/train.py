@@ -5,14 +5,14 @@ from functools import partial
 import paddle
 
 from vilg import config
-from vilg.attention.functional import choose
+from vilg.attention.functional import choose_backend
 from vilg.attention.patterns import DIRECTIONS
-from vilg.bench.clock import extra_bytes, matmul_rate, milliseconds
-from vilg.bench.pairs import random_losses
+from vilg.bench.random_pairs import random_losses
+from vilg.bench.timing import extra_bytes, matmul_rate, milliseconds
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
-from vilg.model import arithmetic
-from vilg.plan.reading import PAPER
+from vilg.model import flops
+from vilg.plan.input_sizes import PAPER
 from vilg.training.optimizer import adamw
 
 # The model that is measured where nothing else is said.
@@ -37,7 +37,7 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
     """
     paddle.seed(0)
     model = PAPER.model(settings)
-    engine = Engine(World(), model, partial(adamw, settings.train), settings.train.clip, settings.distributed)
+    engine = Engine(World(), model, partial(adamw, settings.train), settings.train.max_grad_norm, settings.distributed)
     batch, length = settings.train.micro_batch, model.text_length + model.grid[0] * model.grid[1]
     losses = random_losses(model, batch)
 
@@ -45,11 +45,11 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
         engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1 / (batch * length)))
         engine.step(1e-6)
 
-    tokens, rate, work = len(DIRECTIONS) * batch * length, matmul_rate(), arithmetic.step(model, batch)
+    tokens, rate, work = len(DIRECTIONS) * batch * length, matmul_rate(), flops.training_step(model, batch)
     rows = []
     for backend in BACKENDS:
         for block in model.blocks:
-            block.attention.backend = choose(backend, block.attention.head_size, paddle.get_device())
+            block.attention.backend = choose_backend(backend, block.attention.head_size, paddle.get_device())
         seconds = milliseconds(step, steps) / 1e3
         rows.append(
             {

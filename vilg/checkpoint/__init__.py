@@ -1,28 +1,28 @@
 """Sharded checkpoints: written whole or not at all, read on any number of ranks."""
 
-from vilg.checkpoint.desk import folder_of
-from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, directory_of, read_manifest, step_of
-from vilg.checkpoint.load import Reader, choose, load, newest_valid, verify
-from vilg.checkpoint.publish import About
-from vilg.checkpoint.save import Saver
-from vilg.checkpoint.storage import Where, joined, where
+from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest, step_directory, step_of
+from vilg.checkpoint.inspection import checkpoint_folder
+from vilg.checkpoint.load import CheckpointReader, load, newest_valid, resolve_resume, verify
+from vilg.checkpoint.publish import CheckpointInfo
+from vilg.checkpoint.save import CheckpointManager
+from vilg.checkpoint.storage import Location, join, location
 
 __all__ = [
-    "About",
     "CheckpointError",
+    "CheckpointInfo",
+    "CheckpointManager",
+    "CheckpointReader",
+    "Location",
     "Manifest",
-    "Reader",
-    "Saver",
-    "Where",
+    "checkpoint_folder",
     "checkpoints_in",
-    "choose",
-    "directory_of",
-    "folder_of",
-    "joined",
+    "join",
     "load",
+    "location",
     "newest_valid",
     "read_manifest",
+    "resolve_resume",
+    "step_directory",
     "step_of",
     "verify",
-    "where",
 ]

@@ -13,7 +13,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from vilg.checkpoint.storage import Where, joined, split, storage_at
+from vilg.checkpoint.storage import Location, join, open_storage, split_location
 from vilg.errors import UserError
 
 VERSION = 2
@@ -79,10 +79,10 @@ class Manifest:
         return json.dumps({**body, "sha256": _hash(body)}, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def read_manifest(checkpoint: Where) -> Manifest:
+def read_manifest(checkpoint: Location) -> Manifest:
     """The manifest of a checkpoint directory. CheckpointError if it is missing, damaged or of another version."""
-    storage, name = split(checkpoint)
-    file = joined(checkpoint, MANIFEST)
+    storage, name = split_location(checkpoint)
+    file = join(checkpoint, MANIFEST)
     try:
         inside = f"{name}/{MANIFEST}"
         body = json.loads(bytes(storage.read(inside, 0, storage.size(inside))).decode("utf-8"))
@@ -105,32 +105,32 @@ def read_manifest(checkpoint: Where) -> Manifest:
     return Manifest(**body, tensors=tensors, files=files)
 
 
-def directory_of(step: int) -> str:
+def step_directory(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def checkpoints_in(folder: Where) -> list[Where]:
+def checkpoints_in(folder: Location) -> list[Location]:
     """The checkpoint directories in `folder`, oldest first, valid or not."""
-    names = [name for name in storage_at(folder).folders() if _STEP.fullmatch(name)]
-    return [joined(folder, name) for name in sorted(names, key=step_of)]
+    names = [name for name in open_storage(folder).folders() if _STEP.fullmatch(name)]
+    return [join(folder, name) for name in sorted(names, key=step_of)]
 
 
-def step_of(checkpoint: Where) -> int | None:
+def step_of(checkpoint: Location) -> int | None:
     """The step that the name of a checkpoint directory says; None if it was given another name."""
-    found = _STEP.fullmatch(split(checkpoint)[1])
+    found = _STEP.fullmatch(split_location(checkpoint)[1])
     return int(found[1]) if found else None
 
 
-def incomplete(checkpoint: Where, manifest: Manifest) -> str | None:
+def find_incomplete(checkpoint: Location, manifest: Manifest) -> str | None:
     """What a look at the sizes of the files finds wrong."""
-    storage, name = split(checkpoint)
+    storage, name = split_location(checkpoint)
     for file, expected in manifest.files.items():
         try:
             size = storage.size(f"{name}/{file}")
         except OSError:
-            return f"{joined(checkpoint, file)}: missing"
+            return f"{join(checkpoint, file)}: missing"
         if size != expected.size:
-            return f"{joined(checkpoint, file)}: {size} bytes, {expected.size} were written"
+            return f"{join(checkpoint, file)}: {size} bytes, {expected.size} were written"
     return None
 
 

@@ -17,20 +17,20 @@ from vilg.checkpoint.format import (
     Slice,
     Tensor,
     checkpoints_in,
-    directory_of,
-    incomplete,
+    find_incomplete,
     read_manifest,
+    step_directory,
     step_of,
 )
-from vilg.checkpoint.slices import Content
-from vilg.checkpoint.storage import Storage, Where, split
-from vilg.distributed.states import Part
+from vilg.checkpoint.slices import TensorChunk
+from vilg.checkpoint.storage import Location, Storage, split_location
+from vilg.distributed.states import TensorShard
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class About:
+class CheckpointInfo:
     """What a manifest says besides the numbers; its fields are those of `Manifest`."""
 
     step: int
@@ -42,48 +42,50 @@ class About:
 
 
 @dataclass(frozen=True)
-class Written:
+class ShardResult:
     """What one rank has written: the file, and the parts in it."""
 
     file: File
     parts: list[tuple[str, list[int], str, int, int]]  # name, whole shape, dtype, start, stop
 
     @classmethod
-    def of(cls, file: File, parts: list[Part]) -> "Written":
+    def of(cls, file: File, parts: list[TensorShard]) -> "ShardResult":
         return cls(file, [(part.name, part.shape, part.dtype, part.start, part.stop) for part in parts])
 
 
-def file_of(rank: int) -> str:
+def rank_file(rank: int) -> str:
     """The file that a rank writes."""
     return f"rank-{rank:05d}.safetensors"
 
 
-def content_of(part: Part, read: Callable[[], np.ndarray]) -> Content:
-    return Content(part.name, part.dtype, [part.stop - part.start], read)
+def tensor_chunk(part: TensorShard, read: Callable[[], np.ndarray]) -> TensorChunk:
+    return TensorChunk(part.name, part.dtype, [part.stop - part.start], read)
 
 
-def publish(storage: Storage, begun: str, about: About, topology: dict[str, int], written: list[Written]) -> None:
+def publish(
+    storage: Storage, unfinished: str, about: CheckpointInfo, topology: dict[str, int], written: list[ShardResult]
+) -> None:
     """Put together what all ranks have written, in the order of ranks, and give it its name."""
     tensors: dict[str, Tensor] = {}
     for rank, one in enumerate(written):
         for name, shape, dtype, start, stop in one.parts:
-            tensors.setdefault(name, Tensor(shape, dtype, [])).slices.append(Slice(file_of(rank), start, stop))
+            tensors.setdefault(name, Tensor(shape, dtype, [])).slices.append(Slice(rank_file(rank), start, stop))
     for tensor in tensors.values():
         tensor.slices.sort(key=lambda part: part.start)
-    _check_whole(tensors)
+    _check_complete(tensors)
     manifest = Manifest(
         VERSION,
         topology=topology,
         tensors=tensors,
-        files={file_of(rank): one.file for rank, one in enumerate(written)},
+        files={rank_file(rank): one.file for rank, one in enumerate(written)},
         **vars(about),
     )
-    with storage.create(f"{begun}/{MANIFEST}") as opened:
+    with storage.create(f"{unfinished}/{MANIFEST}") as opened:
         opened.write(manifest.to_json().encode())
-    storage.publish(begun, directory_of(about.step))
+    storage.publish(unfinished, step_directory(about.step))
 
 
-def _check_whole(tensors: dict[str, Tensor]) -> None:
+def _check_complete(tensors: dict[str, Tensor]) -> None:
     """What ranks say they hold must be all there is."""
     for name, tensor in tensors.items():
         edges = [0, *(part.stop for part in tensor.slices)]
@@ -91,7 +93,7 @@ def _check_whole(tensors: dict[str, Tensor]) -> None:
             raise CheckpointError(f"{name}: the ranks do not hold all of it, or some of it twice")
 
 
-def prune(folder: Where, storage: Storage, newest: int, settings: config.Checkpoint) -> None:
+def prune(folder: Location, storage: Storage, newest: int, settings: config.Checkpoint) -> None:
     """Remove what is older than the newest `keep_last` checkpoints up to step `newest`; what is not complete counts for
     none, and each `keep_every` steps one stays for good. What cannot be removed is a warning: the newest is safe."""
     try:
@@ -102,13 +104,13 @@ def prune(folder: Where, storage: Storage, newest: int, settings: config.Checkpo
             kept += [path for path in whole if step_of(path) % settings.keep_every == 0]
         for path in older:
             if path not in kept:
-                storage.remove(split(path)[1])
+                storage.remove(split_location(path)[1])
     except OSError as error:
         log.warning("%s: old checkpoints cannot be removed (%s)", folder, error.strerror or error)
 
 
-def _complete(path: Where) -> bool:
+def _complete(path: Location) -> bool:
     try:
-        return incomplete(path, read_manifest(path)) is None
+        return find_incomplete(path, read_manifest(path)) is None
     except CheckpointError:
         return False

@@ -13,16 +13,16 @@ import numpy as np
 
 from vilg import config
 from vilg.checkpoint import slices
-from vilg.checkpoint.format import CheckpointError, directory_of
-from vilg.checkpoint.publish import About, Written, content_of, file_of, prune, publish
-from vilg.checkpoint.storage import Storage, Where, joined, storage_at
-from vilg.distributed.states import Part
+from vilg.checkpoint.format import CheckpointError, step_directory
+from vilg.checkpoint.publish import CheckpointInfo, ShardResult, prune, publish, rank_file, tensor_chunk
+from vilg.checkpoint.storage import Location, Storage, join, open_storage
+from vilg.distributed.states import TensorShard
 from vilg.distributed.world import World
 
 log = logging.getLogger(__name__)
 
 
-class Saver:
+class CheckpointManager:
     """Writes the checkpoints of a run. Every rank calls `save`, `advance` and `finish`, at the same steps.
 
     Asynchronously: `save` copies what this rank holds into buffers of the host and returns; a thread writes and
@@ -33,79 +33,83 @@ class Saver:
     `on_failure: continue`, is an error in the log.
     """
 
-    def __init__(self, folder: Where, world: World, settings: config.Checkpoint, storage: Storage | None = None):
+    def __init__(self, folder: Location, world: World, settings: config.Checkpoint, storage: Storage | None = None):
         self.folder, self.world, self.settings = folder, world, settings
-        self.newest: Where | None = None  # the last checkpoint of this run
+        self.newest: Location | None = None  # the last checkpoint of this run
         self.newest_step = 0  # its step; of none 0
-        self.stalled = 0.0  # seconds that the training has stood still for the last save
-        self._storage = storage or storage_at(folder)
+        self.stall_seconds = 0.0  # seconds that the training has stood still for the last save
+        self._storage = storage or open_storage(folder)
         self._buffers: dict[str, np.ndarray] = {}
-        self._save: _Save | None = None
+        self._save: _PendingSave | None = None
 
     @property
     def ready(self) -> bool:
         """Whether this rank waits for `advance`."""
         return self._save is not None and self._save.task.done
 
-    def save(self, parts: list[Part], about: About) -> None:
+    def save(self, parts: list[TensorShard], about: CheckpointInfo) -> None:
         """Save what all ranks hold. Ranks that hold the same part share the writing. A save that is still under way is
         waited for."""
         self.finish()
         began = time.perf_counter()
-        with self._failing_together(about.step):
-            with self._on_all("make its folder"):
-                begun = self._storage.begin(directory_of(about.step)) if self.world.first else None
-            self._save = save = _Save(self.world.gather(begun)[0], share_of(parts, self.world.rank), about)
-            with self._on_all("copy its share"):
+        with self._handle_failure(about.step):
+            with self._on_every_rank("make its folder"):
+                unfinished = self._storage.begin(step_directory(about.step)) if self.world.is_rank_zero else None
+            self._save = save = _PendingSave(
+                self.world.gather(unfinished)[0], assign_shards(parts, self.world.rank), about
+            )
+            with self._on_every_rank("copy its share"):
                 if self.settings.asynchronous:
                     self._copy(save.parts)
-                    contents = [content_of(part, partial(self._buffers.get, part.name)) for part in save.parts]
+                    contents = [tensor_chunk(part, partial(self._buffers.get, part.name)) for part in save.parts]
                 else:
-                    contents = [content_of(part, part.read) for part in save.parts]
-                save.task = _Task(slices.write, self._storage, f"{save.begun}/{file_of(self.world.rank)}", contents)
-        self.stalled = time.perf_counter() - began
+                    contents = [tensor_chunk(part, part.read) for part in save.parts]
+                save.task = _Task(
+                    slices.write, self._storage, f"{save.unfinished}/{rank_file(self.world.rank)}", contents
+                )
+        self.stall_seconds = time.perf_counter() - began
         if not self.settings.asynchronous:
             self.finish()
 
     def advance(self) -> None:
         """Take the save under way, whose every rank is ready, one stage on."""
         began, save = time.perf_counter(), self._save
-        with self._failing_together(save.about.step):
-            with self._on_all("write the manifest" if save.written else "write its share"):
+        with self._handle_failure(save.about.step):
+            with self._on_every_rank("write the manifest" if save.written else "write its share"):
                 result = save.task.result()
             if save.written is None:
-                save.seconds, save.written = save.task.seconds, self.world.gather(Written.of(result, save.parts))
-                save.task = _Task(self._publish, save) if self.world.first else _Task(lambda: None)
+                save.seconds, save.written = save.task.seconds, self.world.gather(ShardResult.of(result, save.parts))
+                save.task = _Task(self._publish, save) if self.world.is_rank_zero else _Task(lambda: None)
             else:
                 self._save, self.newest_step = None, save.about.step
-                self.newest = joined(self.folder, directory_of(save.about.step))
-                self.stalled += time.perf_counter() - began
-                if self.world.first:
+                self.newest = join(self.folder, step_directory(save.about.step))
+                self.stall_seconds += time.perf_counter() - began
+                if self.world.is_rank_zero:
                     log.info(
                         "saved %s: %.1f MB; training stood still for %.3f s, written in %.2f s",
                         self.newest,
                         sum(one.file.size for one in save.written) / 1e6,
-                        self.stalled,
+                        self.stall_seconds,
                         save.seconds,
                     )
                 return
-        self.stalled += time.perf_counter() - began
+        self.stall_seconds += time.perf_counter() - began
 
     def finish(self) -> None:
         """Wait until the save under way, if there is one, is a checkpoint."""
         while self._save is not None:
             began = time.perf_counter()
             self._save.task.wait()
-            self.stalled += time.perf_counter() - began
+            self.stall_seconds += time.perf_counter() - began
             self.advance()
 
-    def _publish(self, save: "_Save") -> None:
+    def _publish(self, save: "_PendingSave") -> None:
         topology = {"ranks": self.world.ranks, "shards": self.world.topology.shards}
-        publish(self._storage, save.begun, save.about, topology, save.written)
+        publish(self._storage, save.unfinished, save.about, topology, save.written)
         save.published = True
         prune(self.folder, self._storage, save.about.step, self.settings)
 
-    def _copy(self, parts: list[Part]) -> None:
+    def _copy(self, parts: list[TensorShard]) -> None:
         """Into buffers that are made once: fresh memory takes longer than the copy."""
         for part in parts:
             values = part.read()
@@ -115,9 +119,9 @@ class Saver:
             np.copyto(buffer, values)
 
     @contextmanager
-    def _on_all(self, what: str) -> Iterator[None]:
+    def _on_every_rank(self, what: str) -> Iterator[None]:
         """What fails on one rank fails on every rank."""
-        with self.world.together():
+        with self.world.fail_together():
             try:
                 yield
             except Exception as error:  # whatever it is, every rank must hear of it
@@ -127,25 +131,25 @@ class Saver:
                 ) from error
 
     @contextmanager
-    def _failing_together(self, step: int) -> Iterator[None]:
+    def _handle_failure(self, step: int) -> Iterator[None]:
         try:
             yield
         except CheckpointError as error:
             save, self._save = self._save, None
-            if self.world.first and save is not None and not save.published:
-                self._remove_half_written(save.begun)
+            if self.world.is_rank_zero and save is not None and not save.published:
+                self._remove_unfinished(save.unfinished)
             if self.settings.on_failure == "stop":
                 raise
-            if self.world.first:
+            if self.world.is_rank_zero:
                 log.error(
                     "checkpoint of step %d: %s; the training goes on (checkpoint.on_failure=continue)", step, error
                 )
 
-    def _remove_half_written(self, begun: str) -> None:
+    def _remove_unfinished(self, unfinished: str) -> None:
         try:
-            self._storage.remove(begun)
+            self._storage.remove(unfinished)
         except OSError as error:
-            log.warning("%s: cannot be removed (%s)", joined(self.folder, begun), error.strerror or error)
+            log.warning("%s: cannot be removed (%s)", join(self.folder, unfinished), error.strerror or error)
 
 
 class _Task:
@@ -179,19 +183,19 @@ class _Task:
 
 
 @dataclass
-class _Save:
+class _PendingSave:
     """A save under way: this rank's parts and what it does now; `written` once all ranks have written theirs."""
 
-    begun: str
-    parts: list[Part]
-    about: About
+    unfinished: str
+    parts: list[TensorShard]
+    about: CheckpointInfo
     task: _Task | None = None
-    written: list[Written] | None = None
+    written: list[ShardResult] | None = None
     seconds: float = 0.0
     published: bool = False
 
 
-def share_of(parts: list[Part], rank: int) -> list[Part]:
+def assign_shards(parts: list[TensorShard], rank: int) -> list[TensorShard]:
     """Which of the parts that `rank` holds it writes: of those that the same ranks hold, the largest first, always to
     the one with the least to write."""
     mine = []

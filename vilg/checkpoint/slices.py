@@ -34,7 +34,7 @@ _AHEAD = 4  # pieces that the hash may lag behind the disk
 
 
 @dataclass(frozen=True)
-class Content:
+class TensorChunk:
     """An array under a name; `read` gives its elements, flat or not, and is called once, when they are written."""
 
     name: str
@@ -43,7 +43,7 @@ class Content:
     read: Callable[[], np.ndarray]
 
 
-def write(storage: Storage, file: str, contents: list[Content]) -> File:
+def write(storage: Storage, file: str, contents: list[TensorChunk]) -> File:
     """Write `contents` one after the other; gives size and hashes. One thread writes, and another hashes meanwhile.
 
     At any time only the arrays of a few pieces are held. OSError if the storage fails.
@@ -59,7 +59,7 @@ def write(storage: Storage, file: str, contents: list[Content]) -> File:
     return result
 
 
-def _pieces(contents: list[Content]) -> Iterator[Buffer]:
+def _pieces(contents: list[TensorChunk]) -> Iterator[Buffer]:
     """The bytes of the file, cut where blocks end."""
     place = 0
     for data in _data(contents):
@@ -69,7 +69,7 @@ def _pieces(contents: list[Content]) -> Iterator[Buffer]:
             data, place = data[length:], place + length
 
 
-def _data(contents: list[Content]) -> Iterator[memoryview]:
+def _data(contents: list[TensorChunk]) -> Iterator[memoryview]:
     header, place = {}, 0
     for content in contents:
         size = prod(content.shape) * np.dtype(content.dtype).itemsize
@@ -115,7 +115,7 @@ class _Digest:
                 self._prefixes.append(self._hash.copy().hexdigest()[:16])
 
 
-def check(storage: Storage, file: str, expected: File) -> None:
+def verify_file(storage: Storage, file: str, expected: File) -> None:
     """Raises CheckpointError unless the file is the one that was written; says from where to where it is not."""
     size = storage.size(file)
     if size != expected.size:
@@ -134,7 +134,7 @@ def check(storage: Storage, file: str, expected: File) -> None:
         place = stop
 
 
-class SliceFile:
+class SliceReader:
     """Reads elements of the slices in one file."""
 
     def __init__(self, storage: Storage, file: str):

@@ -1,4 +1,4 @@
-"""Where checkpoints lie. Everything that is written or read goes through this one small interface.
+"""Location checkpoints lie. Everything that is written or read goes through this one small interface.
 
 A storage is a folder of checkpoints; names are those of folders in it, `FOLDER/FILE` those of files. Whatever goes
 wrong is an OSError.
@@ -14,11 +14,11 @@ from typing import Protocol
 
 from vilg.errors import UserError
 
-Where = str | Path  # a local path, or a URL that fsspec knows: s3://bucket/runs/x
+Location = str | Path  # a local path, or a URL that fsspec knows: s3://bucket/runs/x
 Buffer = bytes | memoryview
 
 
-class Writing(Protocol):
+class WritableFile(Protocol):
     def write(self, data: Buffer) -> None: ...
 
 
@@ -27,12 +27,12 @@ class Storage(Protocol):
         """The names of all folders, hidden ones too, in no order."""
 
     def begin(self, name: str) -> str:
-        """An empty folder in which the checkpoint `name` is written; what others have begun and not published goes."""
+        """An empty folder in which the checkpoint `name` is written; what others have unfinished and not published goes."""
 
-    def create(self, file: str) -> "contextmanager[Writing]":
+    def create(self, file: str) -> "contextmanager[WritableFile]":
         """A new file, which has reached the disk behind the block."""
 
-    def publish(self, begun: str, name: str) -> None:
+    def publish(self, unfinished: str, name: str) -> None:
         """Give what `begin` gave its name. One of that name, left by a run that was resumed further back, goes."""
 
     def remove(self, folder: str) -> None:
@@ -52,7 +52,7 @@ class Storage(Protocol):
         give is no OSError here."""
 
 
-class Local:
+class LocalStorage:
     """A folder of this machine, or of a file system that all nodes mount. A checkpoint is written under a hidden name,
     and renamed once everything in it has reached the disk."""
 
@@ -70,28 +70,28 @@ class Local:
                 os.rename(leftover, self.root / name_of)  # a kill came between two renames
             else:
                 shutil.rmtree(leftover)
-        begun = f".{name}.writing"
-        (self.root / begun).mkdir(parents=True)
-        return begun
+        unfinished = f".{name}.writing"
+        (self.root / unfinished).mkdir(parents=True)
+        return unfinished
 
     @contextmanager
-    def create(self, file: str) -> Iterator[Writing]:
+    def create(self, file: str) -> Iterator[WritableFile]:
         with open(self.root / file, "wb", buffering=0) as opened:
-            yield _Whole(opened)
+            yield _FullWrites(opened)
             os.fsync(opened.fileno())
 
-    def publish(self, begun: str, name: str) -> None:
-        _sync(self.root / begun)
+    def publish(self, unfinished: str, name: str) -> None:
+        _fsync_folder(self.root / unfinished)
         target, replaced = self.root / name, self.root / f".{name}.replaced"
         if target.exists():
             os.rename(target, replaced)
         try:
-            os.rename(self.root / begun, target)
+            os.rename(self.root / unfinished, target)
         except OSError:
             if replaced.exists():
                 os.rename(replaced, target)
             raise
-        _sync(self.root)
+        _fsync_folder(self.root)
         shutil.rmtree(replaced, ignore_errors=True)
 
     def remove(self, folder: str) -> None:
@@ -119,7 +119,7 @@ class Local:
         return memoryview(self._maps[file])[start:stop]
 
 
-class Remote:
+class RemoteStorage:
     """A folder that fsspec reaches, such as an object store. Nothing there is renamed: a checkpoint grows under its own
     name, and is none until its manifest is there, which is written last."""
 
@@ -128,11 +128,11 @@ class Remote:
             import fsspec
         except ImportError:
             raise UserError(f"{url}: URLs need fsspec: pip install 'vilg[storage]'") from None
-        with _only_os_errors(url):
+        with _as_os_error(url):
             self._files, self._root = fsspec.core.url_to_fs(url)
 
     def folders(self) -> list[str]:
-        with _only_os_errors(self._root):
+        with _as_os_error(self._root):
             if not self._files.isdir(self._root):
                 return []
             found = self._files.ls(self._root, detail=False, refresh=True)
@@ -140,33 +140,33 @@ class Remote:
 
     def begin(self, name: str) -> str:
         self.remove(name)
-        with _only_os_errors(name):
+        with _as_os_error(name):
             self._files.makedirs(self._path(name), exist_ok=True)
         return name
 
     @contextmanager
-    def create(self, file: str) -> Iterator[Writing]:
-        with _only_os_errors(file), self._files.open(self._path(file), "wb") as opened:
+    def create(self, file: str) -> Iterator[WritableFile]:
+        with _as_os_error(file), self._files.open(self._path(file), "wb") as opened:
             yield opened
 
-    def publish(self, begun: str, name: str) -> None:
+    def publish(self, unfinished: str, name: str) -> None:
         pass
 
     def remove(self, folder: str) -> None:
-        with _only_os_errors(folder):
+        with _as_os_error(folder):
             if self._files.exists(self._path(folder)):
                 self._files.rm(self._path(folder), recursive=True)
 
     def size(self, file: str) -> int:
-        with _only_os_errors(file):
+        with _as_os_error(file):
             return self._files.size(self._path(file))
 
     def time(self, file: str) -> float:
-        with _only_os_errors(file):
+        with _as_os_error(file):
             return self._files.modified(self._path(file)).timestamp()
 
     def read(self, file: str, start: int, stop: int) -> Buffer:
-        with _only_os_errors(file):
+        with _as_os_error(file):
             return self._files.cat_file(self._path(file), start=start, end=stop)
 
     map = read
@@ -175,34 +175,34 @@ class Remote:
         return f"{self._root}/{name}"
 
 
-def where(given: Where) -> Where:
+def location(given: Location) -> Location:
     """A URL, or else a path; file:// is a path."""
     if isinstance(given, str) and "://" in given and not given.startswith("file://"):
         return given.rstrip("/")
     return Path(str(given).removeprefix("file://"))
 
 
-def storage_at(folder: Where) -> Storage:
-    place = where(folder)
-    return Remote(place) if isinstance(place, str) else Local(place)
+def open_storage(folder: Location) -> Storage:
+    place = location(folder)
+    return RemoteStorage(place) if isinstance(place, str) else LocalStorage(place)
 
 
-def split(checkpoint: Where) -> tuple[Storage, str]:
+def split_location(checkpoint: Location) -> tuple[Storage, str]:
     """The storage that a checkpoint lies in, and its name there."""
-    place = where(checkpoint)
+    place = location(checkpoint)
     if isinstance(place, str):
         folder, _, name = place.rpartition("/")
-        return Remote(folder), name
-    return Local(place.parent), place.name
+        return RemoteStorage(folder), name
+    return LocalStorage(place.parent), place.name
 
 
-def joined(folder: Where, name: str) -> Where:
-    place = where(folder)
+def join(folder: Location, name: str) -> Location:
+    place = location(folder)
     return f"{place}/{name}" if isinstance(place, str) else place / name
 
 
 @contextmanager
-def _only_os_errors(what: str) -> Iterator[None]:
+def _as_os_error(what: str) -> Iterator[None]:
     """Each store has exceptions of its own."""
     try:
         yield
@@ -212,7 +212,7 @@ def _only_os_errors(what: str) -> Iterator[None]:
         raise OSError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-class _Whole:
+class _FullWrites:
     """An unbuffered file may write less than it is given."""
 
     def __init__(self, file):
@@ -224,7 +224,7 @@ class _Whole:
             left = left[self._file.write(left) :]
 
 
-def _sync(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

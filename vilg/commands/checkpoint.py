@@ -36,24 +36,24 @@ def add(commands) -> None:
 
 
 def _list_checkpoints(options) -> None:
-    from vilg.checkpoint import desk
+    from vilg.checkpoint import inspection
 
-    for line in desk.table(options.run_folder):
+    for line in inspection.list_checkpoints(options.run_folder):
         print(line)
 
 
 def _verify_checkpoints(options) -> int:
-    from vilg.checkpoint import desk
+    from vilg.checkpoint import inspection
 
     well = True
-    for line, good in desk.verified(options.run_folder):
+    for line, good in inspection.verify_checkpoints(options.run_folder):
         print(line, flush=True)
         well = well and good
     return 0 if well else 1
 
 
 def _consolidate_checkpoint(options) -> None:
-    from vilg.checkpoint import desk
+    from vilg.checkpoint import inspection
 
-    chosen, tensors = desk.consolidate(options.run_folder, options.out)
+    chosen, tensors = inspection.consolidate(options.run_folder, options.out)
     print(f"{options.out}: {tensors} tensors of {chosen}")

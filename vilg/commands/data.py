@@ -70,9 +70,9 @@ def _tokenize(options) -> None:
 
 
 def _inspect(options) -> int:
-    from vilg.data.inspection import Tokenizers, describe, pictures
+    from vilg.data.inspection import TokenizerPaths, describe, sample_images
 
-    tokenizers, healthy = Tokenizers(options.image_tokenizer, options.vocab), True
+    tokenizers, healthy = TokenizerPaths(options.image_tokenizer, options.vocab), True
     for line, good in describe(options.path, tokenizers):
         print(line)
         healthy = healthy and good
@@ -81,7 +81,7 @@ def _inspect(options) -> int:
 
         from vilg.generation.contact_sheet import contact_sheet
 
-        images, of_one = pictures(options.path, tokenizers)
+        images, of_one = sample_images(options.path, tokenizers)
         Image.fromarray(contact_sheet(images, of_one if of_one > 1 else None)).save(options.picture, "PNG")
     return 0 if healthy else 1
 
@@ -111,19 +111,19 @@ def _vocab(commands) -> None:
         help="characters seen less often become [UNK], so that a model meets some in training (2)",
     )
     made.add_argument(
-        "--max-faults",
+        "--max-bad-samples",
         type=int,
-        default=config.Data.max_faults,
+        default=config.Data.max_bad_samples,
         metavar="N",
-        help=f"broken samples to skip before giving up ({config.Data.max_faults})",
+        help=f"broken samples to skip before giving up ({config.Data.max_bad_samples})",
     )
     made.add_argument("--out", type=Path, required=True, metavar="FILE", help="the vocab.txt to write")
 
 
 def _train_vocabulary(options) -> None:
-    from vilg.data.captions import EveryCaption
+    from vilg.data.captions import CaptionDataset
     from vilg.text.vocabulary import train_vocabulary
 
-    captions = EveryCaption(options.shards, options.max_faults)
+    captions = CaptionDataset(options.shards, options.max_bad_samples)
     size = train_vocabulary(captions, options.size, options.out, options.min_count)
     print(f"{options.out}: {size} entries")

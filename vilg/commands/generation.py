@@ -30,7 +30,7 @@ def _generate(commands) -> None:
         type=float,
         default=1.0,
         metavar="SCALE",
-        help="above 1 nearer to the text, if the model was trained with train.drop_caption (1.0)",
+        help="above 1 nearer to the text, if the model was trained with train.caption_dropout (1.0)",
     )
     made.add_argument(
         "--best-of",
@@ -40,7 +40,7 @@ def _generate(commands) -> None:
         help="draw N and keep those from which the model reads the text most easily",
     )
     made.add_argument(
-        "--judge",
+        "--scorer",
         metavar="MODULE:FUNCTION",
         help="for --best-of: a function of Python, (texts, pictures [B, 3, H, W] in [0, 1]) -> scores; its "
         "module may lie in the current folder",
@@ -60,7 +60,7 @@ def _caption(commands) -> None:
     made = command(
         commands,
         "caption",
-        "describe pictures",
+        "caption_files pictures",
         "vilg caption --checkpoint runs/emoji --image x.png --greedy",
         _run_caption,
     )
@@ -113,34 +113,34 @@ def _pipeline(options):
         from vilg.export import Predictor
 
         return Predictor(options.export)
-    from vilg.generation.trained import load_trained
+    from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 
-    return load_trained(options.checkpoint)
+    return load_checkpoint_pipeline(options.checkpoint)
 
 
 def _run_generate(options) -> None:
-    from vilg.generation.looking import Wish, generate, read_texts
+    from vilg.generation.output import GenerationRequest, generate, read_texts
 
-    wish = Wish(
+    wish = GenerationRequest(
         read_texts(options.texts) if options.texts else options.text,
         options.n,
         options.best_of,
         options.guidance,
         options.image,
         options.keep_rows,
-        options.judge,
+        options.scorer,
         _sampler(options),
     )
     drawn = generate(_pipeline(options), wish, options.out)
-    kind = f"{options.judge} says" if options.judge else "log p(text | image)"
+    kind = f"{options.scorer} says" if options.scorer else "log p(text | image)"
     for text, scores in zip(wish.texts, drawn.scores):
         print(f"{options.out}: {text}: {kind} {', '.join(f'{score:.2f}' for score in scores)}")
 
 
 def _run_caption(options) -> None:
-    from vilg.generation.looking import describe
+    from vilg.generation.output import caption_files
 
-    texts = describe(
+    texts = caption_files(
         _pipeline(options), options.image, _sampler(options), options.beams, options.length_penalty, options.prefix
     )
     for file, text in zip(options.image, texts):

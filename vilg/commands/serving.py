@@ -31,7 +31,7 @@ def add(commands) -> None:
             type=int,
             default=limit.default,
             metavar="N",
-            help=f"{limit.metadata['about']} ({limit.default})",
+            help=f"{limit.metadata['help']} ({limit.default})",
         )
 
 

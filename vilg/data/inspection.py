@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from vilg import config, image
-from vilg.data import crop, decode
-from vilg.data.faults import BrokenSample, Faults
-from vilg.data.pixels import to_unit
+from vilg.data import decode, images
+from vilg.data.bad_samples import BadSampleError, BadSamples
+from vilg.data.images import to_unit
 from vilg.data.shards import Record, Shards
 from vilg.data.token_manifest import Manifest, read_manifest
-from vilg.data.token_shards import TokenShards, damage
+from vilg.data.token_shards import TokenShards, find_damage
 from vilg.errors import UserError
 from vilg.text.tokenizer import load_tokenizer
 
@@ -26,38 +26,40 @@ _PIXELS = 128  # a side of a shard's image on it
 
 
 @dataclass(frozen=True)
-class Tokenizers:
-    """Where those of token shards lie, if no longer where the manifest says."""
+class TokenizerPaths:
+    """Location those of token shards lie, if no longer where the manifest says."""
 
     image: str | None = None
     vocabulary: str | None = None
 
 
-def describe(path: Path, tokenizers: Tokenizers) -> Iterator[tuple[str, bool]]:
+def describe(path: Path, tokenizers: TokenizerPaths) -> Iterator[tuple[str, bool]]:
     """(line, whether it is good news) for counts, sizes, some captions and all that is wrong."""
     yield from _describe_tokens(path, tokenizers) if path.is_dir() else _describe_tar(path)
 
 
-def pictures(path: Path, tokenizers: Tokenizers) -> tuple[np.ndarray, int]:
+def sample_images(path: Path, tokenizers: TokenizerPaths) -> tuple[np.ndarray, int]:
     """([N, 3, H, W] in [0, 1], how many of them show one image) of images from all over a tar, or of the crops that the
     codes of token shards give back."""
     if not path.is_dir():
         usable = [picture for _, picture in islice(_usable(_open(path)), _PICTURED)]
-        return to_unit(np.stack([crop.centre(picture, _PIXELS) for picture in usable])), 1
+        return to_unit(np.stack([images.center_crop(picture, _PIXELS) for picture in usable])), 1
     import paddle
 
-    recipe, tokens = read_manifest(path).recipe, TokenShards([str(path)])
-    where = tokenizers.image or recipe.image_tokenizer["path"]
+    tokenization, tokens = read_manifest(path).recipe, TokenShards([str(path)])
+    where = tokenizers.image or tokenization.image_tokenizer["path"]
     tokenizer = image.load(where)
-    _demand(where, tokenizer, recipe.image_tokenizer, path)
-    codes = np.concatenate([tokens.whole(number)[1] for number in _spread(len(tokens), _PICTURED)]).astype(np.int64)
+    _check_tokenizer(where, tokenizer, tokenization.image_tokenizer, path)
+    codes = np.concatenate([tokens.whole(number)[1] for number in _evenly_spaced(len(tokens), _PICTURED)]).astype(
+        np.int64
+    )
     with paddle.no_grad():
-        drawn = tokenizer.decode(paddle.to_tensor(codes.reshape(-1, *recipe.image_tokenizer["grid"])))
-    return drawn.numpy(), recipe.crops
+        drawn = tokenizer.decode(paddle.to_tensor(codes.reshape(-1, *tokenization.image_tokenizer["grid"])))
+    return drawn.numpy(), tokenization.crops
 
 
 def _open(tar: Path) -> Shards:
-    return Shards([tar], Faults(limit=2**63))
+    return Shards([tar], BadSamples(limit=2**63))
 
 
 def _usable(shards: Shards) -> Iterator[tuple[Record, object]]:
@@ -65,8 +67,8 @@ def _usable(shards: Shards) -> Iterator[tuple[Record, object]]:
     for number in range(len(shards)):
         try:
             record = shards[number]
-            yield record, decode.picture(record)
-        except BrokenSample as fault:
+            yield record, decode.decode_image(record)
+        except BadSampleError as fault:
             log.warning("%s: %s", shards.name(number), fault)
 
 
@@ -78,20 +80,20 @@ def _describe_tar(tar: Path) -> Iterator[tuple[str, bool]]:
         yield "  the tar is truncated", False
     for record, picture in islice(_usable(shards), _CAPTIONED):
         try:
-            said = " / ".join(decode.captions(record))
-        except BrokenSample as fault:
+            said = " / ".join(decode.decode_captions(record))
+        except BadSampleError as fault:
             said = str(fault)
         yield f"  {Path(record.name).name}  {picture.width} x {picture.height}  {said}", True
 
 
-def _describe_tokens(folder: Path, tokenizers: Tokenizers) -> Iterator[tuple[str, bool]]:
+def _describe_tokens(folder: Path, tokenizers: TokenizerPaths) -> Iterator[tuple[str, bool]]:
     manifest = read_manifest(folder)
-    recipe = manifest.recipe
+    tokenization = manifest.recipe
     images, captions, size = (manifest.total(what) for what in ("images", "captions", "size"))
-    height, width = recipe.image_tokenizer["grid"]
+    height, width = tokenization.image_tokenizer["grid"]
     yield (
         (
-            f"{folder}: {images} images x {recipe.crops} crops x {height} x {width} codes, {captions} captions; "
+            f"{folder}: {images} images x {tokenization.crops} crops x {height} x {width} codes, {captions} captions; "
             f"{len(manifest.parts)} files, {size / 1e6:.1f} MB: {size / max(1, images):.0f} bytes an image, "
             f"{size / max(1, captions):.0f} a pair"
         ),
@@ -99,17 +101,17 @@ def _describe_tokens(folder: Path, tokenizers: Tokenizers) -> Iterator[tuple[str
     )
     yield (
         (
-            f"  of {recipe.source['samples']} images in {recipe.source['shards']} shards, {recipe.image_size} pixels, "
-            f"crop_jitter {recipe.crop_jitter}"
+            f"  of {tokenization.source['samples']} images in {tokenization.source['shards']} shards, {tokenization.image_size} pixels, "
+            f"crop_jitter {tokenization.crop_jitter}"
         ),
         True,
     )
-    yield "  image tokenizer {kind}, {codes} codes, {sha256:.12} ({path})".format(**recipe.image_tokenizer), True
-    yield "  vocabulary {tokenizer}, {entries} entries, {sha256:.12} ({path})".format(**recipe.vocabulary), True
+    yield "  image tokenizer {kind}, {codes} codes, {sha256:.12} ({path})".format(**tokenization.image_tokenizer), True
+    yield "  vocabulary {tokenizer}, {entries} entries, {sha256:.12} ({path})".format(**tokenization.vocabulary), True
     skipped = [name for part in manifest.parts for name in part.skipped]
     if skipped:
         yield f"  {len(skipped)} broken and left out: {', '.join(skipped)}", True
-    bad = list(damage(folder, manifest))
+    bad = list(find_damage(folder, manifest))
     if bad:
         yield from ((f"  {problem}", False) for problem in bad)
         return
@@ -117,25 +119,25 @@ def _describe_tokens(folder: Path, tokenizers: Tokenizers) -> Iterator[tuple[str
     yield from ((line, True) for line in _captions(folder, manifest, tokenizers))
 
 
-def _captions(folder: Path, manifest: Manifest, tokenizers: Tokenizers) -> Iterator[str]:
+def _captions(folder: Path, manifest: Manifest, tokenizers: TokenizerPaths) -> Iterator[str]:
     said, tokens = manifest.recipe.vocabulary, TokenShards([str(folder)])
     where = tokenizers.vocabulary or said["path"]
     try:
         tokenizer = load_tokenizer(config.Text(said["tokenizer"], where))
-        _demand(where, tokenizer, said, folder)
+        _check_tokenizer(where, tokenizer, said, folder)
     except UserError as error:
         yield f"  captions cannot be read: {error}"
         return
-    for number in _spread(len(tokens), _CAPTIONED):
+    for number in _evenly_spaced(len(tokens), _CAPTIONED):
         name, _, captions = tokens.whole(number)
         yield f"  {name}  {' / '.join(tokenizer.decode(words.tolist()) for words in captions)}"
 
 
-def _demand(where: str, tokenizer, said: dict, folder: Path) -> None:
+def _check_tokenizer(where: str, tokenizer, said: dict, folder: Path) -> None:
     if tokenizer.fingerprint() != said["sha256"]:
         raise UserError(f"{where}: not what the token shards in {folder} were made with")
 
 
-def _spread(count: int, wanted: int) -> range:
+def _evenly_spaced(count: int, wanted: int) -> range:
     """At most `wanted` of so many numbers, far from each other."""
     return range(0, count, max(1, -(-count // wanted)))

@@ -8,11 +8,11 @@ from itertools import chain
 import numpy as np
 
 from vilg import config
-from vilg.data import crop, decode, token_shards
+from vilg.data import decode, images, token_shards
 from vilg.data import shards as image_shards
-from vilg.data.faults import BrokenSample, Faults
-from vilg.data.order import Sample, endless, endless_tokens, read_ahead
-from vilg.data.pixels import to_unit
+from vilg.data.bad_samples import BadSampleError, BadSamples
+from vilg.data.images import to_unit
+from vilg.data.sampling_order import Sample, prefetch_batches, token_training_stream, training_stream
 from vilg.data.shards import Shards, expand
 from vilg.data.token_shards import TokenSample, TokenShards
 from vilg.errors import UserError
@@ -65,10 +65,10 @@ def training_batches(
     Ranks take turns: rank r reads positions consumed + r, consumed + r + ranks, .. so that all ranks together always
     stand at one position, whatever their number. `settings.threads` readers work ahead of the training.
     """
-    faults = Faults(settings.max_faults)
-    shards = Shards(expand(settings.shards), faults, captions=encode is not None)
-    samples = endless(shards, faults, seed, settings.image_size, settings.crop_jitter, encode is not None)
-    return read_ahead(samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode))
+    bad_samples = BadSamples(settings.max_bad_samples)
+    shards = Shards(expand(settings.shards), bad_samples, captions=encode is not None)
+    samples = training_stream(shards, bad_samples, seed, settings.image_size, settings.crop_jitter, encode is not None)
+    return prefetch_batches(samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode))
 
 
 def token_batches(
@@ -82,8 +82,8 @@ def token_batches(
     encode: CaptionEncoder,
 ) -> Iterator[Batch]:
     """`training_batches` of what has been encoded before."""
-    return read_ahead(
-        endless_tokens(tokens, seed),
+    return prefetch_batches(
+        token_training_stream(tokens, seed),
         consumed + rank,
         ranks,
         batch,
@@ -101,7 +101,7 @@ def fingerprint(settings: config.Data) -> dict:
 def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
     """`all_samples` of `data.heldout`, one at least."""
     if not settings.heldout:
-        raise UserError("data.heldout: needed by train.measure_every and train.draw_every")
+        raise UserError("data.heldout: needed by train.eval_every and train.sample_images_every")
     samples = all_samples(settings, settings.heldout, captions)
     first = next(samples, None)
     if first is None:
@@ -111,14 +111,14 @@ def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tu
 
 def all_samples(settings: config.Data, paths: list[str], captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
     """Each usable sample of `paths` once, in the order of the shards, centre crop, with all its captions."""
-    faults = Faults(settings.max_faults)
-    shards = Shards(expand(paths), faults, captions)
+    bad_samples = BadSamples(settings.max_bad_samples)
+    shards = Shards(expand(paths), bad_samples, captions)
     for number in range(len(shards)):
         try:
             record = shards[number]
-            texts = decode.captions(record) if captions else [""]
-            pixels = crop.centre(decode.picture(record), settings.image_size)
-        except BrokenSample as fault:
-            faults.add(shards.name(number), str(fault))
+            texts = decode.decode_captions(record) if captions else [""]
+            pixels = images.center_crop(decode.decode_image(record), settings.image_size)
+        except BadSampleError as fault:
+            bad_samples.add(shards.name(number), str(fault))
             continue
         yield Sample(record.name, pixels, texts[0]), texts

@@ -1,4 +1,4 @@
-"""Where each sample lies inside a webdataset tar: built once, kept beside the tar, read in one go.
+"""Location each sample lies inside a webdataset tar: built once, kept beside the tar, read in one go.
 
 A sample is `KEY.{png,jpg,jpeg,webp}` with `KEY.json` or `KEY.txt`, the files of a key next to each other, as
 img2dataset writes them.

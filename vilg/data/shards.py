@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vilg.data.faults import BrokenSample, Faults
+from vilg.data.bad_samples import BadSampleError, BadSamples
 from vilg.data.shard_index import ShardIndex, open_index
 from vilg.errors import UserError
 
@@ -27,14 +27,14 @@ class Record:
 class Shards:
     """All samples of `paths` that have an image and, where `captions` is asked for, a caption.
 
-    Samples without are faults, as is a truncated tar. Reading is by `os.pread`, so threads need no lock.
+    Samples without are bad_samples, as is a truncated tar. Reading is by `os.pread`, so threads need no lock.
     """
 
-    def __init__(self, paths: list[Path], faults: Faults, captions: bool = True):
+    def __init__(self, paths: list[Path], bad_samples: BadSamples, captions: bool = True):
         if not paths:
             raise UserError("data.shards: no shard given")
         self.indices = [open_index(path) for path in paths]
-        usable = [self._usable(index, faults, captions) for index in self.indices]
+        usable = [self._usable(index, bad_samples, captions) for index in self.indices]
         self._shard = np.repeat(np.arange(len(paths)), [len(rows) for rows in usable])
         self._row = np.concatenate(usable)
         if not len(self._row):
@@ -44,16 +44,16 @@ class Shards:
         self._descriptors += (os.open(path, os.O_RDONLY) for path in paths)
 
     @staticmethod
-    def _usable(index: ShardIndex, faults: Faults, captions: bool) -> np.ndarray:
+    def _usable(index: ShardIndex, bad_samples: BadSamples, captions: bool) -> np.ndarray:
         if index.truncated:
-            faults.add(str(index.shard), "the tar is truncated")
+            bad_samples.add(str(index.shard), "the tar is truncated")
         with_image, with_caption = index.images[:, 1] > 0, index.captions[:, 1] > 0
         for row in np.flatnonzero(~with_image):
-            faults.add(f"{index.shard}:{index.keys[row]}", "no image")
+            bad_samples.add(f"{index.shard}:{index.keys[row]}", "no image")
         if not captions:
             return np.flatnonzero(with_image)
         for row in np.flatnonzero(with_image & ~with_caption):
-            faults.add(f"{index.shard}:{index.keys[row]}", "no caption")
+            bad_samples.add(f"{index.shard}:{index.keys[row]}", "no caption")
         return np.flatnonzero(with_image & with_caption)
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Shards:
     def _read(self, shard: int, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptors[shard], int(size), int(offset))
         if len(data) != size:
-            raise BrokenSample("the tar ended early")
+            raise BadSampleError("the tar ended early")
         return data
 
 

@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TokenizationConfig:
     """What the tokens follow from: equal recipes make equal shards.
 
     image_tokenizer: {"kind", "path", "codes", "grid", "sha256"}; vocabulary: {"tokenizer", "path", "entries",
@@ -35,16 +35,16 @@ class Recipe:
     seed: int
     part: int
 
-    def difference(self, other: "Recipe") -> str | None:
+    def difference(self, other: "TokenizationConfig") -> str | None:
         """The name of a field in which the two differ."""
         mine, theirs = _without_paths(self), _without_paths(other)
         return next((name for name in mine if mine[name] != theirs[name]), None)
 
 
-def _without_paths(recipe: Recipe) -> dict:
+def _without_paths(tokenization: TokenizationConfig) -> dict:
     return {
         name: {key: one for key, one in value.items() if key != "path"} if isinstance(value, dict) else value
-        for name, value in asdict(recipe).items()
+        for name, value in asdict(tokenization).items()
     }
 
 
@@ -63,7 +63,7 @@ class Part:
 @dataclass(frozen=True)
 class Manifest:
     version: int
-    recipe: Recipe
+    recipe: TokenizationConfig
     parts: list[Part]
 
     def total(self, what: str) -> int:
@@ -80,14 +80,14 @@ def part_file(number: int) -> str:
     return f"part-{number:06d}.safetensors"
 
 
-def read_part(folder: Path, number: int) -> tuple[Recipe, Part] | None:
+def read_part(folder: Path, number: int) -> tuple[TokenizationConfig, Part] | None:
     """What a file says of itself; None if there is none. UserError."""
     file = folder / part_file(number)
     if not file.exists():
         return None
     about = TokenPart(file).about
-    recipe = Recipe(**about.pop("recipe"))
-    return recipe, Part(file.name, file.stat().st_size, **about)
+    tokenization = TokenizationConfig(**about.pop("recipe"))
+    return tokenization, Part(file.name, file.stat().st_size, **about)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{file}: format {body.get('version')}, this vilg reads {VERSION}")
     if claimed != _hash(body):
         raise UserError(f"{file}: damaged, its contents do not have the hash it names")
-    return Manifest(VERSION, Recipe(**body["recipe"]), [Part(**part) for part in body["parts"]])
+    return Manifest(VERSION, TokenizationConfig(**body["recipe"]), [Part(**part) for part in body["parts"]])
 
 
 def _hash(body: dict) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vilg import config
 from vilg.data.shards import expand
-from vilg.data.token_manifest import Manifest, Part, Recipe, read_manifest
+from vilg.data.token_manifest import Manifest, Part, TokenizationConfig, read_manifest
 from vilg.data.token_part import TokenPart
 from vilg.errors import UserError
 from vilg.progress import Progress
@@ -34,7 +34,7 @@ class TokenShards:
     """All images of the folders that `patterns` name, in the order of the shards that they were made of.
 
     UserError for a folder that is not complete, and for a file that lacks or has another size than it was written with;
-    `damage` reads it all.
+    `find_damage` reads it all.
     """
 
     def __init__(self, patterns: list[str]):
@@ -47,19 +47,19 @@ class TokenShards:
             raise UserError(f"{patterns[0]}: no image in these token shards")
         self._opened = lru_cache(_OPEN)(self._open)
 
-    def refuse_others(self, settings: config.Data, tokenizers: dict[str, str]) -> None:
+    def check_compatible(self, settings: config.Data, tokenizers: dict[str, str]) -> None:
         """UserError unless a run of these settings would make the same of the images. tokenizers: the fingerprints of
         its own, {"text": .., "image": ..}."""
         for folder, manifest in self.folders.items():
-            recipe = manifest.recipe
-            for kind, there in (("image", recipe.image_tokenizer), ("text", recipe.vocabulary)):
+            tokenization = manifest.recipe
+            for kind, there in (("image", tokenization.image_tokenizer), ("text", tokenization.vocabulary)):
                 if there["sha256"] != tokenizers[kind]:
                     raise UserError(
                         f"{folder}: token shards made with another {kind} tokenizer ({there['path']}) than "
                         "these settings name"
                     )
             for name in ("image_size", "crop_jitter"):
-                here, there = getattr(settings, name), getattr(recipe, name)
+                here, there = getattr(settings, name), getattr(tokenization, name)
                 if here != there:
                     raise UserError(f"{folder}: token shards made with data.{name}={there}, these settings say {here}")
 
@@ -68,11 +68,14 @@ class TokenShards:
 
     def sample(self, number: int, rng: np.random.Generator) -> TokenSample:
         """One of the crops and one of the captions of an image, drawn by `rng`."""
-        part, image, recipe = self._at(number)
+        part, image, tokenization = self._at(number)
         chosen = part.codes(image, rng.integers(part.crops))
         captions = part.captions(image)
         words = part.words(captions[rng.integers(len(captions))])
-        if chosen.max() >= recipe.image_tokenizer["codes"] or words.max(initial=0) >= recipe.vocabulary["entries"]:
+        if (
+            chosen.max() >= tokenization.image_tokenizer["codes"]
+            or words.max(initial=0) >= tokenization.vocabulary["entries"]
+        ):
             raise UserError(f"{part.name(image)}: damaged token shards; `vilg data inspect` says which file")
         return TokenSample(part.name(image), chosen, words, int(rng.integers(2**63)))
 
@@ -85,7 +88,7 @@ class TokenShards:
             [part.words(caption) for caption in part.captions(image)],
         )
 
-    def _at(self, number: int) -> tuple[TokenPart, int, Recipe]:
+    def _at(self, number: int) -> tuple[TokenPart, int, TokenizationConfig]:
         """(file, number of the image in it, what it was made by)."""
         index = int(np.searchsorted(self._edges, number, "right")) - 1
         return self._opened(index), int(number - self._edges[index]), self._parts[index][1].recipe
@@ -98,7 +101,7 @@ class TokenShards:
         return part
 
 
-def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+def find_damage(folder: Path, manifest: Manifest) -> Iterator[str]:
     """What is wrong with each file, if anything is; all of it is read."""
 
     def problem(part: Part) -> str | None:

@@ -1,6 +1,6 @@
 """Making token shards: every image is encoded once, and every caption.
 
-The images of `data.shards` are cut into parts of `tokenize.part`; part i makes file i and follows from the recipe
+The images of `data.shards` are cut into parts of `tokenize.images_per_file`; part i makes file i and follows from the tokenization
 alone, so it does not matter who makes it, and when. A file is published whole, and says what it was made by: what is
 there is never made again, and a process that is killed leaves no more than the part it was at undone. Ranks take turns
 in the parts and say nothing to each other; the one that finds all parts done writes the manifest.
@@ -17,27 +17,36 @@ import paddle
 
 from vilg import config, image
 from vilg.config import LONGEST_TEXT, require
-from vilg.data import crop, decode
-from vilg.data.faults import BrokenSample, Faults
-from vilg.data.order import read_once
-from vilg.data.pixels import to_unit
+from vilg.data import decode, images
+from vilg.data.bad_samples import BadSampleError, BadSamples
+from vilg.data.images import to_unit
+from vilg.data.sampling_order import prefetch_ordered
 from vilg.data.shards import Shards, expand, fingerprint
-from vilg.data.token_manifest import MANIFEST, VERSION, Manifest, Part, Recipe, part_file, read_manifest, read_part
+from vilg.data.token_manifest import (
+    MANIFEST,
+    VERSION,
+    Manifest,
+    Part,
+    TokenizationConfig,
+    part_file,
+    read_manifest,
+    read_part,
+)
 from vilg.data.token_part import Tokens, pack, write_part
-from vilg.distributed.world import apart
+from vilg.distributed.world import independent_rank
 from vilg.errors import UserError
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.progress import Progress
-from vilg.text.sequence import longest_caption, words_of
+from vilg.text.sequence import encode_caption, max_caption_tokens
 from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-_WORDS = longest_caption(LONGEST_TEXT) + 1  # of a caption: no run reads more, and one too many is counted as cut
+_WORDS = max_caption_tokens(LONGEST_TEXT) + 1  # of a caption: no run reads more, and one too many is counted as cut
 
 
 @dataclass(frozen=True)
-class Made:
+class TokenizeResult:
     """What this process has done: `images` encoded in `seconds`; `manifest` where all ranks have done theirs."""
 
     images: int
@@ -45,42 +54,42 @@ class Made:
     manifest: Manifest | None
 
 
-def tokenize(settings: config.Pretraining) -> Made:
+def tokenize(settings: config.Pretraining) -> TokenizeResult:
     """Make what is not yet made of this rank's share of the folder that `data.tokens` names; every rank calls this.
 
     UserError if the folder holds tokens that other settings, tokenizers or images make.
     """
-    rank, ranks = apart()
+    rank, ranks = independent_rank()
     require(
         len(settings.data.tokens) == 1,
         f"data.tokens={settings.data.tokens}: names the one folder that the token shards are written to",
     )
     folder = Path(settings.data.tokens[0])
-    maker = Maker(settings)
-    numbers = range(-(-len(maker.shards) // settings.tokenize.part))
-    todo = [number for number in numbers[rank::ranks] if maker.made(folder, number) is None]
+    writer = TokenShardWriter(settings)
+    numbers = range(-(-len(writer.shards) // settings.tokenize.images_per_file))
+    todo = [number for number in numbers[rank::ranks] if writer.finished_part(folder, number) is None]
     folder.mkdir(parents=True, exist_ok=True)
     began, images = time.perf_counter(), 0
-    with Progress("tokenize", sum(len(maker.images_of(number)) for number in todo), quiet=rank > 0) as progress:
+    with Progress("tokenize", sum(len(writer.image_range(number)) for number in todo), quiet=rank > 0) as progress:
         for number in todo:
             made = []
-            for batch in maker.make(number):
+            for batch in writer.encode_part(number):
                 made += batch
                 progress.advance(len(batch))
-            progress.advance(len(maker.images_of(number)) - len(made))  # the broken ones
-            maker.write(folder, number, made)
+            progress.advance(len(writer.image_range(number)) - len(made))  # the broken ones
+            writer.write(folder, number, made)
             images += len(made)
-    return Made(images, time.perf_counter() - began, _finish(folder, maker, len(numbers)))
+    return TokenizeResult(images, time.perf_counter() - began, _finish(folder, writer, len(numbers)))
 
 
-def _finish(folder: Path, maker: "Maker", count: int) -> Manifest | None:
+def _finish(folder: Path, writer: "TokenShardWriter", count: int) -> Manifest | None:
     """The manifest, if every part is there; written unless it is there already."""
-    parts = [maker.made(folder, number) for number in range(count)]
+    parts = [writer.finished_part(folder, number) for number in range(count)]
     if None in parts:
         return None
     if not (folder / MANIFEST).exists():
         try:
-            Manifest(VERSION, maker.recipe, parts).write(folder)
+            Manifest(VERSION, writer.tokenization, parts).write(folder)
         except UserError:
             if not (folder / MANIFEST).exists():  # else another rank was faster, and has cleared away
                 raise
@@ -92,7 +101,7 @@ def _finish(folder: Path, maker: "Maker", count: int) -> Manifest | None:
     return manifest
 
 
-class Maker:
+class TokenShardWriter:
     """Makes any part of the token shards of these settings."""
 
     def __init__(self, settings: config.Pretraining):
@@ -103,51 +112,53 @@ class Maker:
         )
         self.image_tokenizer = image.load(settings.image_tokenizer.path)
         self.text_tokenizer = load_tokenizer(settings.text)
-        self.faults, self.threads = Faults(data.max_faults), data.threads
-        self.shards, self._broken = Shards(expand(data.shards), self.faults), set()
-        self.recipe = Recipe(
-            _said_of_images(self.image_tokenizer, settings),
-            _said_of_texts(self.text_tokenizer, settings.text),
+        self.bad_samples, self.threads = BadSamples(data.max_bad_samples), data.threads
+        self.shards, self._broken = Shards(expand(data.shards), self.bad_samples), set()
+        self.tokenization = TokenizationConfig(
+            _describe_image_tokenizer(self.image_tokenizer, settings),
+            _describe_text_tokenizer(self.text_tokenizer, settings.text),
             {"samples": len(self.shards), **fingerprint(data.shards)},
             data.image_size,
             data.crop_jitter,
             self.settings.crops,
             settings.run.seed,
-            self.settings.part,
+            self.settings.images_per_file,
         )
 
-    def made(self, folder: Path, number: int) -> Part | None:
-        """What the file of a part says of itself, None if there is none. UserError if another recipe made it."""
+    def finished_part(self, folder: Path, number: int) -> Part | None:
+        """What the file of a part says of itself, None if there is none. UserError if another tokenization made it."""
         found = read_part(folder, number)
         if found is None:
             return None
-        recipe, part = found
-        if other := self.recipe.difference(recipe):
+        tokenization, part = found
+        if other := self.tokenization.difference(tokenization):
             raise UserError(
                 f"{folder / part_file(number)}: made with another {other} than these settings name; they "
                 "need a folder of their own"
             )
         return part
 
-    def images_of(self, number: int) -> range:
-        return range(len(self.shards))[number * self.settings.part : (number + 1) * self.settings.part]
+    def image_range(self, number: int) -> range:
+        return range(len(self.shards))[
+            number * self.settings.images_per_file : (number + 1) * self.settings.images_per_file
+        ]
 
-    def make(self, number: int) -> Iterator[list[Tokens]]:
-        """The images of a part, batch by batch; broken ones are faults."""
-        at_once = max(1, self.settings.batch // self.settings.crops)
-        for batch in read_once(self._read, self.images_of(number), at_once, self.threads):
+    def encode_part(self, number: int) -> Iterator[list[Tokens]]:
+        """The images of a part, batch by batch; broken ones are bad_samples."""
+        at_once = max(1, self.settings.batch_size // self.settings.crops)
+        for batch in prefetch_ordered(self._read, self.image_range(number), at_once, self.threads):
             codes = self._encode(np.concatenate([crops for _, crops, _ in batch]))
             yield [Tokens(name, own, captions) for (name, _, captions), own in zip(batch, np.split(codes, len(batch)))]
 
     def write(self, folder: Path, number: int, images: list[Tokens]) -> None:
-        codes, grid = (self.recipe.image_tokenizer[name] for name in ("codes", "grid"))
-        arrays = pack(images, (self.settings.crops, grid[0] * grid[1]), codes, self.text_tokenizer.size)
-        skipped = [self._name(one) for one in self.images_of(number) if one in self._broken]
+        codes, grid = (self.tokenization.image_tokenizer[name] for name in ("codes", "grid"))
+        arrays = pack(images, (self.settings.crops, grid[0] * grid[1]), codes, self.text_tokenizer.vocab_size)
+        skipped = [self._name(one) for one in self.image_range(number) if one in self._broken]
         write_part(
             folder / part_file(number),
             arrays,
             {
-                "recipe": asdict(self.recipe),
+                "recipe": asdict(self.tokenization),
                 "images": len(images),
                 "skipped": skipped,
                 "captions": sum(len(tokens.captions) for tokens in images),
@@ -162,49 +173,49 @@ class Maker:
         """(name, crops uint8 [crops, size, size, 3], the words of each caption) of an image; None if it is broken."""
         try:
             record = self.shards[number]
-            picture, captions = decode.picture(record), decode.captions(record)
-        except BrokenSample as fault:
-            self.faults.add(self.shards.name(number), str(fault))
+            picture, captions = decode.decode_image(record), decode.decode_captions(record)
+        except BadSampleError as fault:
+            self.bad_samples.add(self.shards.name(number), str(fault))
             self._broken.add(number)
             return None
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, number])
+        tokenization = self.tokenization
+        rng = np.random.default_rng([tokenization.seed, number])
         crops = [
-            crop.jittered(picture, recipe.image_size, recipe.crop_jitter, rng)
-            if recipe.crop_jitter
-            else crop.centre(picture, recipe.image_size)
-            for _ in range(recipe.crops)
+            images.random_crop(picture, tokenization.image_size, tokenization.crop_jitter, rng)
+            if tokenization.crop_jitter
+            else images.center_crop(picture, tokenization.image_size)
+            for _ in range(tokenization.crops)
         ]
         return (
             self._name(number),
             np.stack(crops),
-            [words_of(caption, self.text_tokenizer)[:_WORDS] for caption in captions],
+            [encode_caption(caption, self.text_tokenizer)[:_WORDS] for caption in captions],
         )
 
     @paddle.no_grad()
     def _encode(self, crops: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, 3] -> codes [N, n]."""
         parts = [
-            self.image_tokenizer.encode(paddle.to_tensor(to_unit(crops[start : start + self.settings.batch])))
-            for start in range(0, len(crops), self.settings.batch)
+            self.image_tokenizer.encode(paddle.to_tensor(to_unit(crops[start : start + self.settings.batch_size])))
+            for start in range(0, len(crops), self.settings.batch_size)
         ]
         return np.concatenate([part.flatten(1).numpy() for part in parts])
 
 
-def _said_of_images(tokenizer: ImageTokenizer, settings: config.Pretraining) -> dict:
+def _describe_image_tokenizer(tokenizer: ImageTokenizer, settings: config.Pretraining) -> dict:
     return {
         "kind": tokenizer.kind,
         "path": settings.image_tokenizer.path,
-        "codes": tokenizer.vocabulary,
+        "codes": tokenizer.codebook_size,
         "grid": list(tokenizer.grid(settings.data.image_size)),
         "sha256": tokenizer.fingerprint(),
     }
 
 
-def _said_of_texts(tokenizer: TextTokenizer, settings: config.Text) -> dict:
+def _describe_text_tokenizer(tokenizer: TextTokenizer, settings: config.Text) -> dict:
     return {
         "tokenizer": settings.tokenizer,
         "path": settings.vocab,
-        "entries": tokenizer.size,
+        "entries": tokenizer.vocab_size,
         "sha256": tokenizer.fingerprint(),
     }

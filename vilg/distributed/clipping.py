@@ -8,46 +8,46 @@ import paddle.distributed as dist
 from paddle.nn.clip import ClipGradBase
 
 
-class NotFinite(ArithmeticError):
+class NonFiniteGradientError(ArithmeticError):
     """The gradient is not finite; no parameter has been updated with it."""
 
 
 class GlobalNormClip(ClipGradBase):
-    """Scales gradients so that their global norm is at most `limit` (0: never) and remembers what it was in `norm`.
+    """Scales gradients so that their global norm is at most `max_norm` (0: never) and remembers what it was in `norm`.
 
-    Raises NotFinite, on every rank, instead of letting the optimizer go on with a norm that is not finite; unless it
+    Raises NonFiniteGradientError, on every rank, instead of letting the optimizer go on with a norm that is not finite; unless it
     `may_overflow`, as with fp16, whose scaler tells the optimizer to skip such a step.
 
     An optimizer calls it with what its rank updates. `group` are the ranks that split the parameters between them, None
-    if nobody does; `is_whole(parameter)` says of one of them that each rank has all of it, so that it counts once.
+    if nobody does; `is_replicated(parameter)` says of one of them that each rank has all of it, so that it counts once.
 
     Not Paddle's GroupShardedClipGrad: that one keeps the norm to itself, and stops on a CPU.
     """
 
     def __init__(
         self,
-        limit: float,
+        max_norm: float,
         group: dist.communication.group.Group | None = None,
-        is_whole: Callable[[paddle.Tensor], bool] = lambda parameter: True,
+        is_replicated: Callable[[paddle.Tensor], bool] = lambda parameter: True,
         may_overflow: bool = False,
     ):
         super().__init__()
-        self.limit, self.group, self.is_whole, self.may_overflow = limit, group, is_whole, may_overflow
+        self.max_norm, self.group, self.is_replicated, self.may_overflow = max_norm, group, is_replicated, may_overflow
         self.norm = 0.0
         self._place = paddle.framework._current_expected_place()  # offloaded gradients lie elsewhere
 
     @paddle.no_grad()
     def _dygraph_clip(self, params_grads):
-        whole = [gradient for parameter, gradient in params_grads if self.is_whole(parameter)]
-        split = [gradient for parameter, gradient in params_grads if not self.is_whole(parameter)]
+        whole = [gradient for parameter, gradient in params_grads if self.is_replicated(parameter)]
+        split = [gradient for parameter, gradient in params_grads if not self.is_replicated(parameter)]
         self.norm = (_squares(whole) + self._sum(_squares(split))) ** 0.5
         if not math.isfinite(self.norm):
             if self.may_overflow:
                 return params_grads
-            raise NotFinite
-        if 0 < self.limit < self.norm:
+            raise NonFiniteGradientError
+        if 0 < self.max_norm < self.norm:
             for _, gradient in params_grads:
-                gradient.scale_(self.limit / self.norm)
+                gradient.scale_(self.max_norm / self.norm)
         return params_grads
 
     def _sum(self, value: float) -> float:

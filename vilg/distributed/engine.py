@@ -8,7 +8,7 @@ from paddle import nn
 
 from vilg import config
 from vilg.distributed import precision, stages, states
-from vilg.distributed.clipping import NotFinite
+from vilg.distributed.clipping import NonFiniteGradientError
 from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.world import World
 from vilg.errors import UserError
@@ -19,7 +19,7 @@ Losses = Callable[[nn.Layer], Iterator[tuple[str, paddle.Tensor]]]
 class Engine:
     """A step is any number of `micro_step`s and then `step`.
 
-    recipe(model) gives the optimizer; `clip` is the largest global norm of a gradient, 0 for any. Without settings
+    make_optimizer(model) gives the optimizer; `clip` is the largest global norm of a gradient, 0 for any. Without settings
     every rank has all of the model, in fp32.
     """
 
@@ -27,7 +27,7 @@ class Engine:
         self,
         world: World,
         model: nn.Layer,
-        recipe: Callable[[nn.Layer], paddle.optimizer.Optimizer],
+        make_optimizer: Callable[[nn.Layer], paddle.optimizer.Optimizer],
         clip: float,
         settings: config.Distributed | None = None,
     ):
@@ -35,10 +35,10 @@ class Engine:
         self.world = world
         self._parameters = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
         self._buffers = {name: value for name, value in model.state_dict().items() if name not in self._parameters}
-        self.precision = precision.choose(settings.precision, paddle.get_device())
+        self.precision = precision.resolve_precision(settings.precision, paddle.get_device())
         if settings.recompute != "none":
             apply_recompute(model.blocks, settings.recompute)
-        self._optimizer = recipe(model)
+        self._optimizer = make_optimizer(model)
         self.precision.convert(model, self._optimizer)
         self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
 
@@ -72,7 +72,7 @@ class Engine:
             else:
                 stage.scaler.step(stage.optimizer)
                 stage.scaler.update()
-        except NotFinite:
+        except NonFiniteGradientError:
             return stage.clip.norm
         stage.clear()
         return stage.clip.norm
@@ -82,11 +82,11 @@ class Engine:
         """Whether a gradient that is not finite is nothing unusual."""
         return self.stage.scaler is not None
 
-    def state(self) -> list[states.Part]:
+    def state(self) -> list[states.TensorShard]:
         """What this rank holds of parameters, buffers and moments: `model/NAME`, `moment1/NAME`, .."""
-        held = states.parts(self._held(), self._optimizer, self.world.rank)
+        held = states.tensor_shards(self._sharded_parameters(), self._optimizer, self.world.rank)
         return held + [
-            states.whole(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
+            states.replicated(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
         ]
 
     def load_state(self, given: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
@@ -95,7 +95,7 @@ class Engine:
         given: {name: whole shape}; read(name, start, stop) gives elements of a flattened tensor. UserError, and nothing
         has changed, if a name or a shape does not fit.
         """
-        held = self._held()
+        held = self._sharded_parameters()
         expected = states.shapes(held) | {f"model/{name}": value.shape for name, value in self._buffers.items()}
         if expected != given:
             raise UserError(_difference(expected, given))
@@ -114,8 +114,8 @@ class Engine:
         if self.stage.scaler and state:
             self.stage.scaler.load_state_dict(state)
 
-    def _held(self) -> list[states.Held]:
-        return [self.stage.held(name, value) for name, value in self._parameters.items()]
+    def _sharded_parameters(self) -> list[states.ShardedParameter]:
+        return [self.stage.sharded_parameter(name, value) for name, value in self._parameters.items()]
 
 
 def _difference(expected: dict[str, list], given: dict[str, list]) -> str:

@@ -18,7 +18,7 @@ class Precision:
     name: str
 
     @property
-    def halved(self) -> bool:
+    def is_half(self) -> bool:
         return self.name != "fp32"
 
     @property
@@ -27,18 +27,18 @@ class Precision:
 
     def convert(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
         """Parameters in 16 bits (but with fp16 those of norms), and an fp32 master of each in the optimizer."""
-        if self.halved:
+        if self.is_half:
             paddle.amp.decorate(model, optimizer, level="O2", dtype=self.dtype, master_weight=True)
 
     def autocast(self) -> AbstractContextManager:
-        return paddle.amp.auto_cast(self.halved, level="O2", dtype=self.dtype if self.halved else "float16")
+        return paddle.amp.auto_cast(self.is_half, level="O2", dtype=self.dtype if self.is_half else "float16")
 
     def scaler(self) -> paddle.amp.GradScaler | None:
         """fp16 has too few exponents for gradients: their loss is scaled up until a step overflows."""
         return paddle.amp.GradScaler(init_loss_scaling=2.0**16) if self.name == "fp16" else None
 
 
-def choose(setting: str, device: str) -> Precision:
+def resolve_precision(setting: str, device: str) -> Precision:
     """`auto` is bf16 on a GPU and fp32 on a CPU, whose kernels have no 16 bits: SettingsError if asked for them."""
     if setting == "auto":
         setting = "fp32" if device == "cpu" else "bf16"

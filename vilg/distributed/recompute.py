@@ -6,7 +6,7 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 
-def recomputed(setting: str, blocks: int) -> range:
+def recomputed_blocks(setting: str, blocks: int) -> range:
     """The numbers of the blocks that keep only their input. `none`, `block`: all, or a number n: every n-th."""
     if setting == "none":
         return range(0)
@@ -14,6 +14,6 @@ def recomputed(setting: str, blocks: int) -> range:
 
 
 def apply_recompute(blocks: nn.LayerList, setting: str) -> None:
-    for number in recomputed(setting, len(blocks)):
+    for number in recomputed_blocks(setting, len(blocks)):
         # Non-reentrant: the other kind silently loses gradients when the input needs none.
         blocks[number].forward = partial(recompute, blocks[number].forward, use_reentrant=False)

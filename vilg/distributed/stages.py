@@ -21,7 +21,7 @@ from paddle.distributed.sharding import group_sharded_parallel
 
 from vilg import config
 from vilg.distributed.clipping import GlobalNormClip
-from vilg.distributed.states import Held
+from vilg.distributed.states import ShardedParameter
 from vilg.distributed.world import World
 
 
@@ -39,11 +39,11 @@ class Stage(Protocol):
     def clear(self) -> None:
         """Forget the gradients."""
 
-    def held(self, name: str, parameter: paddle.Tensor) -> Held:
+    def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         """What this rank holds of a parameter, between two steps."""
 
 
-class Replicated:
+class DataParallel:
     """Stage 0. Nothing is said between ranks before the last micro-batch."""
 
     def __init__(
@@ -51,11 +51,11 @@ class Replicated:
         world: World,
         model: nn.Layer,
         optimizer: paddle.optimizer.Optimizer,
-        limit: float,
+        max_norm: float,
         scaler: paddle.amp.GradScaler | None,
     ):
         self.model, self.optimizer, self.scaler, self._world = model, optimizer, scaler, world
-        self.clip = optimizer._grad_clip = GlobalNormClip(limit, may_overflow=scaler is not None)
+        self.clip = optimizer._grad_clip = GlobalNormClip(max_norm, may_overflow=scaler is not None)
         if world.ranks > 1:
             sync_params_buffers(model)
 
@@ -66,11 +66,11 @@ class Replicated:
     def clear(self) -> None:
         self.optimizer.clear_grad()
 
-    def held(self, name: str, parameter: paddle.Tensor) -> Held:
-        return _whole(name, parameter, _exact(self.optimizer, parameter), self._world.everybody)
+    def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
+        return _unsharded(name, parameter, _master_weight(self.optimizer, parameter), self._world.all_ranks)
 
 
-class OptimizerSharded:
+class ShardedOptimizer:
     """Stage 1. Each parameter has an owner in the sharding group, who updates it and sends it to the others."""
 
     def __init__(
@@ -78,13 +78,13 @@ class OptimizerSharded:
         world: World,
         model: nn.Layer,
         optimizer: paddle.optimizer.Optimizer,
-        limit: float,
+        max_norm: float,
         scaler: paddle.amp.GradScaler | None,
     ):
         self.model, self._world = model, world
         self.scaler = scaler and fleet.distributed_scaler(scaler)  # whose ranks agree on what has overflowed
         self.clip = optimizer._grad_clip = GlobalNormClip(
-            limit, world.sharding_group, lambda parameter: False, scaler is not None
+            max_norm, world.sharding_group, lambda parameter: False, scaler is not None
         )
         sync_params_buffers(model)
         self.optimizer = DygraphShardingOptimizer(optimizer, world.fleet_groups)
@@ -98,10 +98,10 @@ class OptimizerSharded:
     def clear(self) -> None:
         self.optimizer.clear_grad(set_to_zero=False)
 
-    def held(self, name: str, parameter: paddle.Tensor) -> Held:
+    def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         owner = self.optimizer._param2rank[parameter.name]
-        exact = _exact(self.optimizer._inner_opt, parameter)
-        return _whole(name, parameter, exact, self._world.topology.replica_group(owner))
+        exact = _master_weight(self.optimizer._inner_opt, parameter)
+        return _unsharded(name, parameter, exact, self._world.topology.replica_group(owner))
 
 
 class _GroupSharded:
@@ -114,14 +114,14 @@ class _GroupSharded:
         world: World,
         model: nn.Layer,
         optimizer: paddle.optimizer.Optimizer,
-        limit: float,
+        max_norm: float,
         scaler: paddle.amp.GradScaler | None,
         settings: config.Distributed,
     ):
         self._world, self._inner, self._offload = world, optimizer, settings.offload
         # Of stage 2 each parameter has one owner; stage 3 leaves small ones whole and marks them.
         self.clip = optimizer._grad_clip = GlobalNormClip(
-            limit, world.sharding_group, lambda parameter: hasattr(parameter, "unslice"), scaler is not None
+            max_norm, world.sharding_group, lambda parameter: hasattr(parameter, "unslice"), scaler is not None
         )
         sync_params_buffers(model)
         self.model, self.optimizer, self.scaler = group_sharded_parallel(
@@ -147,33 +147,33 @@ class _GroupSharded:
         self.optimizer.clear_grad()
 
 
-class GradientsSharded(_GroupSharded):
+class ShardedGradients(_GroupSharded):
     """Stage 2."""
 
     level = "os_g"
 
-    def held(self, name: str, parameter: paddle.Tensor) -> Held:
+    def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         owner = self.optimizer.param2rank[parameter.name]
-        exact = _exact(self._inner, parameter)
-        return _whole(name, parameter, exact, self._world.topology.replica_group(owner))
+        exact = _master_weight(self._inner, parameter)
+        return _unsharded(name, parameter, exact, self._world.topology.replica_group(owner))
 
 
-class ParametersSharded(_GroupSharded):
+class ShardedParameters(_GroupSharded):
     """Stage 3. Of a parameter larger than `segment_size` each rank has the same share, padded at the end."""
 
     level = "p_g_os"
 
-    def held(self, name: str, parameter: paddle.Tensor) -> Held:
+    def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         world = self._world
         if not hasattr(parameter, "fw_storage"):
-            exact = parameter.master_weight if self._offload else _exact(self._inner, parameter)
-            return _whole(name, parameter, exact, world.everybody)
+            exact = parameter.master_weight if self._offload else _master_weight(self._inner, parameter)
+            return _unsharded(name, parameter, exact, world.all_ranks)
         size, room = parameter.size, self.model._param2buffer_size[parameter.name] // world.topology.shards
         start = min(world.shard * room, size)
         key = f"slice@{parameter.name}"
         exact = parameter.master_weight if self._offload else self._inner._master_weights.get(key)
         tensors = [parameter.fw_storage] if exact is None else [exact, parameter.fw_storage]
-        return Held(
+        return ShardedParameter(
             name,
             key,
             parameter.shape,
@@ -184,28 +184,28 @@ class ParametersSharded(_GroupSharded):
         )
 
 
-def _exact(optimizer: paddle.optimizer.Optimizer, parameter: paddle.Tensor) -> paddle.Tensor:
+def _master_weight(optimizer: paddle.optimizer.Optimizer, parameter: paddle.Tensor) -> paddle.Tensor:
     """The fp32 master of a parameter in 16 bits, once there is one, else the parameter."""
     return optimizer._master_weights.get(parameter.name, parameter)
 
 
-def _whole(name: str, parameter: paddle.Tensor, exact: paddle.Tensor, holders: Iterable[int]) -> Held:
+def _unsharded(name: str, parameter: paddle.Tensor, exact: paddle.Tensor, holders: Iterable[int]) -> ShardedParameter:
     tensors = [parameter] if exact is parameter else [exact, parameter]
-    return Held(name, parameter.name, parameter.shape, tensors, 0, parameter.size, tuple(holders))
+    return ShardedParameter(name, parameter.name, parameter.shape, tensors, 0, parameter.size, tuple(holders))
 
 
 def build(
     world: World,
     model: nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
-    limit: float,
+    max_norm: float,
     scaler: paddle.amp.GradScaler | None,
     settings: config.Distributed,
 ) -> Stage:
     """The stage of the settings. With one shard there is nothing to split, and any stage is stage 0."""
     if world.topology.shards == 1:
-        return Replicated(world, model, optimizer, limit, scaler)
+        return DataParallel(world, model, optimizer, max_norm, scaler)
     if settings.stage == 1:
-        return OptimizerSharded(world, model, optimizer, limit, scaler)
-    stage = GradientsSharded if settings.stage == 2 else ParametersSharded
-    return stage(world, model, optimizer, limit, scaler, settings)
+        return ShardedOptimizer(world, model, optimizer, max_norm, scaler)
+    stage = ShardedGradients if settings.stage == 2 else ShardedParameters
+    return stage(world, model, optimizer, max_norm, scaler, settings)

@@ -11,12 +11,12 @@ import numpy as np
 import paddle
 
 MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
-_OF_ALL = ("beta1_pow_acc", "beta2_pow_acc")  # one number a parameter, equal on all ranks
+_PER_PARAMETER = ("beta1_pow_acc", "beta2_pow_acc")  # one number a parameter, equal on all ranks
 
 
 @dataclass(frozen=True)
-class Part:
-    """Elements [start, stop) of the flattened tensor `name`, whose whole shape is `shape`.
+class TensorShard:
+    """Elements [start, stop) of the flattened tensor `name`, whose replicated shape is `shape`.
 
     holders: the ranks that hold them alike. read() gives them, flat, perhaps as a window on what the next step changes;
     dtype is that of what it gives.
@@ -31,18 +31,20 @@ class Part:
     read: Callable[[], np.ndarray]
 
 
-def on_host(tensor: paddle.Tensor) -> np.ndarray:
+def to_numpy(tensor: paddle.Tensor) -> np.ndarray:
     """The numbers of a tensor in the host's memory: of one that lies there a window on it, and no copy."""
     return np.from_dlpack(tensor.detach()) if tensor.place.is_cpu_place() else tensor.numpy()
 
 
-def whole(name: str, array: np.ndarray, ranks: int) -> Part:
+def replicated(name: str, array: np.ndarray, ranks: int) -> TensorShard:
     """An array that every rank of the job has."""
-    return Part(name, list(array.shape), str(array.dtype), 0, array.size, tuple(range(ranks)), lambda: array.ravel())
+    return TensorShard(
+        name, list(array.shape), str(array.dtype), 0, array.size, tuple(range(ranks)), lambda: array.ravel()
+    )
 
 
 @dataclass(frozen=True)
-class Held:
+class ShardedParameter:
     """Where a rank keeps its part of one parameter.
 
     key: the parameter's name in the optimizer. tensors: those that hold [start, stop) of its values, flat or not, with
@@ -59,72 +61,75 @@ class Held:
     holders: tuple[int, ...]
 
     @property
-    def room(self) -> int:
+    def padded_size(self) -> int:
         """Elements with the padding behind them."""
         return self.tensors[0].size
 
     def write(self, values: np.ndarray) -> None:
         """Set the values in place: parameters may be windows of a larger buffer."""
-        padded = np.zeros(self.room, np.float32)
+        padded = np.zeros(self.padded_size, np.float32)
         padded[: len(values)] = values
         for tensor in self.tensors:
             tensor.set_value(paddle.to_tensor(padded.reshape(tensor.shape)).astype(tensor.dtype))
 
 
-def parts(held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int) -> list[Part]:
+def tensor_shards(held: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer, rank: int) -> list[TensorShard]:
     """The values and moments of all parameters as this rank holds them: `model/NAME`, `moment1/NAME`, .."""
-    states = optimizer.state_dict() or _of_no_step(held, optimizer)
+    states = optimizer.state_dict() or _initial_moments(held, optimizer)
     result = []
     for one in held:
         if rank not in one.holders:
             continue
-        result.append(_part(f"model/{one.name}", one, one.tensors[0]))
+        result.append(_tensor_shard(f"model/{one.name}", one, one.tensors[0]))
         for moment in MOMENTS:
             tensor = states[_moment_name(one, optimizer, moment)]
-            if moment in _OF_ALL:
+            if moment in _PER_PARAMETER:
                 if one.start == 0:
-                    result.append(Part(f"{moment}/{one.name}", [1], "float32", 0, 1, one.holders, tensor.numpy))
+                    result.append(TensorShard(f"{moment}/{one.name}", [1], "float32", 0, 1, one.holders, tensor.numpy))
             else:
-                result.append(_part(f"{moment}/{one.name}", one, tensor))
+                result.append(_tensor_shard(f"{moment}/{one.name}", one, tensor))
     return result
 
 
-def _part(name: str, held: Held, tensor: paddle.Tensor) -> Part:
+def _tensor_shard(name: str, held: ShardedParameter, tensor: paddle.Tensor) -> TensorShard:
     def read() -> np.ndarray:
-        return on_host(tensor.astype("float32")).ravel()[: held.stop - held.start]
+        return to_numpy(tensor.astype("float32")).ravel()[: held.stop - held.start]
 
-    return Part(name, held.shape, "float32", held.start, held.stop, held.holders, read)
+    return TensorShard(name, held.shape, "float32", held.start, held.stop, held.holders, read)
 
 
-def _moment_name(one: Held, optimizer: paddle.optimizer.Optimizer, moment: str) -> str:
+def _moment_name(one: ShardedParameter, optimizer: paddle.optimizer.Optimizer, moment: str) -> str:
     """AdamW calls moments after the master, where there is one; a stage may have named that after the parameter."""
     master = optimizer._master_weights.get(one.key)
     return f"{one.key if master is None else master.name}_{moment}_0"
 
 
-def _of_no_step(held: list[Held], optimizer: paddle.optimizer.Optimizer) -> dict[str, paddle.Tensor]:
+def _initial_moments(held: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer) -> dict[str, paddle.Tensor]:
     """The moments with which an optimizer that has not made a step yet, and so has none, will begin."""
     begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
     return {
         _moment_name(one, optimizer, moment): paddle.full(
-            [1] if moment in _OF_ALL else [one.room], begin.get(moment, 0.0)
+            [1] if moment in _PER_PARAMETER else [one.padded_size], begin.get(moment, 0.0)
         )
         for one in held
         for moment in MOMENTS
     }
 
 
-def shapes(held: list[Held]) -> dict[str, list[int]]:
-    """The name and the whole shape of everything that `parts` gives on all ranks together."""
+def shapes(held: list[ShardedParameter]) -> dict[str, list[int]]:
+    """The name and the replicated shape of everything that `parts` gives on all ranks together."""
     expected = {}
     for one in held:
         expected[f"model/{one.name}"] = one.shape
-        expected |= {f"{moment}/{one.name}": [1] if moment in _OF_ALL else one.shape for moment in MOMENTS}
+        expected |= {f"{moment}/{one.name}": [1] if moment in _PER_PARAMETER else one.shape for moment in MOMENTS}
     return expected
 
 
 def load(
-    held: list[Held], optimizer: paddle.optimizer.Optimizer, rank: int, read: Callable[[str, int, int], np.ndarray]
+    held: list[ShardedParameter],
+    optimizer: paddle.optimizer.Optimizer,
+    rank: int,
+    read: Callable[[str, int, int], np.ndarray],
 ) -> None:
     """Set everything that this rank holds; read(name, start, stop) gives elements of a tensor, flat."""
     moments = {}
@@ -136,10 +141,10 @@ def load(
         if one.tensors[0].dtype != paddle.float32:  # the optimizer would make its master of what was rounded
             optimizer._create_master_weight(one.tensors[0]).set_value(values.reshape(one.shape))
         for moment in MOMENTS:
-            if moment in _OF_ALL:
+            if moment in _PER_PARAMETER:
                 values = read(f"{moment}/{one.name}", 0, 1)
             else:
-                values = np.zeros(one.room, np.float32)
+                values = np.zeros(one.padded_size, np.float32)
                 values[: one.stop - one.start] = read(f"{moment}/{one.name}", one.start, one.stop)
                 values = values.reshape(one.tensors[0].shape)
             moments[_moment_name(one, optimizer, moment)] = paddle.to_tensor(values)

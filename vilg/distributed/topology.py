@@ -1,4 +1,4 @@
-"""Where each rank stands: which states it shares with its node, and which with the other nodes.
+"""Location each rank stands: which states it shares with its node, and which with the other nodes.
 
 ranks 0 1 2 3 | 4 5 6 7        two nodes of four, sharding_degree 4: two replicas of four shards
 sharding groups {0 1 2 3}, {4 5 6 7}: each rank holds a quarter of the states
@@ -32,7 +32,7 @@ class Topology:
         return list(range(rank % self.shards, self.ranks, self.shards))
 
 
-def arrange(settings: config.Distributed, ranks: int, ranks_per_node: int) -> Topology:
+def build_topology(settings: config.Distributed, ranks: int, ranks_per_node: int) -> Topology:
     """The topology of a job, or SettingsError before anything has started.
 
     Stage 0 shards nothing. Otherwise `sharding_degree` ranks of one node share the states, all of its ranks if the

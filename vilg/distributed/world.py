@@ -13,12 +13,12 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from vilg import config
-from vilg.distributed.meeting import wait_for_first
-from vilg.distributed.topology import arrange
+from vilg.distributed.rendezvous import wait_for_rank_zero
+from vilg.distributed.topology import build_topology
 from vilg.errors import UserError
 
 
-def take_signals() -> None:
+def install_signal_handlers() -> None:
     """What this process does on the signals of those that started it."""
     # When one rank ends, fleetrun ends the others. Paddle's own handler would then print the report of a crash,
     # below which nobody finds the line that says what was wrong.
@@ -26,10 +26,10 @@ def take_signals() -> None:
     faulthandler.register(signal.SIGUSR1, file=2)  # the launcher asks a rank that hangs where it stands
 
 
-def apart() -> tuple[int, int]:
+def independent_rank() -> tuple[int, int]:
     """(rank, ranks) of this process in a job whose ranks share out the work and say nothing to each other, so that none
     ever waits."""
-    take_signals()
+    install_signal_handlers()
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -38,10 +38,10 @@ class World:
 
     def __init__(self, settings: config.Distributed | None = None):
         """Joins the others. Raises SettingsError if the states cannot be split between so many as the settings say."""
-        take_signals()
+        install_signal_handlers()
         # Both set by fleetrun.
         ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
-        self.topology = arrange(settings or config.Distributed(), ranks, on_this_node)
+        self.topology = build_topology(settings or config.Distributed(), ranks, on_this_node)
         self.ranks = ranks
         if ranks > 1:
             self._join()
@@ -55,7 +55,7 @@ class World:
             cpu.install()
         strategy = fleet.DistributedStrategy()
         strategy.hybrid_configs = {"dp_degree": self.topology.replicas, "sharding_degree": self.topology.shards}
-        wait_for_first()
+        wait_for_rank_zero()
         fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
         self.fleet_groups = fleet.get_hybrid_communicate_group()
         self.sharding_group = self.fleet_groups.get_sharding_parallel_group()
@@ -65,11 +65,11 @@ class World:
         self.barrier()
 
     @property
-    def everybody(self) -> tuple[int, ...]:
+    def all_ranks(self) -> tuple[int, ...]:
         return tuple(range(self.ranks))
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is rank 0, which writes what is written once."""
         return self.rank == 0
 
@@ -87,7 +87,7 @@ class World:
             dist.all_reduce(value)
         return value
 
-    def from_first(self, value: paddle.Tensor) -> paddle.Tensor:
+    def broadcast(self, value: paddle.Tensor) -> paddle.Tensor:
         """`value` of rank 0, in place."""
         if self.ranks > 1:
             dist.broadcast(value, src=0)
@@ -110,7 +110,7 @@ class World:
         return values
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def fail_together(self) -> Iterator[None]:
         """Bad input that one rank meets in this block is raised on every rank; else the others would wait for it."""
         failure = None
         try:
@@ -121,7 +121,7 @@ class World:
             raise next(error for error in self.gather(failure) if error is not None)
 
     @contextmanager
-    def until_sigterm(self) -> Iterator[Callable[[], bool]]:
+    def sigterm_received(self) -> Iterator[Callable[[], bool]]:
         """SIGTERM, which a scheduler sends some time before it takes the machine away, ends no rank in this block.
 
         Yields a call: whether this rank got one.

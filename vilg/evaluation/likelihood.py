@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 
 from vilg.attention.patterns import DIRECTIONS
+from vilg.data.images import to_unit
 from vilg.data.loader import EncodeCaption
-from vilg.data.order import Sample
-from vilg.data.pixels import to_unit
+from vilg.data.sampling_order import Sample
 from vilg.distributed.world import World
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.model.loss import summed_nll
@@ -49,45 +49,45 @@ def mean_nll(model: Transformer, pairs: list[Pair], batch: int, world: World) ->
     for group in _groups(pairs[world.rank :: world.ranks], batch):
         text, image = _tensors(group)
         for direction in DIRECTIONS:
-            ids, counted = targets(direction, text, image, model.vocabulary)
+            ids, counted = targets(direction, text, image, model.vocab_size)
             sums[f"{direction}/nll"] += float(summed_nll(model(direction, text, image), ids, counted))
             sums[f"{direction}/count"] += float(counted.sum())
     sums = world.sum(sums)
     return {direction: sums[f"{direction}/nll"] / sums[f"{direction}/count"] for direction in DIRECTIONS}
 
 
-def unigram_nll(training: list[Pair], heldout: list[Pair], vocabulary: int, codes: int) -> dict[str, float]:
+def unigram_nll(training: list[Pair], heldout: list[Pair], vocab_size: int, codebook_size: int) -> dict[str, float]:
     """{direction: mean -log p} of the held-out target tokens under their frequencies in training, one added to each."""
-    classes = dict(zip(DIRECTIONS, (codes, vocabulary)))
+    classes = dict(zip(DIRECTIONS, (codebook_size, vocab_size)))
     result = {}
     for direction in DIRECTIONS:
-        counts = np.bincount(_target_ids(direction, training, vocabulary), minlength=classes[direction]) + 1.0
+        counts = np.bincount(_target_ids(direction, training, vocab_size), minlength=classes[direction]) + 1.0
         log_p = np.log(counts / counts.sum())
-        result[direction] = float(-log_p[_target_ids(direction, heldout, vocabulary)].mean())
+        result[direction] = float(-log_p[_target_ids(direction, heldout, vocab_size)].mean())
     return result
 
 
 @paddle.no_grad()
-def greedy_hits(model: Transformer, pairs: list[Pair], batch: int, unknown: int) -> list[bool]:
+def caption_exact_match(model: Transformer, pairs: list[Pair], batch: int, unknown: int) -> list[bool]:
     """For each pair, whether greedy decoding of its image writes exactly its caption; it never writes `unknown`.
 
     Greedy decoding writes a caption and ends it there if and only if each of its tokens, EOT included, is the
     likeliest one behind those before it; that takes one forward pass instead of one a word. Tokens are compared, so
     what the tokenizer does not keep, such as capitals, does not count.
     """
-    hits: list[bool] = []
+    matches: list[bool] = []
     for group in _groups(pairs, batch):
         text, image = _tensors(group)
         direction = DIRECTIONS[1]
-        ids, counted = targets(direction, text, image, model.vocabulary)
+        ids, counted = targets(direction, text, image, model.vocab_size)
         logits = model(direction, text, image)
         logits[:, :, unknown] = -float("inf")
-        hits += ((logits.argmax(-1) == ids) | ~counted).all(-1).tolist()
-    return hits
+        matches += ((logits.argmax(-1) == ids) | ~counted).all(-1).tolist()
+    return matches
 
 
-def _target_ids(direction: str, pairs: list[Pair], vocabulary: int) -> np.ndarray:
-    ids, counted = targets(direction, *_tensors(pairs), vocabulary)
+def _target_ids(direction: str, pairs: list[Pair], vocab_size: int) -> np.ndarray:
+    ids, counted = targets(direction, *_tensors(pairs), vocab_size)
     return ids.numpy()[counted.numpy()]
 
 

@@ -11,13 +11,13 @@ import paddle
 
 from vilg import __version__, config
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
-from vilg.checkpoint import Where
+from vilg.checkpoint import Location
 from vilg.errors import UserError
 from vilg.export.manifest import VOCABULARY, Manifest, Sizes, file_of
 from vilg.export.predictor import Predictor
-from vilg.export.program import Unloadable
+from vilg.export.program import ProgramLoadError
 from vilg.export.programs import save_programs
-from vilg.generation.trained import Trained, load_trained
+from vilg.generation.from_checkpoint import CheckpointPipeline, load_checkpoint_pipeline
 from vilg.model.transformer import Transformer
 from vilg.progress import Progress
 from vilg.text.tokenizer import TextTokenizer, WordPiece
@@ -27,30 +27,30 @@ LIMITS = {"logits": 1e-3, "pixels": 1e-3, "codes": 0.01}
 _STEPS = 40  # of each direction in the self-test: longer than a row of 32
 
 
-def export(checkpoint: Where, out: Path, portable: bool = False) -> Manifest:
+def export(checkpoint: Location, out: Path, portable: bool = False) -> Manifest:
     """Write the export of a checkpoint, or of a run's newest, to the new folder `out`; `portable` does without the
     operator. UserError, and nothing at `out`, if that is there already or if the export differs from the checkpoint."""
     if out.exists():
         raise UserError(f"--out {out}: is there already")
     with Progress("exporting", 4) as progress:
-        trained = load_trained(checkpoint, config.Attention("blockwise" if portable else "auto"))
+        trained = load_checkpoint_pipeline(checkpoint, config.Attention("blockwise" if portable else "auto"))
         progress.advance(now="programs")
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            sizes = sizes_of(trained.model, trained.image_size)
+            sizes = model_sizes(trained.model, trained.image_size)
             _write_vocabulary(trained.text_tokenizer, hidden / VOCABULARY)
             save_programs(trained.model, trained.image_tokenizer, sizes, hidden)
             progress.advance(now="hashes")
             files = {path.name: file_of(path) for path in sorted(hidden.iterdir())}
             versions = {"vilg": __version__, "paddle": paddle.__version__}
             operator = trained.model.blocks[0].attention.backend == "operator"
-            made = Manifest(sizes, operator, trained.origin, versions, {}, files, trained.drop_caption)
+            made = Manifest(sizes, operator, trained.origin, versions, {}, files, trained.caption_dropout)
             made.write(hidden)
             progress.advance(now="self-test")
             try:
                 made = replace(made, self_test=compare(trained, Predictor(hidden)))
-            except Unloadable as error:  # Paddle does not say that it could not write a program
+            except ProgramLoadError as error:  # Paddle does not say that it could not write a program
                 raise UserError(f"--out {out}: is the disk full? {error}") from None
             made.write(hidden)
             os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
@@ -61,7 +61,7 @@ def export(checkpoint: Where, out: Path, portable: bool = False) -> Manifest:
     return made
 
 
-def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
+def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, float]:
     """The largest difference between checkpoint and export in each of LIMITS. UserError beyond them."""
     rng, sizes = np.random.default_rng(0), predictor.manifest.sizes
     images = rng.random([2, 3, sizes.image_size, sizes.image_size], dtype=np.float32)
@@ -75,7 +75,9 @@ def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
     for direction in DIRECTIONS:
         source, target = (text, codes) if direction == TEXT_TO_IMAGE else (codes, text)
         source, target = source.reshape([2, -1]), target.reshape([2, -1]).repeat(2, axis=0)
-        both = [reader.read(direction, source, samples=2) for reader in (trained.reader, predictor.reader)]
+        both = [
+            model.prefill(direction, source, samples=2) for model in (trained.decoding_model, predictor.decoding_model)
+        ]
         pairs = [[one.first() for one in both]] if direction == TEXT_TO_IMAGE else []
         pairs += [[one.step(target[:, place]) for one in both] for place in range(min(_STEPS, target.shape[1] - 1))]
         expected, exported = (np.stack(logits) for logits in zip(*pairs))
@@ -89,7 +91,7 @@ def compare(trained: Trained, predictor: Predictor) -> dict[str, float]:
     return found
 
 
-def sizes_of(model: Transformer, image_size: int) -> Sizes:
+def model_sizes(model: Transformer, image_size: int) -> Sizes:
     return Sizes(
         model.settings.layers,
         model.settings.heads,
@@ -98,8 +100,8 @@ def sizes_of(model: Transformer, image_size: int) -> Sizes:
         model.text_length,
         model.grid,
         image_size,
-        model.vocabulary,
-        model.codes,
+        model.vocab_size,
+        model.codebook_size,
     )
 
 

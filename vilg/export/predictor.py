@@ -6,13 +6,13 @@ import numpy as np
 import paddle
 
 from vilg.attention import operator
-from vilg.attention.cache import Kept
+from vilg.attention.cache import KVCache
 from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.errors import UserError
 from vilg.export import manifest
 from vilg.export.program import Program
+from vilg.generation.decoding_model import unique_sources
 from vilg.generation.pipeline import Pipeline
-from vilg.generation.reader import distinct
 from vilg.text.tokenizer import WordPiece
 
 
@@ -26,7 +26,7 @@ class Predictor(Pipeline):
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         self.origin, self.manifest = str(folder), manifest.read(folder)
-        self.checkpoint, self.drop_caption = self.manifest.checkpoint, self.manifest.drop_caption
+        self.checkpoint, self.caption_dropout = self.manifest.checkpoint, self.manifest.drop_caption
         if self.manifest.operator and (missing := operator.load()):
             raise UserError(
                 f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
@@ -36,14 +36,14 @@ class Predictor(Pipeline):
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         written_by = self.manifest.versions["paddle"]
         self._programs = {name: Program(folder / name, written_by) for name in manifest.PROGRAMS}
-        self.reader = ProgramReader(self.manifest.sizes, self._programs)
+        self.decoding_model = ProgramDecodingModel(self.manifest.sizes, self._programs)
 
     def clone(self) -> "Predictor":
         """A predictor for another thread, with weights of its own from the files that this one has checked."""
         twin = object.__new__(Predictor)
         twin.__dict__.update(self.__dict__)
         twin._programs = {name: program.clone() for name, program in self._programs.items()}
-        twin.reader = ProgramReader(self.manifest.sizes, twin._programs)
+        twin.decoding_model = ProgramDecodingModel(self.manifest.sizes, twin._programs)
         return twin
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -53,30 +53,30 @@ class Predictor(Pipeline):
         return self._programs[manifest.DECODE](codes)[0].numpy()
 
 
-class ProgramReader:
-    """A Reader over exported programs."""
+class ProgramDecodingModel:
+    """A DecodingModel over exported programs."""
 
     def __init__(self, sizes: manifest.Sizes, programs: dict[str, Program]):
         self.sizes, self.programs = sizes, programs
-        self.text_length, self.grid, self.vocabulary = sizes.text_length, sizes.grid, sizes.vocabulary
+        self.text_length, self.grid, self.vocab_size = sizes.text_length, sizes.grid, sizes.vocabulary
 
-    def read(self, direction: str, source: np.ndarray, samples: int = 1) -> "ProgramReading":
-        return ProgramReading(self, direction, source, samples)
+    def prefill(self, direction: str, source: np.ndarray, samples: int = 1) -> "ProgramDecodingState":
+        return ProgramDecodingState(self, direction, source, samples)
 
 
-class ProgramReading:
-    """A Reading over exported programs: the prefill has read the source, the step goes on, and what the layers keep
+class ProgramDecodingState:
+    """A DecodingState over exported programs: the prefill has read the source, the step goes on, and what the layers keep
     stands here in between."""
 
-    def __init__(self, reader: ProgramReader, direction: str, source: np.ndarray, samples: int):
-        sizes = reader.sizes
-        self._step, self._samples, self._place = reader.programs[manifest.step(direction)], samples, 0
-        rows, spread = distinct(source)
-        self._first, self._sources = None, list(map(spread, reader.programs[manifest.prefill(direction)](rows)))
+    def __init__(self, model: ProgramDecodingModel, direction: str, source: np.ndarray, samples: int):
+        sizes = model.sizes
+        self._step, self._samples, self._place = model.programs[manifest.step(direction)], samples, 0
+        rows, spread = unique_sources(source)
+        self._first, self._sources = None, list(map(spread, model.programs[manifest.prefill(direction)](rows)))
         if direction == TEXT_TO_IMAGE:
             self._first, *self._sources = self._sources
         self._kept = [
-            Kept(
+            KVCache(
                 sizes.layout(direction, pattern),
                 [2 * sizes.patterns.count(pattern), len(source) * samples, sizes.heads, sizes.head_size],
             )
@@ -84,7 +84,7 @@ class ProgramReading:
         ]
 
     @property
-    def numbers(self) -> int:
+    def cache_elements(self) -> int:
         """How many numbers are kept."""
         return sum(one.size for one in self._sources) + sum(kept.rows.size for kept in self._kept)
 

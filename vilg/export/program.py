@@ -10,7 +10,7 @@ from paddle import inference
 from vilg.errors import UserError
 
 
-class Unloadable(UserError):
+class ProgramLoadError(UserError):
     """A program that Paddle Inference cannot load: of another version of Paddle, or not written whole."""
 
 
@@ -18,7 +18,7 @@ class Program:
     """`PATH.json` and `PATH.pdiparams`; loaded at the first call, so that what is never used takes no memory.
 
     A program belongs to one thread at a time. `written_by` is the version of Paddle that wrote it. The first call
-    raises Unloadable if this version cannot load it.
+    raises ProgramLoadError if this version cannot load it.
     """
 
     def __init__(self, path: Path, written_by: str = paddle.__version__):
@@ -52,7 +52,7 @@ class Program:
             try:
                 self._predictor = inference.create_predictor(settings)
             except RuntimeError as error:
-                raise Unloadable(
+                raise ProgramLoadError(
                     f"{self._path}: Paddle {self._written_by} wrote it, Paddle {paddle.__version__} cannot "
                     f"load it ({' '.join(str(error).split())[:100]})"
                 ) from None

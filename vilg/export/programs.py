@@ -10,10 +10,10 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from vilg.attention.cache import arranged, attend_one
+from vilg.attention.cache import arrange_source, attend_token
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
 from vilg.export.manifest import DECODE, ENCODE, Sizes, prefill, step
-from vilg.generation.decoder import read_source
+from vilg.generation.decoder import prefill_source
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.model.transformer import Transformer
 
@@ -21,13 +21,13 @@ from vilg.model.transformer import Transformer
 def save_programs(model: Transformer, tokenizer: ImageTokenizer, sizes: Sizes, folder: Path) -> None:
     """Write all programs into `folder`; model and tokenizer are in evaluation mode."""
     for direction in DIRECTIONS:
-        save_direction(model, direction, sizes, folder)
+        save_direction_programs(model, direction, sizes, folder)
     pixels = InputSpec([None, 3, sizes.image_size, sizes.image_size], "float32", "images")
     _save(Encode(tokenizer), [pixels], folder / ENCODE)
     _save(Decode(tokenizer), [InputSpec([None, *sizes.grid], "int64", "codes")], folder / DECODE)
 
 
-def save_direction(model: Transformer, direction: str, sizes: Sizes, folder: Path) -> None:
+def save_direction_programs(model: Transformer, direction: str, sizes: Sizes, folder: Path) -> None:
     """Write the two programs of one direction."""
     length = sizes.text_length if direction == TEXT_TO_IMAGE else sizes.grid[0] * sizes.grid[1]
     _save(Prefill(model, direction), [InputSpec([None, length], "int64", "source")], folder / prefill(direction))
@@ -43,8 +43,8 @@ class Prefill(nn.Layer):
         self.model, self.direction = model, direction
 
     def forward(self, source):
-        last, kept = read_source(self.model, self.direction, source)
-        kept = [one for layer in kept for one in arranged(layer.k, layer.v)]
+        last, kept = prefill_source(self.model, self.direction, source)
+        kept = [one for layer in kept for one in arrange_source(layer.k, layer.v)]
         if self.direction == TEXT_TO_IMAGE:
             kept = [self.model.predict(self.direction, last)[:, 0], *kept]
         return kept
@@ -71,14 +71,14 @@ class Step(nn.Layer):
         for number, pattern in enumerate(self.model.patterns):
             which = self.patterns.index(pattern)
             first = len(kept[which])
-            layer = _OneMore(unbound[which][first : first + 2], owns[which], sources[2 * number : 2 * number + 2])
+            layer = _StepAttention(unbound[which][first : first + 2], owns[which], sources[2 * number : 2 * number + 2])
             x = self.model.blocks[number](x, layer)
             kept[which] += layer.new
         logits = self.model.predict(self.direction, x)[:, 0]
         return [logits, *(paddle.stack(rows, axis=0).unsqueeze(0) for rows in kept)]
 
 
-class _OneMore:
+class _StepAttention:
     """What a layer sees of the target in one step: its window, with the new token put where it belongs."""
 
     def __init__(self, window, own, source):
@@ -90,7 +90,7 @@ class _OneMore:
         seen_k, seen_v = (
             paddle.scatter(rows, self._own, new.unsqueeze(0)) for rows, new in zip(self._window, self.new)
         )
-        return attend_one(q, seen_k, seen_v, self._source[0], self._source[1])
+        return attend_token(q, seen_k, seen_v, self._source[0], self._source[1])
 
 
 class Encode(nn.Layer):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vilg.generation.captioning import Writer
-from vilg.generation.reader import Reader
+from vilg.generation.decoding_model import DecodingModel
+from vilg.generation.image_to_text import CaptionDecoder
 from vilg.generation.sampling import log_probabilities
 from vilg.text.tokenizer import TextTokenizer
 
@@ -11,7 +11,7 @@ Found = list[tuple[float, list[int]]]
 
 
 def beam_search(
-    reader: Reader,
+    model: DecodingModel,
     codes: np.ndarray,
     tokenizer: TextTokenizer,
     width: int,
@@ -25,9 +25,9 @@ def beam_search(
     caption is considered wherever a beam might end. The images are searched side by side. With a width of all captions
     there are this is an exhaustive search.
     """
-    writer = Writer(reader, codes, tokenizer, list(prefix), width)
+    writer = CaptionDecoder(model, codes, tokenizer, list(prefix), width)
     longest = len(prefix) + writer.left + 1
-    searches = [_Search(width, penalty, list(prefix), given, tokenizer.end, longest) for given in writer.given]
+    searches = [_Search(width, penalty, list(prefix), given, tokenizer.sep_id, longest) for given in writer.given]
     while True:
         log_p = log_probabilities(writer.logits()).reshape([len(codes), width, -1])
         moves = [search.advance(of_image) for search, of_image in zip(searches, log_p)]

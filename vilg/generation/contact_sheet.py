@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vilg.data.pixels import to_uint8
+from vilg.data.images import to_uint8
 
 _GAP = 4  # pixels of white between pictures
 _TEXT = 14  # pixels of a caption's font

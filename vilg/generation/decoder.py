@@ -6,11 +6,11 @@ import paddle
 from vilg.attention.cache import AttentionCache
 from vilg.attention.functional import block_sparse_attention
 from vilg.attention.layout import Layout
-from vilg.generation.reader import distinct
+from vilg.generation.decoding_model import unique_sources
 from vilg.model.transformer import Transformer
 
 
-class Source:
+class SourceAttention:
     """What a layer sees while it reads the source, which no target token changes; keeps its keys and values.
 
     k, v: [P, source length, H, D].
@@ -25,17 +25,19 @@ class Source:
         return block_sparse_attention(q, k, v, self._layout, self._backend)
 
 
-def read_source(model: Transformer, direction: str, source: paddle.Tensor) -> tuple[paddle.Tensor, list[Source]]:
+def prefill_source(
+    model: Transformer, direction: str, source: paddle.Tensor
+) -> tuple[paddle.Tensor, list[SourceAttention]]:
     """The hidden state [P, 1, hidden] of the source's last position, and what each layer keeps of the source."""
     x, kept = model.embed_source(direction, source), []
     for block, pattern in zip(model.blocks, model.patterns):
-        kept.append(Source(model.layout(direction, pattern), block.attention.backend))
+        kept.append(SourceAttention(model.layout(direction, pattern), block.attention.backend))
         x = block(x, kept[-1])
     return x[:, -1:], kept
 
 
-class Decoder:
-    """A Reading by a model in evaluation mode; sources are read once for all of their continuations.
+class TransformerDecodingState:
+    """A DecodingState by a model in evaluation mode; sources are read once for all of their continuations.
 
     direction and source as in Transformer: text ids [P, T] or image ids [P, n].
     """
@@ -43,8 +45,8 @@ class Decoder:
     @paddle.no_grad()
     def __init__(self, model: Transformer, direction: str, source: np.ndarray, samples: int = 1):
         self.model, self.direction, self.samples = model, direction, samples
-        rows, spread = distinct(source)
-        last, kept = read_source(model, direction, paddle.to_tensor(rows))
+        rows, spread = unique_sources(source)
+        last, kept = prefill_source(model, direction, paddle.to_tensor(rows))
         self._last = spread(last)
         self._caches = [
             AttentionCache(model.layout(direction, pattern), spread(one.k), spread(one.v), samples)
@@ -57,9 +59,9 @@ class Decoder:
         return self.model.predict(self.direction, self._last)[:, 0].numpy().repeat(self.samples, axis=0)
 
     @property
-    def numbers(self) -> int:
+    def cache_elements(self) -> int:
         """How many numbers the caches keep."""
-        return sum(cache.numbers for cache in self._caches)
+        return sum(cache.num_elements for cache in self._caches)
 
     def reorder(self, rows: np.ndarray) -> None:
         chosen = paddle.to_tensor(rows)
@@ -75,12 +77,12 @@ class Decoder:
         return self.model.predict(self.direction, x)[:, 0].numpy()
 
 
-class TransformerReader:
-    """A Reader over a model in evaluation mode."""
+class TransformerDecodingModel:
+    """A DecodingModel over a model in evaluation mode."""
 
     def __init__(self, model: Transformer):
         self.model = model
-        self.text_length, self.grid, self.vocabulary = model.text_length, model.grid, model.vocabulary
+        self.text_length, self.grid, self.vocab_size = model.text_length, model.grid, model.vocab_size
 
-    def read(self, direction: str, source: np.ndarray, samples: int = 1) -> Decoder:
-        return Decoder(self.model, direction, source, samples)
+    def prefill(self, direction: str, source: np.ndarray, samples: int = 1) -> TransformerDecodingState:
+        return TransformerDecodingState(self.model, direction, source, samples)

@@ -63,7 +63,7 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class EachItsOwn:
+class PerSampleSampler:
     """A sampler for each source."""
 
     samplers: list[Sampler]

@@ -11,9 +11,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from vilg import config
-from vilg.image.convolution import Convolution
+from vilg.image.layers import Convolution, NearestUpsample
 from vilg.image.tokenizer import ImageTokenizer, in_fp32
-from vilg.image.upsampling import Nearest
 
 # Appendix A.3: pixels are kept away from 0 and 1, where the logit of the logit-laplace distribution is infinite.
 MARGIN = 0.1
@@ -81,11 +80,11 @@ class Encoder(nn.Sequential):
     """Mapped images [B, 3, H, W] -> [B, codes, H/f, W/f]."""
 
     def __init__(self, settings: config.DVAE):
-        widths = [settings.width << group for group in range(settings.downsamplings + 1)]
+        widths = [settings.base_channels << group for group in range(settings.downsamplings + 1)]
         super().__init__(
-            ("input", convolution(3, settings.width, 7)),
-            *groups(settings, [settings.width, *widths], (3, 3, 3, 1), ("pool", nn.MaxPool2D(2))),
-            output(widths[-1], settings.codes),
+            ("input", convolution(3, settings.base_channels, 7)),
+            *groups(settings, [settings.base_channels, *widths], (3, 3, 3, 1), ("pool", nn.MaxPool2D(2))),
+            output(widths[-1], settings.codebook_size),
         )
 
 
@@ -93,9 +92,9 @@ class Decoder(nn.Sequential):
     """[B, code_dim, h, w] -> [B, 6, f h, f w]."""
 
     def __init__(self, settings: config.DVAE):
-        widths = [settings.width << group for group in reversed(range(settings.downsamplings + 1))]
+        widths = [settings.base_channels << group for group in reversed(range(settings.downsamplings + 1))]
         super().__init__(
-            *groups(settings, [settings.code_dim, *widths], (1, 3, 3, 3), ("upsample", Nearest())),
+            *groups(settings, [settings.code_dim, *widths], (1, 3, 3, 3), ("upsample", NearestUpsample())),
             output(widths[-1], 6),
         )
 
@@ -112,16 +111,16 @@ class DVAE(ImageTokenizer):
     def __init__(self, settings: config.DVAE):
         super().__init__(settings)
         self.encoder = Encoder(settings)
-        start = nn.initializer.Normal(std=settings.codes**-0.5)
-        self.codebook = self.create_parameter([settings.codes, settings.code_dim], default_initializer=start)
+        start = nn.initializer.Normal(std=settings.codebook_size**-0.5)
+        self.codebook = self.create_parameter([settings.codebook_size, settings.code_dim], default_initializer=start)
         self.decoder = Decoder(settings)
 
     def residual_blocks(self) -> list[Block]:
         return [layer for layer in self.sublayers() if isinstance(layer, Block)]
 
     @property
-    def vocabulary(self) -> int:
-        return self.settings.codes
+    def codebook_size(self) -> int:
+        return self.settings.codebook_size
 
     @property
     def factor(self) -> int:
@@ -131,7 +130,7 @@ class DVAE(ImageTokenizer):
         """Images [B, 3, H, W] in [0, 1] -> unnormalized log-likelihoods of the codes [B, codes, h, w]."""
         return self.encoder(map_pixels(images))
 
-    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
+    def encode_indices(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.logits(images).transpose([0, 2, 3, 1]).argmax(-1)  # half the time of argmax(1) on a CPU
 
     @in_fp32
@@ -144,7 +143,7 @@ class DVAE(ImageTokenizer):
         return paddle.matmul(weights, self.codebook)
 
     @paddle.no_grad()
-    def choose_by_distance(self, codes: paddle.Tensor, spread: float) -> None:
+    def set_codebook_by_distance(self, codes: paddle.Tensor, spread: float) -> None:
         """Take `codes` [codes, d] for a codebook, and for logits their squared distances from what was their blend, by
         -1/spread: the likeliest code of a position is then the one nearest to that blend.
 

@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from vilg.image.relaxation import divergence_from_even, relaxed_choice
+from vilg.image.gumbel_softmax import gumbel_softmax, kl_to_uniform
 
 
 class GumbelCode(nn.Layer):
@@ -28,8 +28,8 @@ class GumbelCode(nn.Layer):
         """Features [.., d] -> (z_emb of one code a position, with the gradient of a relaxed choice; indices; the
         divergence of the likelihoods from even ones, in nats a position)."""
         logits = self.logits(features)
-        choice = relaxed_choice(logits, temperature, straight_through=True)
-        return paddle.matmul(choice, self.codebook), logits.argmax(-1), divergence_from_even(logits)
+        choice = gumbel_softmax(logits, temperature, straight_through=True)
+        return paddle.matmul(choice, self.codebook), logits.argmax(-1), kl_to_uniform(logits)
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
         """Indices [..] -> codes [.., d]."""

@@ -3,8 +3,8 @@
 import numpy as np
 import paddle
 
-from vilg.image.moving_average import summed_by_code
-from vilg.image.quantizer import nearest_code, times_chosen
+from vilg.image.ema_codebook import sum_by_code
+from vilg.image.quantizer import count_codes, nearest_code
 
 _ROUNDS = 10
 _TOGETHER = 8192  # features in one product with all codes
@@ -22,8 +22,8 @@ def kmeans(features: paddle.Tensor, codes: int, seed: int) -> tuple[paddle.Tenso
     means = features[paddle.to_tensor(chosen)]
     for _ in range(_ROUNDS):
         indices, squared = _assigned(features, means)
-        counts = times_chosen(indices, codes)
-        means = summed_by_code(features, indices, codes) / counts.clip(min=1).unsqueeze(-1).astype(features.dtype)
+        counts = count_codes(indices, codes)
+        means = sum_by_code(features, indices, codes) / counts.clip(min=1).unsqueeze(-1).astype(features.dtype)
         empty = (counts == 0).nonzero().flatten()
         if empty.shape[0]:
             means = paddle.scatter(means, empty, features[squared.topk(empty.shape[0])[1]])

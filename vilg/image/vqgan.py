@@ -11,11 +11,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from vilg import config
-from vilg.image.convolution import Convolution
 from vilg.image.gumbel import GumbelCode
+from vilg.image.layers import Convolution, NearestUpsample
 from vilg.image.quantizer import NearestCode
 from vilg.image.tokenizer import ImageTokenizer, in_fp32
-from vilg.image.upsampling import Nearest
 
 
 def norm(groups: int, channels: int) -> nn.GroupNorm:
@@ -71,10 +70,10 @@ class Upsample(nn.Sequential):
     """Twice the side: every pixel four times, then a 3 x 3 convolution."""
 
     def __init__(self, channels: int):
-        super().__init__(("nearest", Nearest()), ("conv", convolution(channels, channels)))
+        super().__init__(("nearest", NearestUpsample()), ("conv", convolution(channels, channels)))
 
 
-class Level(nn.Layer):
+class DownStage(nn.Layer):
     """The residual blocks between two changes of size, each followed by attention where the level has it."""
 
     def __init__(self, groups: int, inputs: int, outputs: int, blocks: int, attention: bool):
@@ -90,7 +89,7 @@ class Level(nn.Layer):
         return x
 
 
-class Middle(nn.Sequential):
+class MidBlock(nn.Sequential):
     """What the coarsest features go through on both sides of the codes."""
 
     def __init__(self, groups: int, channels: int):
@@ -106,15 +105,20 @@ class Encoder(nn.Layer):
 
     def __init__(self, settings: config.VQGAN):
         super().__init__()
-        widths, groups = [settings.width * times for times in settings.multipliers], settings.norm_groups
-        self.conv_in = convolution(3, settings.width)
+        widths, groups = (
+            [settings.base_channels * times for times in settings.channel_multipliers],
+            settings.norm_groups,
+        )
+        self.conv_in = convolution(3, settings.base_channels)
         self.down = nn.LayerList()
-        for number, (inputs, outputs) in enumerate(pairwise([settings.width, *widths])):
-            level = Level(groups, inputs, outputs, settings.residual_blocks, 2**number in settings.attention)
+        for number, (inputs, outputs) in enumerate(pairwise([settings.base_channels, *widths])):
+            level = DownStage(
+                groups, inputs, outputs, settings.residual_blocks, 2**number in settings.attention_factors
+            )
             level.downsample = Downsample(outputs) if number < len(widths) - 1 else nn.Identity()
             self.down.append(level)
-        self.mid = Middle(groups, widths[-1])
-        self.norm_out, self.conv_out = norm(groups, widths[-1]), convolution(widths[-1], settings.latent)
+        self.mid = MidBlock(groups, widths[-1])
+        self.norm_out, self.conv_out = norm(groups, widths[-1]), convolution(widths[-1], settings.latent_channels)
 
     def forward(self, images):
         x = self.conv_in(images)
@@ -128,12 +132,17 @@ class Decoder(nn.Layer):
 
     def __init__(self, settings: config.VQGAN):
         super().__init__()
-        widths, groups = [settings.width * times for times in settings.multipliers], settings.norm_groups
-        self.conv_in = convolution(settings.latent, widths[-1])
-        self.mid = Middle(groups, widths[-1])
+        widths, groups = (
+            [settings.base_channels * times for times in settings.channel_multipliers],
+            settings.norm_groups,
+        )
+        self.conv_in = convolution(settings.latent_channels, widths[-1])
+        self.mid = MidBlock(groups, widths[-1])
         self.up = nn.LayerList()
         for number, (inputs, outputs) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True)):
-            level = Level(groups, inputs, outputs, settings.residual_blocks + 1, 2**number in settings.attention)
+            level = DownStage(
+                groups, inputs, outputs, settings.residual_blocks + 1, 2**number in settings.attention_factors
+            )
             level.upsample = Upsample(outputs) if number else nn.Identity()
             self.up.append(level)
         self.norm_out, self.conv_out = norm(groups, widths[0]), convolution(widths[0], 3)
@@ -154,13 +163,13 @@ class VQGAN(ImageTokenizer):
         super().__init__(settings)
         quantizer = {"gumbel": GumbelCode, "nearest": NearestCode}[settings.quantizer]
         self.encoder = Encoder(settings)
-        self.quant_conv = convolution(settings.latent, settings.code_dim, 1)
-        self.quantizer = quantizer(settings.codes, settings.code_dim)
-        self.post_quant_conv = convolution(settings.code_dim, settings.latent, 1)
+        self.quant_conv = convolution(settings.latent_channels, settings.code_dim, 1)
+        self.quantizer = quantizer(settings.codebook_size, settings.code_dim)
+        self.post_quant_conv = convolution(settings.code_dim, settings.latent_channels, 1)
         self.decoder = Decoder(settings)
 
     @paddle.no_grad()
-    def start(self) -> None:
+    def initialize_orthogonal(self) -> None:
         """Weights to learn from: convolutions with orthogonal rows and no bias, residual blocks that add nothing.
 
         taming-transformers learns from the random numbers that PyTorch begins with. Sixteen such matrices in a row,
@@ -177,18 +186,18 @@ class VQGAN(ImageTokenizer):
                 nothing(block.conv2.weight)
 
     @property
-    def vocabulary(self) -> int:
-        return self.settings.codes
+    def codebook_size(self) -> int:
+        return self.settings.codebook_size
 
     @property
     def factor(self) -> int:
-        return 2 ** (len(self.settings.multipliers) - 1)
+        return 2 ** (len(self.settings.channel_multipliers) - 1)
 
     def features(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [B, 3, H, W] in [0, 1] -> what is quantized, [B, h, w, d]."""
         return self.quant_conv(self.encoder(images * 2.0 - 1.0)).transpose([0, 2, 3, 1])
 
-    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
+    def encode_indices(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.nearest(self.features(images))
 
     @in_fp32
@@ -197,8 +206,8 @@ class VQGAN(ImageTokenizer):
 
     @in_fp32
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        return (self.draw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
+        return (self.decode_raw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
 
-    def draw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+    def decode_raw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
         """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of a loss."""
         return self.decoder(self.post_quant_conv(z_emb.transpose([0, 3, 1, 2])))

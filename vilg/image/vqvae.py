@@ -33,7 +33,7 @@ class Encoder(nn.Sequential):
     def __init__(self, settings: config.VQVAE):
         layers, channels = [], 3
         for level in reversed(range(settings.downsamplings)):
-            outputs = max(32, settings.width >> level)
+            outputs = max(32, settings.base_channels >> level)
             layers += [convolution(channels, outputs, 4, stride=2), nn.ReLU()]
             channels = outputs
         layers += [ResidualBlock(channels) for _ in range(settings.residual_blocks)]
@@ -44,12 +44,12 @@ class Decoder(nn.Sequential):
     """z_emb [B, code_dim, h, w] -> images [B, 3, f h, f w], before the final squashing."""
 
     def __init__(self, settings: config.VQVAE):
-        channels = settings.width
+        channels = settings.base_channels
         layers = [convolution(settings.code_dim, channels, 3)]
         layers += [ResidualBlock(channels) for _ in range(settings.residual_blocks)]
         for level in range(1, settings.downsamplings + 1):
             last = level == settings.downsamplings
-            outputs = 3 if last else max(32, settings.width >> level)
+            outputs = 3 if last else max(32, settings.base_channels >> level)
             layers += [nn.ReLU(), nn.Conv2DTranspose(channels, outputs, 4, 2, 1, bias_attr=None if last else False)]
             channels = outputs
         super().__init__(*layers)
@@ -63,12 +63,12 @@ class VQVAE(ImageTokenizer):
     def __init__(self, settings: config.VQVAE):
         super().__init__(settings)
         self.encoder = Encoder(settings)
-        self.quantizer = NearestCode(settings.codes, settings.code_dim)
+        self.quantizer = NearestCode(settings.codebook_size, settings.code_dim)
         self.decoder = Decoder(settings)
 
     @property
-    def vocabulary(self) -> int:
-        return self.settings.codes
+    def codebook_size(self) -> int:
+        return self.settings.codebook_size
 
     @property
     def factor(self) -> int:
@@ -78,7 +78,7 @@ class VQVAE(ImageTokenizer):
         """Images [B, 3, H, W] in [0, 1] -> E(x), [B, h, w, d]."""
         return self.encoder(images * 2.0 - 1.0).transpose([0, 2, 3, 1])
 
-    def choose(self, images: paddle.Tensor) -> paddle.Tensor:
+    def encode_indices(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.quantizer.nearest(self.features(images))
 
     @in_fp32
@@ -87,9 +87,9 @@ class VQVAE(ImageTokenizer):
 
     @in_fp32
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        return (self._draw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
+        return (self._decode_raw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
 
-    def _draw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
+    def _decode_raw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
         """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of the loss."""
         return self.decoder(z_emb.transpose([0, 3, 1, 2]))
 
@@ -101,8 +101,8 @@ class VQVAE(ImageTokenizer):
         """
         features = self.features(images)
         z_emb, indices, codebook_term, commitment_term = self.quantizer(features)
-        reconstruction = F.mse_loss(self._draw(z_emb if choose else features), images * 2.0 - 1.0)
-        loss = reconstruction if self.quantizer.averaged else reconstruction + codebook_term
-        loss = loss + self.settings.commitment * commitment_term if choose else loss
+        reconstruction = F.mse_loss(self._decode_raw(z_emb if choose else features), images * 2.0 - 1.0)
+        loss = reconstruction if self.quantizer.uses_ema else reconstruction + codebook_term
+        loss = loss + self.settings.commitment_weight * commitment_term if choose else loss
         parts = {"reconstruction": reconstruction, "codebook": codebook_term, "commitment": commitment_term}
         return loss, parts, features, indices

@@ -6,14 +6,14 @@ import paddle
 from paddle import nn
 
 from vilg import config
-from vilg.attention.functional import block_sparse_attention, choose, packed_attention
+from vilg.attention.functional import block_sparse_attention, choose_backend, packed_attention
 from vilg.attention.layout import Layout
 from vilg.model.fused import LayerNorm, gelu
-from vilg.model.initial import normal, residual
+from vilg.model.initialization import normal, residual
 from vilg.model.linear import Linear
 
 
-class Seen(Protocol):
+class AttentionContext(Protocol):
     """What positions that come in pieces see: a source by itself, or one target token behind all that is kept."""
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor:
@@ -27,26 +27,28 @@ class Attention(nn.Layer):
         super().__init__()
         hidden = settings.hidden
         self.heads, self.head_size = settings.heads, hidden // settings.heads
-        self.backend = choose(backend, self.head_size, paddle.get_device())  # now: an error should not wait for a step
+        self.backend = choose_backend(
+            backend, self.head_size, paddle.get_device()
+        )  # now: an error should not wait for a step
         self.qkv = Linear(hidden, 3 * hidden, weight_attr=normal())
         self.out = Linear(hidden, hidden, weight_attr=residual(settings.layers))
         self.norm_q = LayerNorm(self.head_size) if settings.qk_norm else None
         self.norm_k = LayerNorm(self.head_size) if settings.qk_norm else None
 
-    def forward(self, x, seen: Layout | Seen):
+    def forward(self, x, context: Layout | AttentionContext):
         """x [B, S, hidden] -> [B, S, hidden]."""
         batch, length, hidden = x.shape
         qkv = self.qkv(x).reshape([batch, length, 3, self.heads, self.head_size])
-        if self.norm_q is None and isinstance(seen, Layout):
-            attended = packed_attention(qkv, seen, self.backend)
+        if self.norm_q is None and isinstance(context, Layout):
+            attended = packed_attention(qkv, context, self.backend)
         else:
             q, k, v = qkv.unbind(2)
             if self.norm_q is not None:
                 q, k = self.norm_q(q), self.norm_k(k)
-            if isinstance(seen, Layout):
-                attended = block_sparse_attention(q, k, v, seen, self.backend)
+            if isinstance(context, Layout):
+                attended = block_sparse_attention(q, k, v, context, self.backend)
             else:
-                attended = seen.attend(q, k, v)
+                attended = context.attend(q, k, v)
         return self.out(attended.reshape([batch, length, hidden]))
 
 
@@ -75,7 +77,7 @@ class Block(nn.Layer):
         self.leave_mlp = LayerNorm(settings.hidden) if settings.sandwich_norm else nn.Identity()
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x, seen: Layout | Seen):
+    def forward(self, x, context: Layout | AttentionContext):
         """x [B, S, hidden] -> [B, S, hidden]."""
-        x = x + self.dropout(self.leave_attention(self.attention(self.norm_attention(x), seen)))
+        x = x + self.dropout(self.leave_attention(self.attention(self.norm_attention(x), context)))
         return x + self.dropout(self.leave_mlp(self.mlp(self.norm_mlp(x))))

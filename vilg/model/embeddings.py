@@ -3,8 +3,8 @@
 import paddle
 from paddle import nn
 
-from vilg.model.initial import normal
-from vilg.text.sequence import table_size
+from vilg.model.initialization import normal
+from vilg.text.sequence import embedding_size
 
 
 class TextEmbedding(nn.Layer):
@@ -13,9 +13,9 @@ class TextEmbedding(nn.Layer):
     With `place`, int64 [1], the ids [B, 1] of that one position.
     """
 
-    def __init__(self, vocabulary: int, length: int, hidden: int):
+    def __init__(self, vocab_size: int, length: int, hidden: int):
         super().__init__()
-        self.words = nn.Embedding(table_size(vocabulary, length), hidden, weight_attr=normal())
+        self.words = nn.Embedding(embedding_size(vocab_size, length), hidden, weight_attr=normal())
         self.positions = self.create_parameter([length, hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
@@ -30,9 +30,9 @@ class ImageEmbedding(nn.Layer):
     With `place`, int64 [1], the ids [B, 1] of that one place in raster order.
     """
 
-    def __init__(self, codes: int, grid: tuple[int, int], hidden: int):
+    def __init__(self, codebook_size: int, grid: tuple[int, int], hidden: int):
         super().__init__()
-        self.codes = nn.Embedding(codes, hidden, weight_attr=normal())
+        self.codes = nn.Embedding(codebook_size, hidden, weight_attr=normal())
         self.rows = self.create_parameter([grid[0], 1, hidden], attr=normal())
         self.columns = self.create_parameter([1, grid[1], hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())

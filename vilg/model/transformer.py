@@ -9,39 +9,39 @@ from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
 from vilg.model.block import Block
 from vilg.model.embeddings import ImageEmbedding, TextEmbedding
 from vilg.model.fused import LayerNorm
-from vilg.model.initial import normal
+from vilg.model.initialization import normal
 from vilg.model.linear import Linear
-from vilg.text.sequence import begin_of_image
+from vilg.text.sequence import boi_id
 
 
 class Transformer(nn.Layer):
     """Both directions over the same weights; the direction only chooses the order of the parts and the masks.
 
-    vocabulary: entries of the text vocabulary; codes: of the image codebook; grid: (h, w) image tokens, n = h w.
+    vocab_size: entries of the text vocabulary; codebook_size: of the image codebook; grid: (h, w) image tokens, n = h w.
     attention: how it is computed; it changes no weight and, but for rounding, no result.
     """
 
     def __init__(
         self,
         settings: config.Model,
-        vocabulary: int,
-        codes: int,
+        vocab_size: int,
+        codebook_size: int,
         text_length: int,
         grid: tuple[int, int],
         attention: config.Attention | None = None,
     ):
         super().__init__()
-        self.settings, self.vocabulary, self.codes = settings, vocabulary, codes
+        self.settings, self.vocab_size, self.codebook_size = settings, vocab_size, codebook_size
         self.text_length, self.grid = text_length, tuple(grid)
         backend = (attention or config.Attention()).backend
-        self.embed_text = TextEmbedding(vocabulary, text_length, settings.hidden)
-        self.embed_image = ImageEmbedding(codes, grid, settings.hidden)
+        self.embed_text = TextEmbedding(vocab_size, text_length, settings.hidden)
+        self.embed_image = ImageEmbedding(codebook_size, grid, settings.hidden)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.LayerList([Block(settings, backend) for _ in range(settings.layers)])
         self.patterns = schedule(settings.layers)
         self.norm = LayerNorm(settings.hidden)
-        self.text_head = Linear(settings.hidden, vocabulary, weight_attr=normal())
-        self.image_head = Linear(settings.hidden, codes, weight_attr=normal())
+        self.text_head = Linear(settings.hidden, vocab_size, weight_attr=normal())
+        self.image_head = Linear(settings.hidden, codebook_size, weight_attr=normal())
 
     def forward(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
         """Text ids [B, T] and image ids [B, n] -> logits of the target part.
@@ -67,7 +67,7 @@ class Transformer(nn.Layer):
         """Text ids [B, T], whose last position becomes BOI, or image ids [B, n] -> [B, T or n, hidden]."""
         if direction == IMAGE_TO_TEXT:
             return self.embed_image(source)
-        boi = paddle.full([source.shape[0], 1], begin_of_image(self.vocabulary), source.dtype)
+        boi = paddle.full([source.shape[0], 1], boi_id(self.vocab_size), source.dtype)
         return self.embed_text(paddle.concat([source[:, :-1], boi], axis=1))
 
     def embed_target(self, direction: str, ids: paddle.Tensor, place: paddle.Tensor) -> paddle.Tensor:
@@ -83,15 +83,15 @@ class Transformer(nn.Layer):
         return build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
 
 
-def targets(direction: str, text: paddle.Tensor, image: paddle.Tensor, vocabulary: int):
+def targets(direction: str, text: paddle.Tensor, image: paddle.Tensor, vocab_size: int):
     """(ids, counted) for the logits of `forward`: the id to predict, and whether it counts in the loss.
 
     Drawing predicts every image token. Writing predicts the words and EOT; what lies behind EOT is padding, whose ids
-    are not in the vocabulary, and does not count.
+    are not in the vocab_size, and does not count.
     """
     if direction == TEXT_TO_IMAGE:
         return image, paddle.ones_like(image, dtype="bool")
     assert direction == IMAGE_TO_TEXT
     following = text[:, 1:]
-    counted = following < vocabulary
+    counted = following < vocab_size
     return paddle.where(counted, following, paddle.zeros_like(following)), counted

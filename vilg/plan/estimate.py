@@ -8,13 +8,13 @@ import paddle
 from vilg import config
 from vilg.attention.operator import HEAD_SIZES_ON_GPU
 from vilg.config import require
-from vilg.distributed.recompute import recomputed
-from vilg.distributed.topology import Topology, arrange
-from vilg.model import arithmetic
+from vilg.distributed.recompute import recomputed_blocks
+from vilg.distributed.topology import Topology, build_topology
+from vilg.model import flops
 from vilg.model.transformer import Transformer
 from vilg.plan import activations
-from vilg.plan.reading import Reading
-from vilg.plan.states import MASTER, MOMENTS, States, gathered, states
+from vilg.plan.input_sizes import InputSizes
+from vilg.plan.states import MASTER, MOMENTS, States, padded_to_shards, states
 from vilg.plan.traffic import Traffic, traffic
 
 # An assumption, for what no plan counts: the driver's context, NCCL's channels, gaps between the allocator's blocks,
@@ -29,7 +29,7 @@ class Estimate:
 
     start: the whole model in fp32, which every device has before it is split. activations: of one direction of a
     micro-batch. buffers: of communication while computing. update: what step() takes beside the states, when the
-    activations are gone. operations: of all devices, without recompute; recomputed: what that adds. seconds: of a step,
+    activations are gone. operations: of all devices, without recompute; recomputed_blocks: what that adds. seconds: of a step,
     if the devices reach `utilisation` of their peak and wait for nothing. saving: host memory of a node for the copy
     that is written while the training goes on.
     """
@@ -52,27 +52,27 @@ class Estimate:
     host_limit: int
     traffic: Traffic
     operations: float
-    recomputed: float
+    recomputed_blocks: float
     seconds: float
 
     @property
     def fits(self) -> bool:
         return self.device_bytes <= self.device_limit and self.host_bytes <= self.host_limit
 
-    def as_tree(self) -> dict:
+    def to_dict(self) -> dict:
         return asdict(self) | {"fits": self.fits}
 
 
-def estimate(settings: config.Pretraining, reading: Reading, utilisation: float) -> Estimate:
+def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float) -> Estimate:
     """Nothing is computed and no weight is made. SettingsError for settings that `vilg pretrain` would refuse."""
     cluster, distributed = settings.cluster, settings.distributed
     require(0 < utilisation <= 1, f"--utilisation {utilisation}: must be in (0, 1]")
     nodes = cluster.nodes or 1
-    topology = arrange(distributed, nodes * cluster.devices_per_node, cluster.devices_per_node)
+    topology = build_topology(distributed, nodes * cluster.devices_per_node, cluster.devices_per_node)
     accumulation = settings.train.accumulation(topology.ranks)
     width = 4 if distributed.precision == "fp32" else 2
     with paddle.LazyGuard():
-        model = reading.model(settings)
+        model = sizes.model(settings)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda one: one.device)
     worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
@@ -82,7 +82,7 @@ def estimate(settings: config.Pretraining, reading: Reading, utilisation: float)
     training = fullest.device + max(worked + buffers, update)
     copied = (MASTER + MOMENTS) * parameters // topology.ranks * cluster.devices_per_node
     saving = copied if settings.checkpoint.asynchronous else 0
-    operations, again = arithmetic.step(model, pairs), _recomputed(model, distributed, pairs)
+    operations, again = flops.training_step(model, pairs), _recomputed(model, distributed, pairs)
     return Estimate(
         ranks=topology.ranks,
         devices_per_node=cluster.devices_per_node,
@@ -102,7 +102,7 @@ def estimate(settings: config.Pretraining, reading: Reading, utilisation: float)
         host_limit=round(cluster.host_memory * 1e9),
         traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width),
         operations=operations,
-        recomputed=again,
+        recomputed_blocks=again,
         seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation),
     )
 
@@ -115,8 +115,8 @@ def _backend(settings: config.Pretraining) -> str:
 
 
 def _recomputed(model: Transformer, settings: config.Distributed, pairs: int) -> float:
-    counts, layers = arithmetic.forward(model, pairs), model.settings.layers
-    return (counts["linear"] + counts["attention"]) * len(recomputed(settings.recompute, layers)) / layers
+    counts, layers = flops.forward(model, pairs), model.settings.layers
+    return (counts["linear"] + counts["attention"]) * len(recomputed_blocks(settings.recompute, layers)) / layers
 
 
 def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
@@ -124,7 +124,7 @@ def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topolog
     if topology.shards == 1 or settings.stage < 3:
         return 0
     sliced = [size for size in map(prod, shapes.values()) if size > settings.segment_size]
-    return max((2 * gathered(size, topology.shards, width) * width for size in sliced), default=0)
+    return max((2 * padded_to_shards(size, topology.shards, width) * width for size in sliced), default=0)
 
 
 def _update(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
@@ -135,5 +135,5 @@ def _update(shapes: dict[str, list[int]], settings: config.Distributed, topology
     if topology.shards > 1 and settings.stage == 3:
         if settings.offload:
             return 0
-        largest = gathered(largest, topology.shards, width) // topology.shards
+        largest = padded_to_shards(largest, topology.shards, width) // topology.shards
     return max(2 * 4 * largest, bucket)

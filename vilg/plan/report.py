@@ -34,7 +34,7 @@ def report(plan: Estimate) -> str:
         host = {name: size * plan.devices_per_node for name, size in held.items() if size}
         host["copy that is being saved"] = plan.saving
         lines += ["", *_column("host memory of a node", host, plan.host_bytes, plan.host_limit)]
-    again = f" and {plan.recomputed:.3g} once more" if plan.recomputed else ""
+    again = f" and {plan.recomputed_blocks:.3g} once more" if plan.recomputed_blocks else ""
     lines += [
         "",
         "a step",
@@ -46,8 +46,8 @@ def report(plan: Estimate) -> str:
     return "\n".join(lines)
 
 
-def instead(better: tuple[list[str], Estimate] | None) -> str:
-    """What `advice.cheapest` found."""
+def format_suggestion(better: tuple[list[str], Estimate] | None) -> str:
+    """What `suggest.suggest` found."""
     if better is None:
         return "No micro-batch, recompute, stage or offload makes it fit: it takes a smaller model or larger devices."
     overrides, plan = better

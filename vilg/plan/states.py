@@ -48,12 +48,13 @@ def states(shapes: list[list[int]], settings: config.Distributed, shards: int, w
         return [_states(width, sum(sizes), sum(sizes), sum(sizes))]
     if settings.stage == 1:
         return [
-            _states(width, sum(sizes), sum(sizes), owned) for owned in shared_out(sorted(sizes, reverse=True), shards)
+            _states(width, sum(sizes), sum(sizes), owned)
+            for owned in assign_greedily(sorted(sizes, reverse=True), shards)
         ]
     if settings.stage == 2:
         padded = sum(size + padding(size, width) for size in sizes)
-        return [_states(width, padded, owned, owned) for owned in shared_out(sizes, shards)]
-    sliced = sum(gathered(size, shards, width) // shards for size in sizes if size > settings.segment_size)
+        return [_states(width, padded, owned, owned) for owned in assign_greedily(sizes, shards)]
+    sliced = sum(padded_to_shards(size, shards, width) // shards for size in sizes if size > settings.segment_size)
     whole = [size for size in sizes if size <= settings.segment_size]
     return [
         _stage_3(width, sliced, sum(whole), sum(map(lambda size: padding(size, width), whole)), settings.offload)
@@ -80,7 +81,7 @@ def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> S
     )
 
 
-def shared_out(sizes: list[int], shards: int) -> list[int]:
+def assign_greedily(sizes: list[int], shards: int) -> list[int]:
     """Each parameter goes to the rank that has least (DygraphShardingOptimizer._partition_parameters, after sorting,
     and GroupShardedOptimizerStage2._segment_params, in the model's order): the elements of each rank."""
     owned = [0] * shards
@@ -94,6 +95,6 @@ def padding(size: int, width: int) -> int:
     return -size * width % _ALIGNMENT // width
 
 
-def gathered(size: int, shards: int, width: int) -> int:
+def padded_to_shards(size: int, shards: int, width: int) -> int:
     """Elements of the array that a sliced parameter is put together in (GroupShardedStage3._flatten_layer_params)."""
     return -(-(size + padding(size, width)) // shards) * shards

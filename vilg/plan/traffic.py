@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import prod
 
 from vilg import config
-from vilg.distributed.recompute import recomputed
+from vilg.distributed.recompute import recomputed_blocks
 from vilg.distributed.topology import Topology
-from vilg.plan.states import gathered, padding
+from vilg.plan.states import padded_to_shards, padding
 
 # What a member of a ring of n sends, for each byte of the array that they have together.
 _SENT = {
@@ -72,7 +72,9 @@ def collectives(
         yield Collective("all_reduce", "replicas", everything / n)
         yield Collective("broadcast", "shards", sum(size + padding(size, width) for size in sizes.values()))
     else:
-        sliced = {name: gathered(size, n, width) for name, size in sizes.items() if size > settings.segment_size}
+        sliced = {
+            name: padded_to_shards(size, n, width) for name, size in sizes.items() if size > settings.segment_size
+        }
         whole = sum(size + padding(size, width) for name, size in sizes.items() if name not in sliced)
         fetched = {name: size * (3 if _recomputed(name, settings.recompute) else 2) for name, size in sliced.items()}
         yield Collective("all_gather", "shards", _used(fetched) * accumulation)
@@ -92,7 +94,7 @@ def _recomputed(name: str, setting: str) -> bool:
     parts = name.split(".")
     return (
         parts[0] == "blocks"
-        and int(parts[1]) in recomputed(setting, int(parts[1]) + 1)
+        and int(parts[1]) in recomputed_blocks(setting, int(parts[1]) + 1)
         and parts[2:4] != ["mlp", "out"]
     )
 

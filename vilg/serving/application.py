@@ -7,8 +7,8 @@ from starlette.types import ASGIApp
 from vilg.generation.pipeline import Pipeline
 from vilg.serving import page
 from vilg.serving.batching import Batcher
-from vilg.serving.gate import Gate
 from vilg.serving.limits import Limits
+from vilg.serving.middleware import RequestLimits
 
 _BESIDES = 1.4  # base64 makes a picture longer by a third, and the other fields are short
 
@@ -30,4 +30,4 @@ def application(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> ASGIApp
     gr.mount_gradio_app(
         app, page.build(pipeline, batcher, limits), "", show_api=False, ssr_mode=False, max_file_size=longest
     )
-    return Gate(app, int(longest * _BESIDES) + 10**5)
+    return RequestLimits(app, int(longest * _BESIDES) + 10**5)

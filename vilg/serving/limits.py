@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, fields
 from vilg.errors import UserError
 
 
-def _limit(default: int, about: str):
-    return field(default=default, metadata={"about": about})
+def _limit(default: int, help: str):
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from gradio import queueing
 from vilg.errors import UserError
 from vilg.generation.pipeline import Pipeline
 from vilg.generation.sampling import Sampler
-from vilg.serving import checks
-from vilg.serving.batching import Batcher, Ticket
-from vilg.serving.checks import real, whole
+from vilg.serving import validation
+from vilg.serving.batching import Batcher, RequestHandle
 from vilg.serving.limits import Limits
-from vilg.serving.tasks import Describing, Drawing
+from vilg.serving.tasks import CaptionTask, ImageTask
+from vilg.serving.validation import integer, number
 
 EXAMPLES = ["红苹果", "大象", "太阳", "蓝色的鱼"]
 _PATIENCE = 0.5  # seconds after which a request says where it stands, and gradio looks whether its client is there
@@ -43,7 +43,7 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 text = gr.Textbox(label="Caption", placeholder="红苹果", lines=2, max_lines=4, elem_id="text")
                 gr.Examples([[one] for one in EXAMPLES], text, label="For example", api_name=False)
-                count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="Pictures")
+                count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="ImageProgress")
                 draw = gr.Button("Draw", variant="primary", elem_id="draw")
                 with gr.Accordion("Settings", open=False):
                     temperature = _slider(
@@ -53,7 +53,7 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
                     top_p = _slider(
                         0.05, 1, 1, step=0.05, label="Top-p", info="only the likeliest tokens that together reach p"
                     )
-                    untrained = "; this model was not trained for it" if pipeline.drop_caption == 0 else ""
+                    untrained = "; this model was not trained for it" if pipeline.caption_dropout == 0 else ""
                     guidance = _slider(
                         0, 8, 1, step=0.5, label="Guidance", info=f"above 1 nearer to the caption; 1: none{untrained}"
                     )
@@ -113,43 +113,43 @@ def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits):
         """Draw pictures of a caption. They come unfinished first, with grey where nothing is drawn yet."""
         with _one_line_errors():
             began, seed = time.monotonic(), secrets.randbelow(10**6) if seed in (None, "") else seed
-            task = Drawing(
-                checks.text(text, limits, pipeline),
-                whole("pictures", count, 1, limits.pictures),
+            task = ImageTask(
+                validation.text(text, limits, pipeline),
+                integer("pictures", count, 1, limits.pictures),
                 Sampler(
-                    whole("seed", seed, 0, 2**53),
-                    real("temperature", temperature),
-                    whole("top-k", top_k, 0, 2**31),
-                    top_p=real("top-p", top_p),
+                    integer("seed", seed, 0, 2**53),
+                    number("temperature", temperature),
+                    integer("top-k", top_k, 0, 2**31),
+                    top_p=number("top-p", top_p),
                 ),
-                real("guidance", guidance, lowest=0),
+                number("guidance", guidance, lowest=0),
             )
-            with batcher.submit(task) as ticket:
-                while (news := await ticket.hear(_PATIENCE)) is None or not news.last:
-                    if news is None:
-                        yield gr.skip(), _standing(batcher, ticket)
+            with batcher.submit(task) as handle:
+                while (event := await handle.next_event(_PATIENCE)) is None or not event.last:
+                    if event is None:
+                        yield gr.skip(), _standing(batcher, handle)
                     else:
-                        yield list(news.result.pixels), f"token {news.result.done} of {news.result.total}"
+                        yield list(event.result.pixels), f"token {event.result.done} of {event.result.total}"
             seeds = ", ".join(str(task.sampler.seed + number) for number in range(task.count))
-            yield list(news.result.pixels), f"{time.monotonic() - began:.1f} s, seed {seeds}"
+            yield list(event.result.pixels), f"{time.monotonic() - began:.1f} s, seed {seeds}"
 
     async def caption(picture, beams):
         """Describe a picture: the best captions that a beam search finds, and how likely their words are on average."""
         with _one_line_errors():
-            began, beams = time.monotonic(), whole("captions", beams, 1, limits.beams)
-            task = Describing(await asyncio.to_thread(checks.picture, picture, limits), beams)
-            with batcher.submit(task) as ticket:
-                while (news := await ticket.hear(_PATIENCE)) is None:
-                    yield gr.skip(), _standing(batcher, ticket)
-            named = [(text or "(nothing)", likely) for text, likely in news.result]
+            began, beams = time.monotonic(), integer("captions", beams, 1, limits.beams)
+            task = CaptionTask(await asyncio.to_thread(validation.image, picture, limits), beams)
+            with batcher.submit(task) as handle:
+                while (event := await handle.next_event(_PATIENCE)) is None:
+                    yield gr.skip(), _standing(batcher, handle)
+            named = [(text or "(nothing)", likely) for text, likely in event.result]
             found = named[0][0] if beams == 1 else dict(reversed(named))  # of equal ones the best stays
             yield found, f"{time.monotonic() - began:.1f} s"
 
     return generate, caption
 
 
-def _standing(batcher: Batcher, ticket: Ticket) -> str:
-    before = batcher.before(ticket)
+def _standing(batcher: Batcher, handle: RequestHandle) -> str:
+    before = batcher.position(handle)
     return "working" if before is None else f"waiting, {before} before this one"
 
 
@@ -163,14 +163,14 @@ def _one_line_errors():
 
 
 def _slider(lowest: float, highest: float, value: float, **looks) -> gr.Slider:
-    """A slider that hands on what came over HTTP, whatever it is; gradio's own checks depend on its version."""
+    """A slider that hands on what came over HTTP, whatever it is; gradio's own validation depend on its version."""
     slider = gr.Slider(lowest, highest, value, **looks)
     slider.preprocess = lambda given: given
     return slider
 
 
 def _bytes_of(upload) -> bytes | None:
-    """What an image component hands on: the file as it came, for the limits to judge before anything is decoded."""
+    """What an image component hands on: the file as it came, for the limits to scorer before anything is decoded."""
     if upload is None:
         return None
     try:

@@ -16,7 +16,7 @@ from vilg.generation.sampling import Sampler
 from vilg.serving import offline
 from vilg.serving.batching import Batcher
 from vilg.serving.limits import Limits
-from vilg.serving.tasks import Describing, Drawing
+from vilg.serving.tasks import CaptionTask, ImageTask
 
 _LAST_WORDS = 2  # seconds that open connections have when the server stops
 
@@ -58,8 +58,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _warm_up(predictor: Predictor) -> None:
     """Load what is loaded at its first call, before anyone waits for it."""
-    for task in Drawing("", 1, Sampler(), 1.0), Describing(Image.new("RGB", (8, 8)), 1):
-        for _ in zip(range(2), task.together(predictor, [task])):
+    for task in ImageTask("", 1, Sampler(), 1.0), CaptionTask(Image.new("RGB", (8, 8)), 1):
+        for _ in zip(range(2), task.run_batch(predictor, [task])):
             pass
 
 

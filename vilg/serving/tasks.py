@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from vilg.data.pixels import to_uint8
+from vilg.data.images import to_uint8
 from vilg.generation.beam import beam_search
-from vilg.generation.drawing import Guidance, drawing
 from vilg.generation.pipeline import Pipeline
-from vilg.generation.sampling import EachItsOwn, Sampler
-from vilg.serving.batching import News
+from vilg.generation.sampling import PerSampleSampler, Sampler
+from vilg.generation.text_to_image import Guidance, generate_codes_stepwise
+from vilg.serving.batching import ProgressEvent
 from vilg.text.sequence import CaptionEncoder
 
 _GREY = 128  # of cells that are not drawn yet
@@ -22,7 +22,7 @@ _SHARE = 0.2  # of the time may go into such looks
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageProgress:
     """uint8 [n, H, W, 3], of which `done` codes of `total` are drawn."""
 
     pixels: np.ndarray
@@ -31,7 +31,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ImageTask:
     """`count` pictures of a text; picture i is drawn with the sampler's seed + i, whatever else is in the batch."""
 
     text: str
@@ -48,9 +48,12 @@ class Drawing:
         return self.count
 
     @staticmethod
-    def together(pipeline: Pipeline, tasks: list["Drawing"]) -> Iterator[list[News | None]]:
-        """Unfinished Pictures now and then, and the finished ones."""
-        reader, encode = pipeline.reader, CaptionEncoder(pipeline.text_tokenizer, pipeline.reader.text_length)
+    def run_batch(pipeline: Pipeline, tasks: list["ImageTask"]) -> Iterator[list[ProgressEvent | None]]:
+        """Unfinished ImageProgress now and then, and the finished ones."""
+        model, encode = (
+            pipeline.decoding_model,
+            CaptionEncoder(pipeline.text_tokenizer, pipeline.decoding_model.text_length),
+        )
         samples = math.gcd(*(task.count for task in tasks))  # each source of a reading has as many
         rows = [
             (encode(task.text), replace(task.sampler, seed=task.sampler.seed + first))
@@ -59,20 +62,20 @@ class Drawing:
         ]
         ids, samplers = zip(*rows)
         ends = np.cumsum([task.count for task in tasks])[:-1]
-        total, pace = math.prod(reader.grid), _Pace()
+        total, pace = math.prod(model.grid), _PreviewPacing()
         guidance = Guidance(tasks[0].guidance, encode(""))
-        for codes in drawing(reader, np.stack(ids), EachItsOwn(samplers), samples, guidance):
+        for codes in generate_codes_stepwise(model, np.stack(ids), PerSampleSampler(samplers), samples, guidance):
             done = codes.shape[1]
             if done == total or pace.due():
                 with pace:
-                    parts = np.split(_look(pipeline, codes), ends)
-                yield [News(Pictures(part, done, total), done == total) for part in parts]
+                    parts = np.split(_render_preview(pipeline, codes), ends)
+                yield [ProgressEvent(ImageProgress(part, done, total), done == total) for part in parts]
             else:
                 yield [None] * len(tasks)
 
 
 @dataclass(frozen=True)
-class Describing:
+class CaptionTask:
     """The `beams` best captions of a picture, or with one beam the greedy one."""
 
     picture: Image.Image
@@ -87,22 +90,26 @@ class Describing:
         return self.beams
 
     @staticmethod
-    def together(pipeline: Pipeline, tasks: list["Describing"]) -> Iterator[list[News | None]]:
+    def run_batch(pipeline: Pipeline, tasks: list["CaptionTask"]) -> Iterator[list[ProgressEvent | None]]:
         """(caption, probability) of each, the best first: the geometric mean of its words' probabilities, or None for a
-        greedy one. Pictures are encoded, and their captions written or searched for, side by side."""
-        codes, beams = pipeline.codes_of([task.picture for task in tasks]), tasks[0].beams
+        greedy one. ImageProgress are encoded, and their captions written or searched for, side by side."""
+        codes, beams = pipeline.encode_images([task.picture for task in tasks]), tasks[0].beams
         if beams == 1:
-            yield [News([(text, None)], last=True) for text in pipeline.describe(codes, Sampler(greedy=True))]
+            yield [
+                ProgressEvent([(text, None)], last=True) for text in pipeline.caption_codes(codes, Sampler(greedy=True))
+            ]
             return
         yield [
-            News([(pipeline.text_tokenizer.decode(words), math.exp(score)) for score, words in found], last=True)
-            for found in beam_search(pipeline.reader, codes, pipeline.text_tokenizer, beams)
+            ProgressEvent(
+                [(pipeline.text_tokenizer.decode(words), math.exp(score)) for score, words in found], last=True
+            )
+            for found in beam_search(pipeline.decoding_model, codes, pipeline.text_tokenizer, beams)
         ]
 
 
-def _look(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:
+def _render_preview(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:
     """The pictures, uint8 [B, H, W, 3], of the codes so far, int64 [B, k], with grey where there are none."""
-    height, width = pipeline.reader.grid
+    height, width = pipeline.decoding_model.grid
     whole = np.zeros([len(codes), height * width], np.int64)
     whole[:, : codes.shape[1]] = codes
     pixels = to_uint8(pipeline.decode(whole.reshape([-1, height, width])))
@@ -112,7 +119,7 @@ def _look(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:
     return pixels
 
 
-class _Pace:
+class _PreviewPacing:
     """When to look at unfinished drawings: as often as it pleases the eye, unless that takes too much of the time."""
 
     def __init__(self):

@@ -1,8 +1,8 @@
 """Any tokenizer of PaddleNLP, with the extra `vilg[paddlenlp]`."""
 
 from vilg.errors import UserError
-from vilg.text.pieces import join_pieces
 from vilg.text.vocabulary import hash_entries
+from vilg.text.wordpiece import join_tokens
 
 
 class PaddleNLPTokenizer:
@@ -24,10 +24,10 @@ class PaddleNLPTokenizer:
             raise UserError(
                 f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
             ) from None
-        self.size = len(self._tokenizer)
-        self.unknown = self._tokenizer.unk_token_id
-        self._special = set(self._tokenizer.all_special_ids) - {self.unknown}
-        self.begin, self.end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
+        self.vocab_size = len(self._tokenizer)
+        self.unk_id = self._tokenizer.unk_token_id
+        self._special = set(self._tokenizer.all_special_ids) - {self.unk_id}
+        self.cls_id, self.sep_id = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
 
     def encode(self, text: str) -> list[int]:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -41,4 +41,4 @@ class PaddleNLPTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         words = [number for number in ids if number not in self._special]
-        return join_pieces(self._tokenizer.convert_ids_to_tokens(words))
+        return join_tokens(self._tokenizer.convert_ids_to_tokens(words))

@@ -13,12 +13,12 @@ from vilg.errors import UserError
 from vilg.text.tokenizer import TextTokenizer
 
 
-def longest_caption(length: int) -> int:
+def max_caption_tokens(length: int) -> int:
     """The tokens of the longest caption that fits into `length` positions beside BOT, EOT and BOI."""
     return length - 3
 
 
-def begin_of_image(size: int) -> int:
+def boi_id(size: int) -> int:
     """The id of BOI for a vocabulary of `size` entries."""
     return size
 
@@ -28,12 +28,12 @@ def padding(size: int, length: int) -> np.ndarray:
     return size + 1 + np.arange(length, dtype=np.int64)
 
 
-def table_size(size: int, length: int) -> int:
+def embedding_size(size: int, length: int) -> int:
     """How many ids there are: the vocabulary, BOI and one padding a position."""
     return size + 1 + length
 
 
-def words_of(caption: str, tokenizer: TextTokenizer) -> list[int]:
+def encode_caption(caption: str, tokenizer: TextTokenizer) -> list[int]:
     """The ids of the words of a caption, all of them. UserError if a lone surrogate stands in it, which is what bytes
     of another encoding become on a command line."""
     try:
@@ -51,14 +51,14 @@ class CaptionEncoder:
         self.cut = 0
 
     def __call__(self, caption: str) -> np.ndarray:
-        return self.place(words_of(caption, self.tokenizer))
+        return self.place(encode_caption(caption, self.tokenizer))
 
     def place(self, ids: Sequence[int]) -> np.ndarray:
         """The ids of a caption's words, any number of them -> int64 [T]."""
-        longest = longest_caption(self.length)
+        longest = max_caption_tokens(self.length)
         if len(ids) > longest:
             self.cut += 1
             ids = ids[:longest]
-        text = padding(self.tokenizer.size, self.length)
-        text[: len(ids) + 2] = [self.tokenizer.begin, *ids, self.tokenizer.end]
+        text = padding(self.tokenizer.vocab_size, self.length)
+        text[: len(ids) + 2] = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]
         return text

@@ -5,18 +5,17 @@ from typing import Protocol
 
 from vilg import config
 from vilg.errors import UserError
-from vilg.text.pieces import join_pieces
 from vilg.text.vocabulary import hash_entries
-from vilg.text.wordpiece import wordpiece
+from vilg.text.wordpiece import join_tokens, wordpiece
 
 
 class TextTokenizer(Protocol):
     """What the rest of vilg asks of a text tokenizer."""
 
-    size: int  # entries of the vocabulary
-    begin: int  # [CLS], used as BOT
-    end: int  # [SEP], used as EOT
-    unknown: int  # [UNK], which is read but never written
+    vocab_size: int  # entries of the vocabulary
+    cls_id: int  # [CLS], used as BOT
+    sep_id: int  # [SEP], used as EOT
+    unk_id: int  # [UNK], which is read but never written
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without BOT and EOT."""
@@ -37,10 +36,10 @@ class WordPiece:
     def __init__(self, vocab: Path):
         self._entries = read_entries(vocab)
         self._tokenizer = wordpiece(self._entries)
-        self.size = max(self._entries.values()) + 1
-        self.begin = self._tokenizer.token_to_id("[CLS]")
-        self.end = self._tokenizer.token_to_id("[SEP]")
-        self.unknown = self._tokenizer.token_to_id("[UNK]")
+        self.vocab_size = max(self._entries.values()) + 1
+        self.cls_id = self._tokenizer.token_to_id("[CLS]")
+        self.sep_id = self._tokenizer.token_to_id("[SEP]")
+        self.unk_id = self._tokenizer.token_to_id("[UNK]")
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text).ids
@@ -53,7 +52,7 @@ class WordPiece:
 
     def decode(self, ids: list[int]) -> str:
         special = {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}
-        return join_pieces([piece for piece in map(self._tokenizer.id_to_token, ids) if piece not in special])
+        return join_tokens([piece for piece in map(self._tokenizer.id_to_token, ids) if piece not in special])
 
 
 def load_tokenizer(settings: config.Text) -> TextTokenizer:

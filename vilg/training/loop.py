@@ -9,24 +9,25 @@ from functools import partial
 import paddle
 
 from vilg import checkpoint, config
-from vilg.checkpoint import About, Saver
+from vilg.checkpoint import CheckpointInfo, CheckpointManager
 from vilg.data.loader import Batch, fingerprint
 from vilg.distributed.engine import Engine
-from vilg.distributed.states import whole
+from vilg.distributed.states import replicated
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.progress import Progress
+from vilg.training.discriminators import Adversaries
 from vilg.training.dump import dump_inputs
+from vilg.training.metrics import MetricsWriter
 from vilg.training.objective import Objective
-from vilg.training.optimizer import adamw, learning_rate
-from vilg.training.records import Records
-from vilg.training.rivals import Rivals
+from vilg.training.optimizer import adamw
+from vilg.training.schedules import learning_rate
 from vilg.training.seed import step_seed
 
 log = logging.getLogger(__name__)
 
 
-class Loop:
+class TrainingLoop:
     """Trains `objective` under the settings of a run, from its newest checkpoint or from nothing."""
 
     def __init__(
@@ -39,13 +40,17 @@ class Loop:
             world,
             objective.model,
             partial(adamw, settings.train),
-            settings.train.clip,
+            settings.train.max_grad_norm,
             getattr(settings, "distributed", None),
         )
-        # Rivals see what the model has drawn, in fp32 and unsharded.
-        self.rivals = Rivals(world, objective.rivals, partial(adamw, settings.train), settings.train.clip)
+        # Adversaries see what the model has drawn, in fp32 and unsharded.
+        self.adversaries = Adversaries(
+            world, objective.adversaries, partial(adamw, settings.train), settings.train.max_grad_norm
+        )
         self.step = self.consumed = 0
-        self.saver = Saver(checkpoint.where(settings.checkpoint.place(settings.run)), world, settings.checkpoint)
+        self.checkpoints = CheckpointManager(
+            checkpoint.location(settings.checkpoint.place(settings.run)), world, settings.checkpoint
+        )
         self._data = fingerprint(settings.data) | {"seed": settings.run.seed, "image_size": settings.data.image_size}
         self._saved_at = time.monotonic()
 
@@ -57,18 +62,18 @@ class Loop:
         self._resume()
         train = self.settings.train
         last = min(train.steps, train.stop_at or train.steps)
-        with self.world.together():
-            records = self._open_records()
+        with self.world.fail_together():
+            metrics_writer = self._open_metrics()
             batches = self.objective.batches(self.consumed)
         with (
-            Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.first) as progress,
-            self.world.until_sigterm() as sigterm,
+            Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.is_rank_zero) as progress,
+            self.world.sigterm_received() as sigterm,
         ):
             while self.step < last:
-                heard = self._hear(stop=sigterm(), ready=self.saver.ready, late=self._late())
-                if heard["ready"] == self.world.ranks:
-                    self.saver.advance()
-                if heard["stop"]:
+                flags = self._sum_flags(stop=sigterm(), ready=self.checkpoints.ready, due=self._checkpoint_is_due())
+                if flags["ready"] == self.world.ranks:
+                    self.checkpoints.advance()
+                if flags["stop"]:
                     self._save_on_sigterm()
                     break
                 try:
@@ -76,24 +81,24 @@ class Loop:
                 except UserError:  # on every rank alike
                     self._finish_saving()
                     raise
-                if self._due(train.measure_every, last):
-                    metrics.update(self.objective.measure())
-                pictures = self.objective.draw() if self._due(train.draw_every, last) else {}
-                if records:
-                    records.metrics(metrics)
-                    records.pictures(self.step, pictures)
-                # Last: a run that is killed behind this goes on from here, and must not lack the step's records. Those
+                if self._due(train.eval_every, last):
+                    metrics.update(self.objective.evaluate())
+                pictures = self.objective.sample_images() if self._due(train.sample_images_every, last) else {}
+                if metrics_writer:
+                    metrics_writer.write_metrics(metrics)
+                    metrics_writer.write_images(self.step, pictures)
+                # Last: a run that is killed behind this goes on from here, and must not lack the step's metrics_writer. Those
                 # of steps behind the checkpoint are dropped.
-                if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or heard["late"]:
+                if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or flags["due"]:
                     self._save()
-                speed = f"{self.objective.unit}_per_second"
-                progress.advance(loss=metrics["loss"], **{self.objective.unit + "/s": metrics[speed]})
-            self.saver.finish()
-            self._demand_saved()
-        if records:
-            records.close()
+                speed = f"{self.objective.throughput_unit}_per_second"
+                progress.advance(loss=metrics["loss"], **{self.objective.throughput_unit + "/s": metrics[speed]})
+            self.checkpoints.finish()
+            self._require_saved()
+        if metrics_writer:
+            metrics_writer.close()
             if self.step >= train.steps:
-                self.objective.finish(self.folder)
+                self.objective.on_train_end(self.folder)
         self.world.barrier()
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
@@ -102,12 +107,14 @@ class Loop:
         train = self.settings.train
         # Whatever is random in a step follows from (seed, step, rank), so a resumed run needs no stored generator.
         paddle.seed(step_seed(self.settings.run.seed, self.step, self.world.rank))
-        self.objective.begin(self.step + 1)
-        with self.world.together():  # a rank's reader may meet one broken sample too many
-            inputs = [self.objective.prepare(next(batches)) for _ in range(self.accumulation)]
+        self.objective.on_step_begin(self.step + 1)
+        with self.world.fail_together():  # a rank's reader may meet one broken sample too many
+            inputs = [self.objective.prepare_batch(next(batches)) for _ in range(self.accumulation)]
         losses = self._losses(inputs)
         total = sum(
-            self.objective.weight(name) * value for name, value in losses.items() if name not in self.rivals.engines
+            self.objective.weight(name) * value
+            for name, value in losses.items()
+            if name not in self.adversaries.engines
         )
         if not all(map(math.isfinite, losses.values())):
             self._stop_on_non_finite(inputs, **{f"loss_{name}": value for name, value in losses.items()})
@@ -115,14 +122,14 @@ class Loop:
         norm = self.engine.step(lr)
         if not (math.isfinite(norm) or self.engine.may_overflow):
             self._stop_on_non_finite(inputs, grad_norm=norm)
-        norms = self.rivals.step(lr, losses)
+        norms = self.adversaries.step(lr, losses)
         if not all(map(math.isfinite, norms.values())):
             self._stop_on_non_finite(inputs, **norms)
         self.step += 1
         self.consumed += train.global_batch
-        extra = self.objective.after_update(self.step)
+        extra = self.objective.on_step_end(self.step)
         seconds = time.perf_counter() - began
-        units = sum(map(self.objective.units, inputs)) * self.world.ranks
+        units = sum(map(self.objective.throughput_units, inputs)) * self.world.ranks
         return {
             "step": self.step,
             "loss": total,
@@ -130,7 +137,7 @@ class Loop:
             "lr": lr,
             "grad_norm": norm,
             **norms,
-            f"{self.objective.unit}_per_second": units / seconds,
+            f"{self.objective.throughput_unit}_per_second": units / seconds,
             "seconds": seconds,
             "consumed_samples": self.consumed,
             **extra,
@@ -140,7 +147,7 @@ class Loop:
         """Gradients of the weighted sum of mean losses, and the means over all ranks and micro-batches."""
         counts: dict[str, float] = {}
         for one in inputs:
-            for name, count in self.objective.counts(one).items():
+            for name, count in self.objective.loss_denominators(one).items():
                 counts[name] = counts.get(name, 0.0) + count
         counts = self.world.sum(counts)
         sums = dict.fromkeys(counts, 0.0)
@@ -154,27 +161,27 @@ class Loop:
     def _due(self, every: int, last: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == last)
 
-    def _open_records(self) -> Records | None:
-        if not self.world.first:
+    def _open_metrics(self) -> MetricsWriter | None:
+        if not self.world.is_rank_zero:
             return None
-        records = Records(self.folder, self.step)
+        metrics_writer = MetricsWriter(self.folder, self.step)
         config.save(self.settings, self.folder / "settings.yaml")
-        return records
+        return metrics_writer
 
-    def _hear(self, **said: bool) -> dict[str, float]:
+    def _sum_flags(self, **said: bool) -> dict[str, float]:
         """On how many ranks each of these is so."""
         return self.world.sum({name: float(value) for name, value in said.items()})
 
-    def _late(self) -> bool:
+    def _checkpoint_is_due(self) -> bool:
         """Whether the clock asks for a checkpoint; rank 0's, so that all agree."""
         minutes = self.settings.checkpoint.every_minutes
-        return self.world.first and minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
+        return self.world.is_rank_zero and minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
 
     def _save(self) -> None:
-        extra = [whole(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
-        self.saver.save(
-            self.engine.state() + self.rivals.state() + extra,
-            About(
+        extra = [replicated(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
+        self.checkpoints.save(
+            self.engine.state() + self.adversaries.state() + extra,
+            CheckpointInfo(
                 self.step,
                 self.consumed,
                 config.as_tree(self.settings),
@@ -186,23 +193,25 @@ class Loop:
         self._saved_at = time.monotonic()
 
     def _save_on_sigterm(self) -> None:
-        self.saver.finish()
-        if self.saver.newest_step != self.step:
+        self.checkpoints.finish()
+        if self.checkpoints.newest_step != self.step:
             self._save()
-            self.saver.finish()
-        self._demand_saved()
-        if self.world.first and self.step:
+            self.checkpoints.finish()
+        self._require_saved()
+        if self.world.is_rank_zero and self.step:
             log.info("SIGTERM: step %d is saved, resume=auto goes on from there", self.step)
 
-    def _demand_saved(self) -> None:
+    def _require_saved(self) -> None:
         """What goes on where the training goes on is not enough where it ends."""
-        if self.saver.newest_step != self.step:
-            raise UserError(f"step {self.step} could not be saved; newest checkpoint: {self.saver.newest or 'none'}")
+        if self.checkpoints.newest_step != self.step:
+            raise UserError(
+                f"step {self.step} could not be saved; newest checkpoint: {self.checkpoints.newest or 'none'}"
+            )
 
     def _finish_saving(self) -> None:
         """Before the end with another error, which a failure of this must not hide."""
         try:
-            self.saver.finish()
+            self.checkpoints.finish()
         except UserError as error:
             log.error("%s", error)
 
@@ -210,36 +219,36 @@ class Loop:
         chosen = self._chosen_checkpoint()
         if chosen is None:
             return
-        with self.world.together():
-            reader = checkpoint.Reader(chosen)
-            self._refuse_another_run(chosen, reader.manifest)
+        with self.world.fail_together():
+            reader = checkpoint.CheckpointReader(chosen)
+            self._check_compatible(chosen, reader.manifest)
             extra = [name for name in reader.shapes if name.startswith("extra/")]
-            rivals, own = self.rivals.divide(
+            adversaries, own = self.adversaries.partition(
                 {name: shape for name, shape in reader.shapes.items() if name not in extra}
             )
             try:
                 self.engine.load_state(own, reader.range)
-                self.rivals.load_state(rivals, reader.range)
+                self.adversaries.load_state(adversaries, reader.range)
             except UserError as error:
                 raise UserError(f"{chosen}: {error}") from None
             self.engine.loss_scale = reader.manifest.loss_scale
             self.objective.load_state({name.removeprefix("extra/"): reader.tensor(name) for name in extra})
         self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
-        if self.world.first:
+        if self.world.is_rank_zero:
             log.info("resumed %s at step %d", chosen, self.step)
-        if chosen == checkpoint.joined(self.saver.folder, checkpoint.directory_of(self.step)):
-            self.saver.newest, self.saver.newest_step = chosen, self.step
+        if chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(self.step)):
+            self.checkpoints.newest, self.checkpoints.newest_step = chosen, self.step
         else:  # so that resume=auto, by which the launcher starts a run again, finds it among the run's own
             self._save()
-            self.saver.finish()
+            self.checkpoints.finish()
 
-    def _chosen_checkpoint(self) -> checkpoint.Where | None:
+    def _chosen_checkpoint(self) -> checkpoint.Location | None:
         """What `resume` asks for, unless going on from there would leave checkpoints of another future beside it."""
-        resume, folder = self.settings.resume, self.saver.folder
-        chosen = checkpoint.choose(resume, folder, self.world)
+        resume, folder = self.settings.resume, self.checkpoints.folder
+        chosen = checkpoint.resolve_resume(resume, folder, self.world)
         if resume == "auto":
             return chosen
-        with self.world.together():
+        with self.world.fail_together():
             start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
             newer = [path for path in checkpoint.checkpoints_in(folder) if checkpoint.step_of(path) > start]
             if newer:
@@ -249,7 +258,7 @@ class Loop:
                 )
         return chosen
 
-    def _refuse_another_run(self, chosen: checkpoint.Where, manifest: checkpoint.Manifest) -> None:
+    def _check_compatible(self, chosen: checkpoint.Location, manifest: checkpoint.Manifest) -> None:
         """A checkpoint of other tokenizers, or of a model that differs where no shape shows it, is of another model; on
         other data the samples would come in another order."""
         for kind, tokenizer in self.objective.tokenizers().items():
@@ -279,5 +288,5 @@ class Loop:
         values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         raise UserError(
             f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
-            f"{self.saver.newest or 'none'}; what was fed: {file}"
+            f"{self.checkpoints.newest or 'none'}; what was fed: {file}"
         )

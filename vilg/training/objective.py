@@ -15,22 +15,22 @@ class Objective(Protocol):
     """The loop asks these questions in this order, once a step or once a micro-batch."""
 
     model: nn.Layer
-    unit: str  # what speed is counted in: tokens, images
-    rivals: dict[str, nn.Layer]  # models that are trained against `model`, each with an optimizer of its own
+    throughput_unit: str  # what speed is counted in: tokens, images
+    adversaries: dict[str, nn.Layer]  # models that are trained against `model`, each with an optimizer of its own
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         """This rank's micro-batches behind the first `consumed` samples of the run."""
 
-    def begin(self, step: int) -> None:
+    def on_step_begin(self, step: int) -> None:
         """Called before the micro-batches of a step, counted from 1."""
 
-    def prepare(self, batch: Batch) -> Any:
+    def prepare_batch(self, batch: Batch) -> Any:
         """What `losses` reads, computed without gradients; a dataclass whose fields can be dumped."""
 
-    def counts(self, inputs: Any) -> dict[str, float]:
+    def loss_denominators(self, inputs: Any) -> dict[str, float]:
         """How many terms each loss of this micro-batch sums up, so that the mean is one over the whole step."""
 
-    def units(self, inputs: Any) -> int:
+    def throughput_units(self, inputs: Any) -> int:
         """How many `unit`s this micro-batch is."""
 
     def losses(self, inputs: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
@@ -41,13 +41,13 @@ class Objective(Protocol):
     def weight(self, name: str) -> float:
         """The weight of a loss in the sum."""
 
-    def after_update(self, step: int) -> dict[str, float]:
+    def on_step_end(self, step: int) -> dict[str, float]:
         """Called behind the optimizer's update; what it returns goes into metrics.jsonl."""
 
-    def measure(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Metrics on the held-out data. Every rank calls it and gets the same."""
 
-    def draw(self) -> dict[str, np.ndarray]:
+    def sample_images(self) -> dict[str, np.ndarray]:
         """Pictures for VisualDL, uint8 [H, W, 3]. Every rank calls it, for each may hold a part of the model."""
 
     def tokenizers(self) -> dict[str, str]:
@@ -58,5 +58,5 @@ class Objective(Protocol):
 
     def load_state(self, state: dict[str, np.ndarray]) -> None: ...
 
-    def finish(self, folder: Path) -> None:
+    def on_train_end(self, folder: Path) -> None:
         """Called on rank 0 once all steps are done."""

@@ -1,7 +1,5 @@
 """AdamW with weight decay on matrices only, and its learning rate."""
 
-import math
-
 import paddle
 from paddle import nn
 
@@ -20,11 +18,3 @@ def adamw(settings: config.Train, model: nn.Layer) -> paddle.optimizer.AdamW:
         # Sharding stage 3 calls a rank's part of a parameter slice@NAME.
         apply_decay_param_fun=lambda name: name.removeprefix("slice@") in decayed,
     )
-
-
-def learning_rate(settings: config.Train, step: int) -> float:
-    """The rate of `step`, counted from 1: a straight line up to `lr`, then a cosine down to `final_lr` x `lr`."""
-    if step <= settings.warmup:
-        return settings.lr * step / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.lr * (settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * done)))

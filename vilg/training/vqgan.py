@@ -14,7 +14,7 @@ from paddle import nn
 from vilg import config
 from vilg.distributed.world import World
 from vilg.image.gumbel import GumbelCode
-from vilg.image.patchgan import PatchDiscriminator, adaptive_weight, hinge
+from vilg.image.patchgan import PatchDiscriminator, adaptive_weight, hinge_loss
 from vilg.image.vqgan import VQGAN
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
@@ -25,7 +25,7 @@ class VQGANTraining(ImageTokenizerTraining):
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         rules, size = settings.discriminator, settings.data.image_size
-        least = PatchDiscriminator.least_side(rules.layers)
+        least = PatchDiscriminator.min_image_side(rules.layers)
         config.require(
             size >= least,
             f"discriminator.layers={rules.layers}: of an image below {least} pixels a side "
@@ -37,35 +37,35 @@ class VQGANTraining(ImageTokenizerTraining):
             "from the first step on",
         )
         super().__init__(settings, world)
-        self.model.start()
+        self.model.initialize_orthogonal()
         self.discriminator = PatchDiscriminator(rules.width, rules.layers)
-        self.rivals = {"discriminator": self.discriminator}
+        self.adversaries = {"discriminator": self.discriminator}
 
     @property
     def adversarial(self) -> bool:
         """Whether the discriminator has begun."""
         return self.done >= self.settings.discriminator.start
 
-    def counts(self, inputs: Inputs) -> dict[str, float]:
+    def loss_denominators(self, inputs: Inputs) -> dict[str, float]:
         images = float(len(inputs.names))
         return {"vqgan": images, **({"discriminator": images} if self.adversarial else {})}
 
     def losses(self, inputs: Inputs, model: VQGAN) -> Iterator[tuple[str, paddle.Tensor]]:
         images = inputs.images * 2.0 - 1.0
         z_emb, quantization = self._quantized(model, inputs.images)
-        drawn = model.draw(z_emb)
-        value, gradient = self._of_drawn(images, drawn, model.decoder.conv_out.weight)
-        yield "vqgan", (with_gradient(value, drawn, gradient) + quantization) * len(inputs.names)
+        drawn = model.decode_raw(z_emb)
+        value, gradient = self._reconstruction_losses(images, drawn, model.decoder.conv_out.weight)
+        yield "vqgan", (loss_with_gradient(value, drawn, gradient) + quantization) * len(inputs.names)
         if self.adversarial:
             real, fake = self.discriminator(images), self.discriminator(drawn.detach())
-            self.parts |= {"opinion_real": real.mean(), "opinion_drawn": fake.mean()}
-            yield "discriminator", hinge(real, fake) * len(inputs.names)
+            self.parts |= {"logits_real": real.mean(), "logits_fake": fake.mean()}
+            yield "discriminator", hinge_loss(real, fake) * len(inputs.names)
 
     def _quantized(self, model: VQGAN, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """z_emb [B, h, w, d] with gradients, and the quantizer's own part of the loss."""
         features, quantizer = model.features(images), model.quantizer
         if isinstance(quantizer, GumbelCode):
-            rules = self.settings.relaxation
+            rules = self.settings.gumbel
             heat, weight = temperature(rules, self.done), kl_weight(rules, self.done)
             z_emb, indices, divergence = quantizer(features, heat)
             self.parts = {"kl": divergence, "kl_weight": weight, "temperature": heat}
@@ -73,14 +73,14 @@ class VQGANTraining(ImageTokenizerTraining):
         else:
             z_emb, indices, codebook_term, commitment_term = quantizer(features)
             self.parts = {"codebook": codebook_term, "commitment": commitment_term}
-            loss = 0.0 if quantizer.averaged else codebook_term
-            if not self.chooses:
+            loss = 0.0 if quantizer.uses_ema else codebook_term
+            if not self.quantizes:
                 return features, loss
-            loss = loss + model.settings.commitment * commitment_term
+            loss = loss + model.settings.commitment_weight * commitment_term
         self.codebook.add(indices, features)
         return z_emb, loss
 
-    def _of_drawn(self, images: paddle.Tensor, drawn: paddle.Tensor, last: paddle.Tensor):
+    def _reconstruction_losses(self, images: paddle.Tensor, drawn: paddle.Tensor, last: paddle.Tensor):
         """The losses of what is drawn: their value, and their gradient at the images drawn.
 
         From the latter all others follow, those at the last layer (equation (7)) as well as those of the update, so
@@ -91,23 +91,23 @@ class VQGANTraining(ImageTokenizerTraining):
         difference = seen - images
         absolute = difference.abs().mean()
         self.parts |= {"l1": absolute}
-        reconstruction = difference.square().mean() if self.settings.pixels.error == "squared" else absolute
+        reconstruction = difference.square().mean() if self.settings.pixel_loss.kind == "l2" else absolute
         if self.lpips and self.done >= self.settings.perceptual.start:
-            self.parts |= {"lpips": self.lpips(*cropped(self.settings.perceptual.crop, images, seen)).mean()}
+            self.parts |= {"lpips": self.lpips(*random_crop(self.settings.perceptual.crop, images, seen)).mean()}
             reconstruction = reconstruction + self.settings.perceptual.weight * self.parts["lpips"]
         (gradient,) = paddle.grad(reconstruction, seen)
         if not self.adversarial:
             return reconstruction.detach(), gradient
-        with frozen(self.discriminator):
-            fooling = -self.discriminator(seen).mean()
-            (adversarial,) = paddle.grad(fooling, seen)
+        with frozen_parameters(self.discriminator):
+            generator_loss = -self.discriminator(seen).mean()
+            (adversarial,) = paddle.grad(generator_loss, seen)
         at_last = [paddle.grad(drawn, last, one, retain_graph=True)[0] for one in (gradient, adversarial)]
         weight = self.settings.discriminator.weight * adaptive_weight(*at_last)
-        self.parts |= {"fooling": fooling, "adaptive_weight": weight}
-        return (reconstruction + weight * fooling).detach(), gradient + weight * adversarial
+        self.parts |= {"generator_loss": generator_loss, "adaptive_weight": weight}
+        return (reconstruction + weight * generator_loss).detach(), gradient + weight * adversarial
 
 
-def cropped(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
+def random_crop(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
     """One square of `side` pixels, drawn by Paddle's random numbers, out of all images [B, 3, H, W]; 0: these."""
     if not side:
         return list(images)
@@ -115,14 +115,14 @@ def cropped(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
     return [one[:, :, top : top + side, left : left + side] for one in images]
 
 
-def with_gradient(value: paddle.Tensor, at: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
+def loss_with_gradient(value: paddle.Tensor, at: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
     """A loss of this value, whose gradient at `at` is `gradient`."""
     line = (at * gradient).sum()
     return line + (value - line).detach()
 
 
 @contextmanager
-def frozen(layer: nn.Layer):
+def frozen_parameters(layer: nn.Layer):
     """What is computed in this block has no gradients at the parameters, which saves their time."""
     learned = [parameter for parameter in layer.parameters() if not parameter.stop_gradient]
     for parameter in learned:

@@ -10,7 +10,7 @@ from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 
 class VQVAETraining(ImageTokenizerTraining):
     def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
-        loss, self.parts, features, indices = model.losses(inputs.images, self.chooses)
-        if self.chooses:
+        loss, self.parts, features, indices = model.losses(inputs.images, self.quantizes)
+        if self.quantizes:
             self.codebook.add(indices, features)
         yield "vqvae", loss * len(inputs.names)

@@ -14,12 +14,12 @@ from paddle.framework import core
 _GPU_ALIGNMENT = 256  # bytes
 
 
-class _Seen(ModuleType):
-    """A module as another module shall see it: `instead` first, all else from the real one."""
+class _ModuleProxy(ModuleType):
+    """A module as another module shall see it: `overrides` first, all else from the real one."""
 
-    def __init__(self, real: ModuleType, **instead):
+    def __init__(self, real: ModuleType, **overrides):
         super().__init__(real.__name__)
-        self.__dict__.update(instead, _real=real)
+        self.__dict__.update(overrides, _real=real)
 
     def __getattr__(self, name):
         return getattr(self._real, name)
@@ -27,15 +27,15 @@ class _Seen(ModuleType):
 
 def install() -> None:
     # group_sharded.py, group_sharded_parallel: "only support gpu, xpu and custom_device now".
-    custom = _Seen(paddle.device, get_all_custom_device_type=lambda: ["cpu"])
-    group_sharded.paddle = _Seen(paddle, device=custom)
+    custom = _ModuleProxy(paddle.device, get_all_custom_device_type=lambda: ["cpu"])
+    group_sharded.paddle = _ModuleProxy(paddle, device=custom)
 
     # Both __init__s assert core.is_compiled_with_cuda().
-    with_cuda = _Seen(core, is_compiled_with_cuda=lambda: True)
+    with_cuda = _ModuleProxy(core, is_compiled_with_cuda=lambda: True)
     group_sharded_optimizer_stage2.core = group_sharded_stage3.core = with_cuda
 
     # group_sharded_optimizer_stage2.py, __init__: `paddle.get_device().split(":")[1]`.
-    group_sharded_optimizer_stage2.paddle = _Seen(paddle, get_device=lambda: "cpu:0")
+    group_sharded_optimizer_stage2.paddle = _ModuleProxy(paddle, get_device=lambda: "cpu:0")
 
     # A CPU pads every parameter to 4096 bytes. A GPU's 256 give the shapes that a GPU has.
     group_sharded_optimizer_stage2.alignment["cpu"] = group_sharded_stage3.alignment["cpu"] = _GPU_ALIGNMENT
@@ -43,7 +43,7 @@ def install() -> None:
     # group_sharded_storage.py, _add_param_as_view: `param.cpu()` is the same memory here, and the next line frees it.
     # The class's own way for parameters on the host, convert_gpu=False, does without.
     storage = group_sharded_storage.ParamStorage
-    if not hasattr(storage.add_rank_params, "on_host"):
+    if not hasattr(storage.add_rank_params, "keeps_cpu_parameters"):
         storage.add_rank_params = _on_host(storage.add_rank_params)
 
     # group_sharded_stage3.py, _device2cpu: `.cpu()` is the same memory again, and is freed.
@@ -51,7 +51,7 @@ def install() -> None:
 
     # group_sharded_stage3.py, _cpu2device and _clear_gradients: "cpu:0" is no device, but a custom device is copied to
     # by its place.
-    group_sharded_stage3.paddle = _Seen(
+    group_sharded_stage3.paddle = _ModuleProxy(
         paddle, get_device=lambda: "cpu:0", device=custom, CustomPlace=lambda name, number: paddle.CPUPlace()
     )
 
@@ -60,7 +60,7 @@ def _on_host(add_rank_params):
     def add(self, params, param2align, convert_gpu=True):
         return add_rank_params(self, params, param2align, False)
 
-    add.on_host = True
+    add.keeps_cpu_parameters = True
     return add
 
 

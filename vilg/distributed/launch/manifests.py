@@ -4,7 +4,7 @@ import shlex
 
 import yaml
 
-from vilg.distributed.launch.lines import Job
+from vilg.distributed.launch.commands import Job
 
 _AGAIN = " resume=auto"  # a job that the scheduler starts again goes on; one without checkpoints begins
 _NOTICE = 120  # seconds between the scheduler's SIGTERM and the end: a step and a checkpoint must fit in
@@ -13,7 +13,7 @@ _NOTICE = 120  # seconds between the scheduler's SIGTERM and the end: a step and
 def slurm(job: Job) -> str:
     """A batch script: srun starts one fleetrun a node, which reads its number from Slurm's environment."""
     cluster, nodes = job.settings.cluster, job.settings.cluster.nodes or 1
-    line = job.line(nodes, "$SLURM_NODEID", "$MASTER") + _AGAIN
+    line = job.shell_command(nodes, "$SLURM_NODEID", "$MASTER") + _AGAIN
     return f"""#!/bin/bash
 #SBATCH --job-name={job.settings.run.name}
 #SBATCH --nodes={nodes}
@@ -35,7 +35,11 @@ def kubernetes(job: Job, image: str) -> str:
     container = {
         "name": "vilg",
         "image": image,
-        "command": ["bash", "-c", "exec " + job.line(nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}") + _AGAIN],
+        "command": [
+            "bash",
+            "-c",
+            "exec " + job.shell_command(nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}") + _AGAIN,
+        ],
         "resources": {"limits": {"nvidia.com/gpu": cluster.devices_per_node}},
         "volumeMounts": [
             {"name": "runs", "mountPath": f"/vilg/{job.settings.run.dir}"},
@@ -67,7 +71,7 @@ def kubernetes(job: Job, image: str) -> str:
             "completions": nodes,
             "parallelism": nodes,
             "completionMode": "Indexed",
-            "backoffLimit": cluster.restarts,
+            "backoffLimit": cluster.max_restarts,
             "template": {"spec": pod},
         },
     }

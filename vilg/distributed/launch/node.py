@@ -2,7 +2,7 @@
 
     python -m vilg.distributed.launch.node LOG_FOLDER PROGRESS_FILE STALL_SECONDS COMMAND ..
 
-On stdout one JSON object a line: {"log": rank, "line": ..}, {"died": rank}, {"stalled": seconds}, {"code": ..} at the
+On stdout one JSON object a line: {"log": rank, "line": ..}, {"exited": rank}, {"stalled": seconds}, {"code": ..} at the
 end. On stdin: `stop` sends SIGTERM to the ranks, which save and end; `stacks` makes every rank write where it stands;
 the end of stdin, which also comes when the connection or the launcher is gone, ends everything.
 """
@@ -22,7 +22,7 @@ _PAUSE = 0.05  # seconds between two looks
 _GRACE = 10.0  # seconds that fleetrun has to end its ranks
 
 
-class Node:
+class NodeAgent:
     """fleetrun and the ranks that it has started on this node."""
 
     def __init__(self, logs: Path, command: list[str]):
@@ -37,7 +37,7 @@ class Node:
             stderr=subprocess.DEVNULL,
         )
         self._ranks: dict[int, int] = {}  # process: rank on this node
-        self._dead: set[int] = set()
+        self._exited: set[int] = set()
 
     def ranks(self) -> dict[int, int]:
         """{process: rank on this node} of those that run."""
@@ -51,11 +51,11 @@ class Node:
             running[process] = self._ranks[process]
         return running
 
-    def newly_dead(self) -> list[int]:
-        """Ranks on this node that have ended since the last call, in the order in which that was seen."""
+    def newly_exited(self) -> list[int]:
+        """Ranks on this node that have ended since the last call, in the command in which that was seen."""
         running = self.ranks()
-        gone = [process for process in self._ranks if process not in self._dead and process not in running]
-        self._dead.update(gone)
+        gone = [process for process in self._ranks if process not in self._exited and process not in running]
+        self._exited.update(gone)
         return [self._ranks[process] for process in gone]
 
     def new_lines(self) -> list[tuple[int, str]]:
@@ -94,48 +94,48 @@ class Node:
 def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -> int:
     # The launcher decides when this ends, and the terminal's signals are for it alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    node = Node(logs, command)
-    orders: list[str] = []
-    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+    node = NodeAgent(logs, command)
+    commands: list[str] = []
+    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
     moved, stalled = time.monotonic(), False
     size = _size(progress)
     try:
-        while (code := node.fleetrun.poll()) is None and "end" not in orders:
-            while orders and orders[0] != "end":
-                order = orders.pop(0)
-                if order == "stop" and not node.ranks():
-                    orders.append("end")  # nothing has begun that could be saved
+        while (code := node.fleetrun.poll()) is None and "end" not in commands:
+            while commands and commands[0] != "end":
+                command = commands.pop(0)
+                if command == "stop" and not node.ranks():
+                    commands.append("end")  # nothing has begun that could be saved
                 else:
-                    node.signal({"stop": signal.SIGTERM, "stacks": signal.SIGUSR1}[order])
-            _tell(node)
+                    node.signal({"stop": signal.SIGTERM, "stacks": signal.SIGUSR1}[command])
+            _report_output(node)
             if _size(progress) != size:
                 size, moved = _size(progress), time.monotonic()
             if not stalled and time.monotonic() - moved > stall_seconds:
                 stalled = True
-                say(stalled=round(time.monotonic() - moved))
+                emit(stalled=round(time.monotonic() - moved))
             time.sleep(_PAUSE)
     finally:
         node.end()
-    _tell(node)
-    say(code=code)
+    _report_output(node)
+    emit(code=code)
     return 0
 
 
-def say(**event) -> None:
+def emit(**event) -> None:
     print(json.dumps(event, ensure_ascii=False), flush=True)
 
 
-def _tell(node: Node) -> None:
-    for rank in node.newly_dead():
-        say(died=rank)
+def _report_output(node: NodeAgent) -> None:
+    for rank in node.newly_exited():
+        emit(exited=rank)
     for rank, line in node.new_lines():
-        say(log=rank, line=line)
+        emit(log=rank, line=line)
 
 
-def _listen(orders: list[str]) -> None:
+def _read_commands(commands: list[str]) -> None:
     for line in sys.stdin:
-        orders.append(line.strip())
-    orders.append("end")
+        commands.append(line.strip())
+    commands.append("end")
 
 
 def _size(file: Path) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 # What a rank says when another one has gone: gloo, NCCL, and the store through which ranks meet.
-_SECONDARY = (
+_LOST_PEER = (
     "Connection closed by peer",
     "Connection reset by peer",
     "Connection refused",
@@ -20,7 +20,7 @@ _BAD_INPUT = "vilg: "
 
 
 @dataclass(frozen=True)
-class Death:
+class RankFailure:
     """A rank that has ended, and the last lines that it wrote."""
 
     where: str
@@ -35,24 +35,24 @@ class Death:
         return []
 
     @property
-    def secondary(self) -> bool:
-        return any(word in line for line in self.error for word in _SECONDARY)
+    def is_secondary(self) -> bool:
+        return any(word in line for line in self.error for word in _LOST_PEER)
 
     @property
-    def bad_input(self) -> bool:
+    def is_bad_input(self) -> bool:
         """Whether trying again would end in the same way."""
         return bool(self.error) and self.error[0].startswith(_BAD_INPUT)
 
 
-def first_cause(deaths: list[Death]) -> Death | None:
+def root_cause(failures: list[RankFailure]) -> RankFailure | None:
     """Of the dead, in the order in which they died, the first whose error is its own."""
-    own = [death for death in deaths if not death.secondary]
-    return (own or deaths or [None])[0]
+    own = [failure for failure in failures if not failure.is_secondary]
+    return (own or failures or [None])[0]
 
 
-def describe(death: Death | None) -> str:
-    if death is None:
+def describe(failure: RankFailure | None) -> str:
+    if failure is None:
         return "a node was lost before any of its ranks said why"
-    if not death.error:
-        return f"{death.where} was killed: it wrote nothing about an error"
-    return f"{death.where}:\n" + "\n".join(f"    {line}" for line in death.error)
+    if not failure.error:
+        return f"{failure.where} was killed: it wrote nothing about an error"
+    return f"{failure.where}:\n" + "\n".join(f"    {line}" for line in failure.error)

@@ -1,6 +1,6 @@
-"""Runs a job on all its nodes, and starts it again from its newest checkpoint when a rank has died.
+"""Runs a job on all its nodes, and starts it again from its newest checkpoint when a rank has exited.
 
-fleetrun does not restart a failed worker; and where a peer has died, the others of a job wait for it.
+fleetrun does not restart a failed worker; and where a peer has exited, the others of a job wait for it.
 """
 
 import json
@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vilg import runtime
-from vilg.distributed.launch.lines import Job
-from vilg.distributed.launch.root_cause import Death, describe, first_cause
+from vilg.distributed.launch.commands import Job
+from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
 
 log = logging.getLogger(__name__)
 
-_KEPT = 200  # lines of each rank
+_LINES_KEPT = 200  # lines of each rank
 _STACKS = 5.0  # seconds for the ranks to write where they stand
 _GRACE = 30.0  # seconds for a node to end
 
 
-class Remote:
+class RemoteNode:
     """A node's process (node.py) on a host, on this machine or over ssh."""
 
     def __init__(self, number: int, host: str, command: list[str], ssh: list[str], events: queue.Queue):
@@ -47,7 +47,7 @@ class Remote:
         )
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
 
-    def order(self, word: str) -> None:
+    def send(self, word: str) -> None:
         try:
             self._process.stdin.write(word + "\n")
             self._process.stdin.flush()
@@ -79,45 +79,46 @@ class Remote:
 class Supervisor:
     def __init__(self, job: Job, hosts: list[str], ssh: list[str]):
         self.job, self.hosts, self.ssh = job, hosts, ssh
-        self._asked_to_stop = False
+        self._stop_requested = False
 
     def run(self) -> int:
         """The exit code: 0 once the run is done, or has been saved after a SIGTERM."""
         cluster = self.job.settings.cluster
-        with self._until_sigterm():
-            for attempt in range(cluster.restarts + 1):
+        with self._stop_on_sigterm():
+            for attempt in range(cluster.max_restarts + 1):
                 end = self._attempt(attempt)
-                if end.well:
+                if end.succeeded:
                     return 0
-                if not self._asked_to_stop:
+                if not self._stop_requested:
                     log.error("attempt %d: %s", attempt + 1, end.reason)
-                    if end.hopeless:
+                    if end.is_permanent:
                         return 1
-                    if attempt < cluster.restarts:
-                        self._pause(min(2**attempt, 16) * cluster.backoff)
-                if self._asked_to_stop:
+                    if attempt < cluster.max_restarts:
+                        self._wait_before_restart(min(2**attempt, 16) * cluster.backoff)
+                if self._stop_requested:
                     log.info("SIGTERM: ended; resume=auto goes on from the newest checkpoint")
                     return 128 + signal.SIGTERM
-        log.error("given up after %d restarts (cluster.restarts)", cluster.restarts)
+        log.error("given up after %d restarts (cluster.max_restarts)", cluster.max_restarts)
         return 1
 
-    def _attempt(self, number: int) -> "_End":
-        """One life of the job, and how it ended."""
+    def _attempt(self, number: int) -> "_AttemptResult":
+        """One attempt_log of the job, and how it ended."""
         events: queue.Queue = queue.Queue()
         nodes = [
-            Remote(node, host, self._command(node, number), self.ssh, events) for node, host in enumerate(self.hosts)
+            RemoteNode(node, host, self._command(node, number), self.ssh, events)
+            for node, host in enumerate(self.hosts)
         ]
-        life = _Life(self.job.settings.cluster.devices_per_node, len(nodes) > 1)
-        told_to_stop, hanging = False, None
+        attempt_log = _AttemptLog(self.job.settings.cluster.devices_per_node, len(nodes) > 1)
+        stop_was_sent, hanging = False, None
         try:
             while True:
-                if self._asked_to_stop and not told_to_stop:
+                if self._stop_requested and not stop_was_sent:
                     log.info("SIGTERM: the ranks finish their step and save it")
-                    told_to_stop = True
+                    stop_was_sent = True
                     for node in nodes:
-                        node.order("stop")
+                        node.send("stop")
                 if hanging and time.monotonic() > hanging[1]:
-                    return _End(f"no step for {hanging[0]} seconds; the log has the stacks of all ranks")
+                    return _AttemptResult(f"no step for {hanging[0]} seconds; the log has the stacks of all ranks")
                 try:
                     node, event = events.get(timeout=0.1)
                 except queue.Empty:
@@ -126,22 +127,22 @@ class Supervisor:
                     log.error("no step for %d seconds; this is where the ranks stand:", event["stalled"])
                     hanging = event["stalled"], time.monotonic() + _STACKS
                     for one in nodes:
-                        one.order("stacks")
+                        one.send("stacks")
                 elif "code" in event and node.code is None:
                     node.code = event["code"]
                     if node.code != 0:
-                        cause = life.cause(events)
-                        return _End(describe(cause), hopeless=cause is not None and cause.bad_input)
+                        cause = attempt_log.find_cause(events)
+                        return _AttemptResult(describe(cause), is_permanent=cause is not None and cause.is_bad_input)
                     if all(one.code == 0 for one in nodes):
-                        return _End("all ranks are done", well=True)
+                        return _AttemptResult("all ranks are done", succeeded=True)
                 else:
-                    life.note(node, event)
+                    attempt_log.record(node, event)
         finally:
             for node in nodes:
                 node.end()
 
     def _command(self, node: int, attempt: int) -> list[str]:
-        fleetrun = self.job.fleetrun(len(self.hosts), str(node), self.hosts[0], attempt, self.hosts[node])
+        fleetrun = self.job.fleetrun_command(len(self.hosts), str(node), self.hosts[0], attempt, self.hosts[node])
         return [
             "env",
             *self.job.environment(),
@@ -157,16 +158,16 @@ class Supervisor:
             *fleetrun[1:],
         ]
 
-    def _pause(self, seconds: float) -> None:
+    def _wait_before_restart(self, seconds: float) -> None:
         log.info("starting again in %.0f seconds, from the newest checkpoint that can be trusted", seconds)
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._asked_to_stop:
+        while time.monotonic() < until and not self._stop_requested:
             time.sleep(0.05)
 
     @contextmanager
-    def _until_sigterm(self) -> Iterator[None]:
+    def _stop_on_sigterm(self) -> Iterator[None]:
         def ask(*_):
-            self._asked_to_stop = True
+            self._stop_requested = True
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -177,40 +178,40 @@ class Supervisor:
 
 
 @dataclass(frozen=True)
-class _End:
-    """How a life ended: `well`, or `hopeless` if another one would end in the same way."""
+class _AttemptResult:
+    """How a attempt_log ended: `succeeded`, or `is_permanent` if another one would end in the same way."""
 
     reason: str
-    well: bool = False
-    hopeless: bool = False
+    succeeded: bool = False
+    is_permanent: bool = False
 
 
-class _Life:
-    """What the ranks of one attempt have written, and which of them have died."""
+class _AttemptLog:
+    """What the ranks of one attempt have written, and which of them have exited."""
 
     def __init__(self, devices: int, many: bool):
         self._devices, self._many = devices, many
         self._lines: dict[str, deque[str]] = {}
-        self._dead: list[str] = []
+        self._exited: list[str] = []
 
-    def note(self, node: Remote, event: dict) -> None:
-        if "died" in event:
-            self._dead.append(self._where(node, event["died"]))
+    def record(self, node: RemoteNode, event: dict) -> None:
+        if "exited" in event:
+            self._exited.append(self._rank_name(node, event["exited"]))
         elif "log" in event:
-            where = self._where(node, event["log"])
-            self._lines.setdefault(where, deque(maxlen=_KEPT)).append(event["line"])
+            where = self._rank_name(node, event["log"])
+            self._lines.setdefault(where, deque(maxlen=_LINES_KEPT)).append(event["line"])
             print(f"[{where}] {event['line']}", flush=True)
 
-    def cause(self, events: queue.Queue) -> Death | None:
-        """Why it has died; what else the nodes have said by now counts too."""
+    def find_cause(self, events: queue.Queue) -> RankFailure | None:
+        """Why it has exited; what else the nodes have said by now counts too."""
         while not events.empty():
             node, event = events.get()
-            self.note(node, event)
-        dead = [Death(where, list(self._lines.get(where, []))) for where in self._dead]
-        silent = [Death(where, list(lines)) for where, lines in self._lines.items() if where not in self._dead]
-        return first_cause(dead) or first_cause([one for one in silent if one.error])
+            self.record(node, event)
+        dead = [RankFailure(where, list(self._lines.get(where, []))) for where in self._exited]
+        silent = [RankFailure(where, list(lines)) for where, lines in self._lines.items() if where not in self._exited]
+        return root_cause(dead) or root_cause([one for one in silent if one.error])
 
-    def _where(self, node: Remote, rank: int | None) -> str:
+    def _rank_name(self, node: RemoteNode, rank: int | None) -> str:
         if rank is None:
             return node.host
         number = node.number * self._devices + rank

@@ -26,11 +26,11 @@ def read_lpips(place: Path) -> dict[str, np.ndarray]:
     try:
         return read_arrays(_open(place))
     except FileNotFoundError as error:
-        raise UserError(f"perceptual.weights={place}: {error.strerror.lower()}; {FETCH}") from None
+        raise UserError(f"perceptual.path={place}: {error.strerror.lower()}; {FETCH}") from None
     except (PickleError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"perceptual.weights={place}: {' '.join(str(error).split())}") from None
+        raise UserError(f"perceptual.path={place}: {' '.join(str(error).split())}") from None
     except OSError as error:
-        raise UserError(f"perceptual.weights={place}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"perceptual.path={place}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _open(place: Path) -> BinaryIO:
@@ -52,5 +52,5 @@ def _bytes(file: str | Path) -> BinaryIO:
 def _only(place: Path, names: list[str]) -> str:
     found = [name for name in names if Path(name).name == NAME]
     if not found:
-        raise UserError(f"perceptual.weights={place}: no {NAME} in it; {FETCH}")
+        raise UserError(f"perceptual.path={place}: no {NAME} in it; {FETCH}")
     return found[0]

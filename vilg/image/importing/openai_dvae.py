@@ -33,7 +33,7 @@ def import_dvae(encoder: Path, decoder: Path) -> DVAE:
         encoding, decoding = _Module(encoder, encoding), _Module(decoder, decoding)
         settings = _settings(encoding, decoding)
         model = DVAE(settings)
-        first = {"input.weight": (settings.code_dim, settings.codes, 1, 1), "input.bias": (settings.code_dim,)}
+        first = {"input.weight": (settings.code_dim, settings.codebook_size, 1, 1), "input.bias": (settings.code_dim,)}
         weights = {f"encoder.{name}": array for name, array in _fit(encoding, fitting.shapes(model.encoder)).items()}
         weights |= {
             f"decoder.{name}": array for name, array in _fit(decoding, fitting.shapes(model.decoder) | first).items()
@@ -92,9 +92,9 @@ def _settings(encoder: _Module, decoder: _Module) -> config.DVAE:
     try:
         return config.DVAE(
             downsamplings=len(groups) - 1,
-            width=encoder.attribute("n_hid", int),
+            base_channels=encoder.attribute("n_hid", int),
             residual_blocks=encoder.attribute("n_blk_per_group", int),
-            codes=encoder.attribute("vocab_size", int),
+            codebook_size=encoder.attribute("vocab_size", int),
             code_dim=decoder.attribute("n_init", int),
         )
     except SettingsError as error:

@@ -35,7 +35,7 @@ class Vocabulary:
     """The names that a pickle may contain.
 
     `built`: calls of these become what the function here makes of their arguments, which are data. `known` says of any
-    other name whether it may stand there; calls of these become Records.
+    other name whether it may stand there; calls of these become MetricsWriter.
     """
 
     built: dict[str, Callable]

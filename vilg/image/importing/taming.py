@@ -104,7 +104,7 @@ def import_vqgan(checkpoint: Path, settings_file: Path) -> VQGAN:
         ours = {_published(name, settings.quantizer): name for name in model.state_dict()}
         wanted = dict(zip(ours, fitting.shapes(model).values(), strict=True))
         if settings.quantizer == "gumbel":  # a 1 x 1 convolution there, a linear layer here
-            wanted["quantize.proj.weight"] = (settings.codes, settings.code_dim, 1, 1)
+            wanted["quantize.proj.weight"] = (settings.codebook_size, settings.code_dim, 1, 1)
         kept = {name: value for name, value in weights.items() if not str(name).startswith("loss.")}
         arrays = fitting.arrays(checkpoint, kept, wanted, str(settings_file))
     if settings.quantizer == "gumbel":
@@ -132,16 +132,16 @@ def read_settings(file: Path) -> config.VQGAN:
         theirs = config.from_tree(Parameters, tree, str(file))
         return config.VQGAN(
             quantizer=QUANTIZERS[kind],
-            width=theirs.ddconfig.ch,
-            multipliers=theirs.ddconfig.ch_mult,
+            base_channels=theirs.ddconfig.ch,
+            channel_multipliers=theirs.ddconfig.ch_mult,
             residual_blocks=theirs.ddconfig.num_res_blocks,
-            latent=theirs.ddconfig.z_channels,
-            attention=[
+            latent_channels=theirs.ddconfig.z_channels,
+            attention_factors=[
                 2**level
                 for level in range(len(theirs.ddconfig.ch_mult))
                 if theirs.ddconfig.resolution // 2**level in theirs.ddconfig.attn_resolutions
             ],
-            codes=theirs.n_embed,
+            codebook_size=theirs.n_embed,
             code_dim=theirs.embed_dim,
         )
     except OmegaConfBaseException as error:  # a key without a value

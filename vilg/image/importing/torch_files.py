@@ -120,7 +120,7 @@ def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
 def opened(file: Path, known: Callable[[str], bool]) -> Iterator[Any]:
     """The object in a file of torch.save; its tensors can be read until the context ends.
 
-    `known` says which classes it may hold beside tensors and plain data; they become Records. Raises UserError for a
+    `known` says which classes it may hold beside tensors and plain data; they become MetricsWriter. Raises UserError for a
     file that is missing, damaged, of another kind, or names anything else.
     """
     try:

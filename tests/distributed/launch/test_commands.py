@@ -1,0 +1,152 @@
+"""The lines, scripts and manifests of a job, and what is refused before it starts."""
+
+import shlex
+import subprocess
+
+import pytest
+import yaml
+
+from tests.processes import ROOT
+from vilg import config
+from vilg.cli import main
+from vilg.distributed.launch import manifests
+from vilg.distributed.launch.commands import Job, read_hosts_file
+from vilg.errors import UserError
+
+BIG = str(ROOT / "fleet_configs" / "10b.yaml")
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def job(*overrides):
+    return Job(BIG, list(overrides), config.resolve(config.Pretraining, BIG, list(overrides)))
+
+
+def printed(capsys, *arguments):
+    assert main(["launch", "-c", BIG, *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_line_a_node_with_its_number(capsys):
+    lines = printed(capsys, "--hosts", "a,b", "run.name=x").splitlines()
+    assert lines[0] == "# a" and lines[2] == "# b"
+    assert shlex.split(lines[3]) == [
+        "fleetrun",
+        "--nnodes",
+        "2",
+        "--master",
+        "a:36767",
+        "--rank",
+        "1",
+        "--host",
+        "b",
+        "--nproc_per_node",
+        "8",
+        "--log_dir",
+        "runs/x/log/node-1",
+        "tools/pretrain.py",
+        "-c",
+        BIG,
+        "run.name=x",
+    ]
+
+
+def test_one_node_needs_no_master(capsys):
+    line = printed(capsys).splitlines()[1]
+    assert "--master" not in line and "--nproc_per_node 8" in line
+
+
+def test_environment_and_odd_words_survive_the_shell(capsys):
+    odd = "data.shards=['a b/*.tar', \"c$HOME\"]"
+    line = printed(capsys, "cluster.environment.NCCL_DEBUG=WARN", odd).splitlines()[1]
+    echoed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {line.removeprefix('NCCL_DEBUG=WARN ')}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert line.startswith("NCCL_DEBUG=WARN fleetrun") and odd in echoed.splitlines()
+
+
+def test_a_hosts_file(tmp_path, capsys):
+    file = tmp_path / "hosts"
+    file.write_text("# the rack\na slots=8\n\nb\n")
+    assert read_hosts_file(file) == ["a", "b"]
+    assert "# b" in printed(capsys, "--hosts-file", str(file))
+    file.write_text("# nobody\n")
+    with pytest.raises(UserError, match="names no host"):
+        read_hosts_file(file)
+    with pytest.raises(UserError, match="nowhere: no such file"):
+        read_hosts_file(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--hosts", "a,b", "cluster.nodes=3"], "cluster.nodes=3: 2 hosts are named"),
+        (["--hosts", "a,a"], "a host is named twice"),
+        (["--hosts", "a", "distributed.sharding_degree=16"], "does not divide the 8 processes of a node"),
+        (["--hosts", "a,b,c"], "train.global_batch=2048: not a multiple of train.micro_batch=16 x 24 ranks"),
+        (["--hosts", "a", "cluster.master_port=0"], "cluster.master_port=0"),
+    ],
+)
+def test_what_cannot_work_is_one_line(arguments, message, capsys):
+    assert main(["launch", "-c", BIG, *arguments]) > 0
+    assert message in capsys.readouterr().err
+
+
+def test_outside_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["launch", "-c", BIG]) == 1
+    assert "tools/pretrain.py: no such file; start from a checkout" in capsys.readouterr().err
+
+
+def test_later_attempts_resume_on_a_port_of_their_own():
+    again = job().fleetrun_command(2, "0", "a", attempt=3)
+    assert again[-1] == "resume=auto" and "a:36770" in again
+
+
+def test_the_batch_script_runs_with_slurms_variables(tmp_path):
+    """srun and scontrol are stood in for by scripts that show what they are given."""
+    script = manifests.slurm(job("cluster.nodes=2", "run.name=my run"))
+    assert "#SBATCH --nodes=2\n" in script and "#SBATCH --gpus-per-node=8\n" in script
+    for name, does in (
+        ("srun", 'shift; exec "$@"'),
+        ("scontrol", "printf 'n7\\nn8\\n'"),
+        ("fleetrun", "printf '%s\\n' \"$@\""),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "n7-8"},
+    )
+    words = done.stdout.splitlines()
+    assert words[:6] == ["--nnodes", "2", "--master", "n7:36767", "--rank", "1"]
+    assert "run.name=my run" in words and words[-1] == "resume=auto"
+
+
+def test_the_manifest_is_an_indexed_job_and_its_service():
+    service, work = yaml.safe_load_all(manifests.kubernetes(job("cluster.nodes=4", "run.name=Big_1"), "me/vilg:1"))
+    assert service["kind"] == "Service" and work["kind"] == "Job"
+    assert service["metadata"]["name"] == work["metadata"]["name"] == "big-1"
+    assert work["spec"]["completions"] == work["spec"]["parallelism"] == 4
+    assert work["spec"]["completionMode"] == "Indexed"
+    container = work["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "me/vilg:1" and container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert "--rank $JOB_COMPLETION_INDEX" in container["command"][2]
+    assert "--master big-1-0.big-1:36767" in container["command"][2]
+
+
+def test_overrides_stand_anywhere_between_the_options(capsys):
+    line = printed(capsys, "run.name=x", "--hosts", "a", "run.seed=2").splitlines()[1]
+    assert line.endswith(" run.name=x run.seed=2")
+    with pytest.raises(SystemExit) as caught:
+        main(["launch", "-c", BIG, "run.name=x", "--hosts", "a", "b"])
+    assert caught.value.code == 2 and "unrecognized arguments: b" in capsys.readouterr().err

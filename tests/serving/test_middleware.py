@@ -1,0 +1,85 @@
+"""What neither gets in nor out: bodies that are too long, references to other hosts, connections to them."""
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("starlette", reason="starlette, which comes with gradio: pip install 'vilg[serve]'")
+
+from starlette.responses import HTMLResponse, StreamingResponse
+
+from vilg.serving import offline
+from vilg.serving.middleware import POLICY, RequestLimits
+
+PAGE = """<!doctype html><link rel="preconnect" href="https://fonts.googleapis.com" />
+<link
+    rel="preconnect"
+    href="https://fonts.gstatic.com"
+    crossorigin="anonymous"
+/><script
+    src="https://cdnjs.cloudflare.com/x.js"
+    async
+></script><script src="./own.js"></script><link rel="stylesheet" href="/own.css"><a href="https://example.org">x</a>"""
+
+
+def answer(app, headers=()):
+    """(status, headers, body) of a GET behind the gate."""
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(10)  # the client stays
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(k.encode(), v.encode()) for k, v in headers]}
+    asyncio.run(RequestLimits(app, 100)(scope, receive, send))
+    assert sent[0]["type"] == "http.response.start"
+    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(one.get("body", b"") for one in sent[1:])
+
+
+def test_a_page_refers_to_no_other_host():
+    status, headers, body = answer(HTMLResponse(PAGE))
+    assert status == 200 and int(headers[b"content-length"]) == len(body)
+    assert headers[b"content-security-policy"] == POLICY.encode() and "http" not in POLICY
+    assert body == (
+        b'<!doctype html>\n<script src="./own.js"></script><link rel="stylesheet" href="/own.css">'
+        b'<a href="https://example.org">x</a>'
+    )
+
+
+def test_what_is_no_page_goes_through_as_it_comes():
+    async def parts():
+        for part in (b'<link href="https://a">', b"2"):
+            yield part
+
+    _, headers, body = answer(StreamingResponse(parts(), media_type="text/event-stream"))
+    assert body == b'<link href="https://a">2' and b"content-security-policy" in headers
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [([("content-length", "100")], 200), ([("content-length", "101")], 413), ([("transfer-encoding", "chunked")], 411)],
+)
+def test_bodies(headers, status):
+    assert answer(HTMLResponse("x"), headers)[0] == status
+
+
+@pytest.mark.parametrize(
+    "event, arguments",
+    [
+        ("socket.connect", (None, ("192.0.2.1", 80))),
+        ("socket.connect", (None, ("127.0.0.1", 80))),
+        ("socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
+        ("socket.sendto", (None, ("192.0.2.1", 53))),
+    ],
+)
+def test_no_connection_is_begun(event, arguments):
+    with pytest.raises(PermissionError, match="fetches nothing"):
+        offline._refuse(event, arguments)
+
+
+def test_what_is_no_connection_is_allowed():
+    offline._refuse("socket.connect", (None, "/run/log"))
+    offline._refuse("socket.bind", (None, ("127.0.0.1", 80)))
+    offline._refuse("open", ("x", "r", 0))

@@ -1,0 +1,103 @@
+"""`vilg checkpoint`: what a person asks of the checkpoints of a run."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from vilg import config
+from vilg.checkpoint import slices
+from vilg.checkpoint.format import MANIFEST, CheckpointError, checkpoints_in, find_incomplete, read_manifest, step_of
+from vilg.checkpoint.load import CheckpointReader, find_damage, newest_valid_of, verify
+from vilg.checkpoint.slices import TensorChunk
+from vilg.checkpoint.storage import LocalStorage, Location, location, split_location
+from vilg.errors import UserError
+
+_WEIGHTS = "model/"
+
+
+def checkpoint_folder(run: Path) -> Location:
+    """Where the checkpoints of a run lie: its own settings may name another place."""
+    file = run / "settings.yaml"
+    if not file.exists():
+        return run / "checkpoints"
+    tree = yaml.safe_load(file.read_text("utf-8"))
+    settings = config.Checkpoint(folder=tree["checkpoint"].get("folder", ""))
+    return location(settings.place(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
+
+
+def select_checkpoints(given: str) -> list[Location]:
+    """The checkpoint that is named, or all of those in a run's folder or in a folder of checkpoints. UserError if there
+    is none."""
+    place = location(given)
+    if split_location(place)[1].startswith("step-"):
+        return [place]
+    try:
+        read_manifest(place)
+        return [place]  # one that was given another name
+    except CheckpointError:
+        found = checkpoints_in(place)
+    if not found and isinstance(place, Path):
+        found = checkpoints_in(checkpoint_folder(place))
+    if not found:
+        raise UserError(f"{given}: no checkpoint in it")
+    return found
+
+
+def list_checkpoints(given: str) -> Iterator[str]:
+    """A line for each checkpoint: step, when, bytes, the job that wrote it, and whether all of it is there. Only
+    `verify` reads the files."""
+    yield f"{'step':>10} {'written':16} {'size':>10} {'ranks x shards':>14}  "
+    for checkpoint in select_checkpoints(given):
+        try:
+            manifest = read_manifest(checkpoint)
+            storage, name = split_location(checkpoint)
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(storage.time(f"{name}/{MANIFEST}")))
+            size = sum(file.size for file in manifest.files.values())
+            topology = f"{manifest.topology['ranks']} x {manifest.topology['shards']}"
+            yield f"{manifest.step:>10} {when:16} {size / 1e6:>7.1f} MB {topology:>14}  " + (
+                "complete" if (wrong := find_incomplete(checkpoint, manifest)) is None else f"not valid: {wrong}"
+            )
+        except CheckpointError as error:
+            yield f"{step_of(checkpoint) or '?':>10} {'':16} {'':>10} {'':>14}  not valid: {error}"
+
+
+def verify_checkpoints(given: str) -> Iterator[tuple[str, bool]]:
+    """(line, whether it is good news) for each checkpoint, after all of it has been read; for a bad one a line for each
+    bad file."""
+    for checkpoint in select_checkpoints(given):
+        try:
+            manifest = read_manifest(checkpoint)
+            bad = find_damage(checkpoint, manifest, sorted(manifest.files))
+        except CheckpointError as error:
+            bad = [str(error)]
+        if bad:
+            yield from ((problem, False) for problem in bad)
+        else:
+            yield f"{checkpoint}: valid, {len(manifest.files)} files", True
+
+
+def consolidate(given: str, out: Path) -> tuple[Location, int]:
+    """Write the weights of a checkpoint, or of a run's newest valid one, as one safetensors file under the model's own
+    names; tensor by tensor. Returns the checkpoint and how many tensors there are."""
+    found = select_checkpoints(given)
+    if len(found) == 1:
+        chosen = found[0]
+        verify(chosen)
+    else:
+        chosen = newest_valid_of(found)
+    reader = CheckpointReader(chosen)
+    contents = [
+        TensorChunk(name.removeprefix(_WEIGHTS), tensor.dtype, tensor.shape, lambda name=name: reader.tensor(name))
+        for name, tensor in reader.manifest.tensors.items()
+        if name.startswith(_WEIGHTS)
+    ]
+    hidden = out.with_name(f".{out.name}.writing")
+    try:
+        slices.write(LocalStorage(out.parent), hidden.name, contents)
+        os.replace(hidden, out)
+    finally:
+        hidden.unlink(missing_ok=True)
+    return chosen, len(contents)

@@ -1,0 +1,64 @@
+"""Sharding, recompute, precision, and the machines of a job."""
+
+from dataclasses import dataclass, field
+
+from vilg.config.validation import require
+
+
+@dataclass
+class Distributed:
+    """How the states of the model are shared out; see vilg/distributed/stages.py and topology.py."""
+
+    stage: int = 0  # 0 plain data parallel; 1 optimizer states, 2 and gradients, 3 and parameters are split
+    sharding_degree: int = 0  # ranks of a node that split them; 0: all of a node
+    offload: bool = False  # stage 3: optimizer states and its share of the parameters live in the host's memory
+    recompute: str = "none"  # none | block | n: every n-th block's activations are computed again
+    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
+    segment_size: int = 2**20  # stage 3: smaller parameters stay whole
+
+    def __post_init__(self):
+        require(self.stage in (0, 1, 2, 3), f"distributed.stage={self.stage}: none of 0, 1, 2, 3")
+        require(self.sharding_degree >= 0, f"distributed.sharding_degree={self.sharding_degree}: must not be negative")
+        require(
+            self.stage > 0 or self.sharding_degree <= 1,
+            f"distributed.sharding_degree={self.sharding_degree}: stage 0 splits nothing",
+        )
+        require(
+            not self.offload or self.stage == 3,
+            "distributed.offload=true: only with stage 3; Paddle's stage 2 with offload updates all parameters as "
+            "one, decays biases like matrices, and knows no replicas",
+        )
+        require(
+            self.recompute in ("none", "block") or (self.recompute.isdigit() and int(self.recompute) > 0),
+            f"distributed.recompute={self.recompute}: none of none, block, or a number of blocks",
+        )
+        require(
+            self.precision in ("auto", "fp32", "bf16", "fp16"),
+            f"distributed.precision={self.precision}: none of auto, fp32, bf16, fp16",
+        )
+        require(self.segment_size >= 0, f"distributed.segment_size={self.segment_size}: must not be negative")
+
+
+@dataclass
+class Cluster:
+    """The machines of a job, and what the launcher does when something goes wrong; see docs/launch.md."""
+
+    nodes: int = 0  # 0: as many as hosts are named
+    devices_per_node: int = 8
+    master_port: int = 36767  # on the first node
+    environment: dict[str, str] = field(default_factory=dict)  # of every process, such as NCCL's settings
+    max_restarts: int = 10  # after so many crashes the launcher gives up
+    backoff: float = 10.0  # seconds before the first restart; doubled with each, up to 16 times
+    stall_timeout: float = 1800.0  # seconds without a step after which a run counts as hanging
+    device_memory: float = 80.0  # GB of 10^9 bytes, as `vilg plan` compares them
+    host_memory: float = 1000.0  # GB of a node
+    device_tflops: float = 312.0  # of a device in the numbers it computes with; an A100 has 312 in 16 bits, dense
+
+    def __post_init__(self):
+        require(self.nodes >= 0, f"cluster.nodes={self.nodes}: must not be negative")
+        require(self.devices_per_node > 0, f"cluster.devices_per_node={self.devices_per_node}: must be positive")
+        require(0 < self.master_port < 65536, f"cluster.master_port={self.master_port}: must be a port")
+        require(self.max_restarts >= 0, f"cluster.max_restarts={self.max_restarts}: must not be negative")
+        require(self.backoff >= 0, f"cluster.backoff={self.backoff}: must not be negative")
+        for name in ("stall_timeout", "device_memory", "host_memory", "device_tflops"):
+            require(getattr(self, name) > 0, f"cluster.{name}={getattr(self, name)}: must be positive")

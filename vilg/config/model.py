@@ -1,0 +1,36 @@
+"""The transformer and its attention."""
+
+from dataclasses import dataclass
+
+from vilg.config.validation import require
+
+
+@dataclass
+class Model:
+    """The shared transformer (section 3.1.2 of the paper). The defaults are the paper's 10 billion parameters."""
+
+    layers: int = 48
+    hidden: int = 4096
+    heads: int = 64
+    conv_kernel: int = 11
+    dropout: float = 0.0
+    sandwich_norm: bool = False
+    qk_norm: bool = False
+
+    def __post_init__(self):
+        for name in ("layers", "hidden", "heads", "conv_kernel"):
+            require(getattr(self, name) > 0, f"model.{name}={getattr(self, name)}: must be positive")
+        require(self.hidden % self.heads == 0, f"model.heads={self.heads}: must divide model.hidden={self.hidden}")
+        require(self.conv_kernel % 2 == 1, f"model.conv_kernel={self.conv_kernel}: must be odd")
+        require(0 <= self.dropout < 1, f"model.dropout={self.dropout}: must be in [0, 1)")
+
+
+@dataclass
+class Attention:
+    """The implementation of attention; see vilg/attention/functional.py."""
+
+    backend: str = "auto"  # operator | blockwise | dense | auto: the first of these that is available
+
+    def __post_init__(self):
+        known = ("auto", "operator", "blockwise", "dense")
+        require(self.backend in known, f"attention.backend={self.backend}: none of {', '.join(known)}")

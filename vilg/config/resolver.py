@@ -1,0 +1,111 @@
+"""Merges a settings file and overrides into typed settings, and reads stored settings."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
+from vilg.config.renamed import refuse_old_names, translate
+from vilg.config.validation import require
+from vilg.errors import SettingsError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Schema = TypeVar("Schema")
+_SECTIONS = {VQVAE: "vqvae", VQGAN: "vqgan", DVAE: "dvae"}  # schemas that are stored alone, next to a tokenizer
+
+
+def resolve(schema: type[Schema], file: str | Path | None = None, overrides: Sequence[str] = ()) -> Schema:
+    """Settings of type `schema`: its defaults, replaced by the YAML file, replaced by the `key=value` overrides.
+
+    Raises SettingsError, one line long, for a missing or broken file, an unknown key (with the nearest known one), a
+    renamed key (with the new one), a value of the wrong type, or a value that a dataclass refuses.
+    """
+    merged = OmegaConf.structured(schema)
+    if file is not None:
+        merged = _merge_user_input(schema, merged, _read_yaml(Path(file)), str(file))
+    for override in overrides:
+        merged = _merge_user_input(schema, merged, _read_override(override), override)
+    try:
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
+        raise SettingsError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
+
+
+def from_tree(schema: type[Schema], tree: dict, origin: str) -> Schema:
+    """Settings from stored nested dicts that `as_tree` returned, perhaps of an earlier version with other key names.
+
+    `origin` names the dicts in errors. Raises SettingsError.
+    """
+    translated = translate(tree, _SECTIONS.get(schema, ""))
+    return OmegaConf.to_object(_merge(schema, OmegaConf.structured(schema), OmegaConf.create(translated), origin))
+
+
+def as_tree(settings: "DataclassInstance") -> dict:
+    """Settings as nested dicts, lists and scalars, for JSON and YAML."""
+    return dataclasses.asdict(settings)
+
+
+def save(settings: "DataclassInstance", file: Path) -> None:
+    """Write all settings as YAML. `resolve` reads the file back to equal settings."""
+    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), "utf-8")
+
+
+def _read_yaml(file: Path) -> DictConfig:
+    try:
+        tree = OmegaConf.load(file)
+    except FileNotFoundError:
+        raise SettingsError(f"{file}: no such file") from None
+    except Exception as error:  # a YAML error has many classes, and its message many lines
+        raise SettingsError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, DictConfig):
+        raise SettingsError(f"{file}: a settings file holds `section: {{key: value}}`")
+    return tree
+
+
+def _read_override(override: str) -> DictConfig:
+    key, equals, _ = override.partition("=")
+    require(bool(equals and key), f"{override}: an override is written key=value")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except Exception as error:
+        raise SettingsError(f"{override}: {' '.join(str(error).split())}") from None
+
+
+def _merge_user_input(schema: type, base: DictConfig, tree: DictConfig, origin: str) -> DictConfig:
+    plain = OmegaConf.to_container(tree)
+    if isinstance(plain, dict):
+        refuse_old_names(plain, origin)
+    return _merge(schema, base, tree, origin)
+
+
+def _merge(schema: type, base: DictConfig, tree: DictConfig, origin: str) -> DictConfig:
+    try:
+        return OmegaConf.merge(base, tree)
+    except ConfigKeyError as error:
+        raise SettingsError(f"{origin}: unknown key {error.full_key}{_nearest(schema, error.full_key)}") from None
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        key = error.full_key or ", ".join(map(str, tree))  # a section given a scalar has no full key
+        raise SettingsError(f"{origin}: {key}: {reason}") from None
+
+
+def _nearest(schema: type, key: str) -> str:
+    near = difflib.get_close_matches(key, known_keys(schema), 1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def known_keys(schema: type, prefix: str = "") -> list[str]:
+    """All dotted keys of `schema`, including the names of sections."""
+    keys = []
+    for entry in dataclasses.fields(schema):
+        keys.append(prefix + entry.name)
+        if dataclasses.is_dataclass(entry.type):
+            keys += known_keys(entry.type, f"{prefix}{entry.name}.")
+    return keys

@@ -1,0 +1,70 @@
+"""Batch, optimizer, schedule, loss weights and input noise."""
+
+from dataclasses import dataclass
+
+from vilg.config.validation import require
+
+
+@dataclass
+class InputNoise:
+    """Largest share of a sample's input tokens that are replaced by random ones; see vilg/training/input_noise.py."""
+
+    target_image: float = 0.0  # image codes in text-to-image
+    source_image: float = 0.0  # image codes in image-to-text
+    target_text: float = 0.0  # text tokens in image-to-text
+
+    def __post_init__(self):
+        for name in ("target_image", "source_image", "target_text"):
+            require(0 <= getattr(self, name) <= 1, f"input_noise.{name}={getattr(self, name)}: must be in [0, 1]")
+
+
+@dataclass
+class LossWeights:
+    """Weights of the mean losses of the two directions."""
+
+    text_to_image: float = 1.0
+    image_to_text: float = 1.0
+
+    def __post_init__(self):
+        for name in ("text_to_image", "image_to_text"):
+            require(0 <= getattr(self, name) < float("inf"), f"loss.{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass
+class Train:
+    """Number of steps, batch and optimizer. Accumulation is derived: global_batch / (micro_batch x ranks)."""
+
+    steps: int = 1000
+    global_batch: int = 32
+    micro_batch: int = 16
+    lr: float = 1e-4  # peak learning rate
+    warmup: int = 100  # steps
+    min_lr_ratio: float = 0.1  # learning rate at the end of the cosine schedule, as a share of `lr`
+    weight_decay: float = 0.01  # applied to matrices only
+    beta1: float = 0.9
+    beta2: float = 0.99
+    max_grad_norm: float = 1.0  # gradients are clipped to this global norm; 0: no clipping
+    caption_dropout: float = 0.0  # share of samples trained with an empty caption; needed for classifier-free guidance
+    stop_at: int = 0  # stop after this step; the schedule is still that of `steps`; 0: never
+    eval_every: int = 0  # steps between evaluations on the held-out set; 0: never
+    sample_images_every: int = 0  # steps between sample images in VisualDL; 0: never
+
+    def __post_init__(self):
+        for name in ("steps", "global_batch", "micro_batch"):
+            require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)}: must be positive")
+        require(0 < self.lr < float("inf"), f"train.lr={self.lr}: must be positive")
+        not_negative = ("warmup", "min_lr_ratio", "weight_decay", "max_grad_norm", "stop_at", "eval_every")
+        for name in (*not_negative, "sample_images_every"):
+            require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
+        for name in ("beta1", "beta2", "caption_dropout"):
+            require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
+
+    def accumulation(self, ranks: int) -> int:
+        """Micro-batches that each rank computes in one step."""
+        samples = self.micro_batch * ranks
+        require(
+            self.global_batch % samples == 0,
+            f"train.global_batch={self.global_batch}: not a multiple of "
+            f"train.micro_batch={self.micro_batch} x {ranks} ranks",
+        )
+        return self.global_batch // samples

@@ -1,0 +1,106 @@
+"""Which sample stands at which position of the training_stream training sequence.
+
+The sample at position p, its crop, its caption and its seed are a pure function of (seed, p). So a run on any
+number of ranks that has consumed c samples goes on at position c, in constant time. grain shuffles each epoch by an
+index permutation and gives position p a random generator of its own; nothing is buffered and nothing is skipped over.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vilg.data import decode, images
+from vilg.data.bad_samples import BadSampleError, BadSamples
+from vilg.data.shards import Shards
+from vilg.data.token_shards import TokenSample, TokenShards
+from vilg.errors import UserError
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # grain reports at import that jax's profiler is not there
+import grain  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: uint8 image [size, size, 3] and one of its captions ("" where captions are not read).
+
+    `seed` is a random number of its position, for whatever else about the sample is random.
+    """
+
+    name: str
+    image: np.ndarray
+    caption: str
+    seed: int = 0
+
+
+class _LoadSample(grain.transforms.RandomMap):
+    """Number of a record -> Sample, with the random generator of its position."""
+
+    def __init__(self, shards: Shards, bad_samples: BadSamples, size: int, jitter: float, with_captions: bool):
+        self.shards, self.bad_samples = shards, bad_samples
+        self.size, self.jitter, self.with_captions = size, jitter, with_captions
+
+    def random_map(self, number: int, rng: np.random.Generator) -> Sample:
+        # A broken record is replaced by the one behind it, whoever reads it: the order stays a function of (seed, p).
+        for attempt in range(len(self.shards)):
+            chosen = (int(number) + attempt) % len(self.shards)
+            try:
+                return self._sample(chosen, rng)
+            except BadSampleError as fault:
+                self.bad_samples.add(self.shards.name(chosen), str(fault))
+        raise UserError("data.shards: every sample is broken")
+
+    def _sample(self, number: int, rng: np.random.Generator) -> Sample:
+        record = self.shards[number]
+        image = decode.decode_image(record)
+        texts = decode.decode_captions(record) if self.with_captions else [""]
+        pixels = (
+            images.random_crop(image, self.size, self.jitter, rng)
+            if self.jitter
+            else images.center_crop(image, self.size)
+        )
+        return Sample(record.name, pixels, texts[rng.integers(len(texts))], int(rng.integers(2**63)))
+
+
+class _LoadTokens(grain.transforms.RandomMap):
+    """Number of an image -> TokenSample, with the random generator of its position."""
+
+    def __init__(self, tokens: TokenShards):
+        self.tokens = tokens
+
+    def random_map(self, number: int, rng: np.random.Generator) -> TokenSample:
+        return self.tokens.sample(int(number), rng)
+
+
+def prefetch_batches(
+    samples: grain.MapDataset, first: int, every: int, batch: int, threads: int, collate: Callable[[list], Any]
+) -> Iterator[Any]:
+    """Batches of the samples at positions first, first + every, .., read by `threads` threads ahead of their use."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
+    return iter(samples.slice(slice(first, None, every)).to_iter_dataset(options).batch(batch, batch_fn=collate))
+
+
+def prefetch_ordered(read: Callable[[int], Any], numbers: range, batch: int, threads: int) -> Iterator[list]:
+    """Lists of `batch` of what `read` gives for the numbers, in their order, without None; read ahead by `threads`."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
+    found = grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)
+    return iter(found.batch(batch, batch_fn=list))
+
+
+def training_stream(
+    shards: Shards, bad_samples: BadSamples, seed: int, size: int, jitter: float, captions: bool
+) -> grain.MapDataset:
+    """position -> Sample for every position from 0 on."""
+    return _positions(len(shards), seed).random_map(_LoadSample(shards, bad_samples, size, jitter, captions))
+
+
+def token_training_stream(tokens: TokenShards, seed: int) -> grain.MapDataset:
+    """position -> TokenSample for every position from 0 on: that of the image which `training_stream` has there, if these are
+    the tokens of the same images."""
+    return _positions(len(tokens), seed).random_map(_LoadTokens(tokens))
+
+
+def _positions(count: int, seed: int) -> grain.MapDataset:
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()

@@ -1,0 +1,81 @@
+"""A trained model taken from a checkpoint, with the tokenizers it was trained with."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from vilg import checkpoint, config, image
+from vilg.errors import UserError
+from vilg.generation.decoder import TransformerDecodingModel
+from vilg.generation.pipeline import Pipeline
+from vilg.image.tokenizer import ImageTokenizer
+from vilg.model.transformer import Transformer
+from vilg.text.tokenizer import TextTokenizer, load_tokenizer
+
+
+class CheckpointPipeline(Pipeline):
+    """A checkpoint's model, in evaluation mode, in Python."""
+
+    def __init__(
+        self,
+        origin: checkpoint.Location,
+        settings: config.Pretraining,
+        model: Transformer,
+        text_tokenizer: TextTokenizer,
+        image_tokenizer: ImageTokenizer,
+    ):
+        self.origin = self.checkpoint = str(origin)
+        self.settings, self.image_size = settings, settings.data.image_size
+        self.caption_dropout = settings.train.caption_dropout
+        self.model, self.decoding_model = model, TransformerDecodingModel(model)
+        self.text_tokenizer, self.image_tokenizer = text_tokenizer, image_tokenizer
+
+    @paddle.no_grad()
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return self.image_tokenizer.encode(paddle.to_tensor(images)).numpy()
+
+    @paddle.no_grad()
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        return self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+
+
+def load_checkpoint_pipeline(
+    folder: checkpoint.Location, attention: config.Attention | None = None
+) -> CheckpointPipeline:
+    """The model of a checkpoint directory, which may be a URL, or of the newest valid checkpoint of a run's directory;
+    with `attention` it computes so."""
+    found = checkpoint.location(folder)
+    if isinstance(found, Path) and (found / "settings.yaml").is_file():
+        found = newest_checkpoint_in_run(found)  # verified while it was looked for
+    else:
+        checkpoint.verify(found)
+    reader = checkpoint.CheckpointReader(found)
+    manifest = reader.manifest
+    settings = config.from_tree(config.Pretraining, manifest.settings, f"{found}: not of a pre-training run")
+    text_tokenizer = load_tokenizer(settings.text)
+    image_tokenizer = image.load(settings.image_tokenizer.path)
+    if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": image_tokenizer.fingerprint()}:
+        raise UserError(
+            f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
+            "trained with; were they replaced?"
+        )
+    model = Transformer(
+        settings.model,
+        text_tokenizer.vocab_size,
+        image_tokenizer.codebook_size,
+        settings.text.length,
+        image_tokenizer.grid(settings.data.image_size),
+        attention,
+    )
+    weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
+    model.set_state_dict(weights)
+    model.eval()
+    return CheckpointPipeline(found, settings, model, text_tokenizer, image_tokenizer)
+
+
+def newest_checkpoint_in_run(run: Path) -> checkpoint.Location:
+    found = checkpoint.newest_valid(checkpoint.checkpoint_folder(run))
+    if found is None:
+        raise UserError(f"{run}: no valid checkpoint in this run")
+    return found

@@ -1,0 +1,32 @@
+"""How many floating-point operations a model takes."""
+
+from vilg.attention import layout
+from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.model.transformer import Transformer
+
+
+def forward(model: Transformer, batch: int) -> dict[str, float]:
+    """Operations of the matrix products of both directions for `batch` pairs: two a multiplication.
+
+    "linear" and "attention" are those of all blocks, "heads" those of the output layers. Attention counts the tiles
+    that the operator computes.
+    """
+    hidden, counts = model.settings.hidden, dict.fromkeys(("linear", "attention", "heads"), 0.0)
+    image = model.grid[0] * model.grid[1]
+    for direction in DIRECTIONS:
+        outputs = (
+            image * model.codebook_size if direction == TEXT_TO_IMAGE else (model.text_length - 1) * model.vocab_size
+        )
+        counts["heads"] += batch * 2 * hidden * outputs
+        for pattern in model.patterns:
+            made = layout.build(direction, pattern, model.text_length, model.grid, model.settings.conv_kernel)
+            counts["linear"] += batch * 2 * 12 * hidden**2 * made.length
+            counts["attention"] += batch * 2 * 2 * hidden * made.tiles().computed
+    return counts
+
+
+def training_step(model: Transformer, batch: int) -> float:
+    """Operations of a training step of `batch` pairs: backward is twice forward, in attention 2.5 times, for there the
+    scores are computed again. Recompute is not counted: it is how, not what."""
+    counts = forward(model, batch)
+    return 3 * (counts["linear"] + counts["heads"]) + 3.5 * counts["attention"]

@@ -1,0 +1,16 @@
+"""Initial weights: normal with standard deviation 0.02, as in BERT; smaller for residual projections."""
+
+import math
+
+from paddle import ParamAttr, nn
+
+STD = 0.02
+
+
+def normal() -> ParamAttr:
+    return ParamAttr(initializer=nn.initializer.Normal(0.0, STD))
+
+
+def residual(layers: int) -> ParamAttr:
+    """0.02 / sqrt(2 L): the sum of 2 L residual branches then starts with the variance of one."""
+    return ParamAttr(initializer=nn.initializer.Normal(0.0, STD / math.sqrt(2 * layers)))
