@@ -99,7 +99,7 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
     paddle.seed(3)
     model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3), WORDS, CODES, TEXT, GRID)
     total = elements(model.parameters())
-    engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.clip, settings)
+    engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.max_grad_norm, settings)
     counting(sent)
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
     factors = {name: world.ranks / count for name, count in counts.items()}

