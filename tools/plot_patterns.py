@@ -1,7 +1,7 @@
-"""Draw the pictures of the docs about attention.
+"""Draws the pictures of docs/attention.md.
 
-docs/patterns.svg: who sees whom, for 6 text tokens, a 4 x 4 grid and a 3 x 3 kernel (the paper's figure 2).
-docs/tiles.svg: the tiles of the paper's shape, 64 text tokens, a 32 x 32 grid and an 11 x 11 kernel.
+docs/patterns.svg: the masks for 6 text tokens, a 4 x 4 grid and a 3 x 3 kernel (figure 2 of the paper). docs/tiles.svg:
+the tiles for 64 text tokens, a 32 x 32 grid and an 11 x 11 kernel, as in the paper.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What fleetrun starts: `fleetrun --nproc_per_node 2 tools/train_image_tokenizer.py -c FILE [key=value ..]`."""
+"""The script for fleetrun: `fleetrun --nproc_per_node 2 tools/train_image_tokenizer.py -c FILE [key=value ..]`."""
 
 import sys
 

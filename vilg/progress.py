@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a plain line from time to time."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts to `total`. Use as a context manager; `quiet` shows nothing (every rank but the first)."""
+    """Counts up to `total`. Use it as a context manager. `quiet` prints nothing, for ranks other than 0."""
 
     def __init__(self, what: str, total: int | None, done: int = 0, quiet: bool = False):
         self.what, self.total, self.start, self.done, self.quiet = what, total, done, done, quiet
@@ -20,7 +20,7 @@ class Progress:
             self.bar = tqdm(desc=what, total=total, initial=done, dynamic_ncols=True)
 
     def advance(self, by: int = 1, **shown: float | str) -> None:
-        """`shown` is printed behind the count: loss=2.31, say."""
+        """Count `by` more. `shown` values are printed after the count, for example loss=2.31."""
         self.done += by
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
@@ -54,6 +54,6 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """75 -> 1:15."""
+    """Seconds as minutes and seconds: 75 -> 1:15."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     return f"{minutes}:{rest:02}"

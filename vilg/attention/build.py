@@ -1,10 +1,10 @@
-"""Compiles the operator with g++ and keeps the library beside its sources, or in the user's cache.
+"""Compiles the operator with g++ and stores the library next to its sources, or in the user's cache.
 
-Part of `pip install` where Paddle is there already (setup.py runs this file), else of the first use. What is built is
-stored with a key of everything it depends on; another source, header, flag or Paddle version builds anew. Needs
-nothing but the standard library, and no network.
+It is built by `pip install` if Paddle is installed (setup.py runs this file), otherwise at its first use. The library
+is stored with a key of everything it depends on and is rebuilt when a source, header, flag or the Paddle version
+changes. Uses the standard library only, and no network.
 
-    python -m vilg.attention.build      builds now and prints where
+    python -m vilg.attention.build      builds the library and prints its path
 """
 
 import fcntl
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
 LIBRARY = "libvilg_attention.so"
 
-# No -ffast-math: it would change results, and those of other code that loads the library.
+# No -ffast-math: it changes results, also those of other code in the process.
 _COMMON = [
     "-O3",
     "-std=c++17",
@@ -55,7 +55,7 @@ _FLAGS = {
     "paddle/op.cc": [],
     "paddle/rows.cc": [],
 }
-# With nvcc and a Paddle that was built for CUDA.
+# With nvcc and a Paddle built for CUDA.
 _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}
 _CUDA_SOURCE = "cuda/attention.cu"
 _NVCC = [
@@ -68,16 +68,16 @@ _NVCC = [
     "-gencode",
     "arch=compute_90a,code=sm_90a",
 ]
-_WITH_CUDA = " cuda"  # behind the key of a library that has kernels for GPUs
+_WITH_CUDA = " cuda"  # suffix of the key of a library with CUDA kernels
 _ONLY_X86 = ("cpu/kernels_avx512.cc", "cpu/kernels_avx2.cc")
 
 
 class BuildError(Exception):
-    """The operator cannot be built here; the message says what is missing or what the compiler said."""
+    """The operator cannot be built. The message says what is missing, or what the compiler reported."""
 
 
 def built() -> Path:
-    """The library of these sources, built now if it is not there. Any number of processes may call this at once."""
+    """The path of the library, which is built if necessary. Any number of processes may call this at the same time."""
     key = build_key()
     for folder in (HERE / "lib", _cache() / key):
         if _is_current(folder, key):
@@ -90,19 +90,20 @@ def built() -> Path:
 
 
 def has_gpu_kernels() -> bool:
-    """Whether `built` holds kernels for GPUs. They stay, and run, where nvcc is gone, as in an image."""
+    """Whether the library includes CUDA kernels. They remain usable where nvcc is missing, for example in an image."""
     return (built().parent / "key").read_text().endswith(_WITH_CUDA)
 
 
 def nvcc() -> str | None:
-    """The CUDA compiler that the kernels for GPUs are built with; None without one or without a Paddle for CUDA."""
+    """The CUDA compiler, or None if it is missing or Paddle is not built for CUDA."""
     for_cuda = re.search(r"^cuda_version\s*=\s*'\d", (_paddle() / "version/__init__.py").read_text(), re.MULTILINE)
     return shutil.which(os.environ.get("CUDACXX", "nvcc")) if for_cuda else None
 
 
 def build(folder: Path, cuda: str | None = None) -> None:
-    """Compile and link into `folder`, with the kernels for GPUs if `cuda` names an nvcc; what was there stays until the
-    new library is whole."""
+    """Compile and link into `folder`, with CUDA kernels if `cuda` names an nvcc. An existing library is replaced when
+    the new one is complete.
+    """
     compiler = _compiler()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -127,20 +128,20 @@ def build(folder: Path, cuda: str | None = None) -> None:
 
 
 def _commands(compiler: str, cuda: str | None) -> dict[str, list[str]]:
-    """How each source is compiled, but for the names of source and object."""
+    """The compiler command for each source, without the names of source and object."""
     x86 = platform.machine() == "x86_64"
     sources = {source: flags for source, flags in _FLAGS.items() if x86 or source not in _ONLY_X86}
     includes = _includes()
     if cuda:
         sources |= _CUDA_FLAGS
         include = cuda_root(cuda) / "include"
-        includes += [f"-I{include}", f"-I{include / 'cccl'}"]  # thrust lies in cccl since CUDA 13
+        includes += [f"-I{include}", f"-I{include / 'cccl'}"]  # thrust is part of cccl since CUDA 13
     commands = {source: [compiler, *_COMMON, *flags, *includes] for source, flags in sources.items()}
     return commands | ({_CUDA_SOURCE: [cuda, *_NVCC]} if cuda else {})
 
 
 def cuda_root(cuda: str) -> Path:
-    """Where nvcc says its toolkit is; nvcc itself may be a script elsewhere."""
+    """The toolkit folder that nvcc reports. nvcc itself may be a script elsewhere."""
     with tempfile.TemporaryDirectory() as scratch:
         empty = Path(scratch) / "empty.cu"
         empty.touch()
@@ -156,7 +157,7 @@ def _cuda_runtime(cuda: str) -> list[str]:
 
 
 def build_key() -> str:
-    """A hash of all that the library depends on, but whether there was an nvcc."""
+    """A hash of everything that the library depends on, except whether there is an nvcc."""
     flags = [_COMMON, _FLAGS, _CUDA_FLAGS, _NVCC, platform.machine(), sys.platform]
     digest = hashlib.sha256(repr(flags).encode())
     for file in sorted(SOURCES.rglob("*")):
@@ -172,7 +173,7 @@ def _includes() -> list[str]:
 
 
 def _libraries() -> list[str]:
-    """Paddle itself, and Paddle's own OpenMP: two of them in one process would fight for the cores."""
+    """Paddle, and Paddle's OpenMP: two OpenMP libraries in one process would compete for the cores."""
     base, libs = _paddle() / "base", _paddle() / "libs"
     return [
         f"-L{base}",
@@ -189,7 +190,7 @@ def _paddle() -> Path:
     spec = importlib.util.find_spec("paddle")
     if spec is not None and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0])
-    installed = Path(sysconfig.get_paths()["purelib"]) / "paddle"  # pip hides it from a build, but it is there
+    installed = Path(sysconfig.get_paths()["purelib"]) / "paddle"  # pip hides it during a build
     if (installed / "include").is_dir():
         return installed
     raise BuildError("PaddlePaddle is not installed")

@@ -1,4 +1,4 @@
-"""The compiled operator, loaded into Paddle once."""
+"""Loads the compiled operator into Paddle."""
 
 import logging
 from functools import cache
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 @cache
 def load() -> str | None:
-    """None once the operator is registered, or why it is not there."""
-    # Two libraries that register one name end the process.
+    """None if the operator is registered, otherwise the reason why it is not available."""
+    # Registering one name from two libraries aborts the process.
     if SEPARATE in OpProtoHolder.instance().op_proto_map:
         return None
     try:
@@ -31,16 +31,18 @@ def load() -> str | None:
 
 
 def operator_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """block_sparse_attention by the operator; q, k, v fp32 [B, S, H, D] with D in HEAD_SIZES."""
-    return _C_ops._run_custom_op(SEPARATE, q, k, v, *_arguments(layout, q.shape[-1]))[0]
+    """block_sparse_attention with the operator; q, k, v fp32 [B, S, H, D] with D in HEAD_SIZES."""
+    return _C_ops._run_custom_op(SEPARATE, q, k, v, *_arguments(layout, q.shape[-1]))[0]  # type: ignore[attr-defined]
 
 
 def packed_operator_attention(qkv: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """packed_attention by the operator; qkv fp32 [B, S, 3, H, D] with D in HEAD_SIZES."""
-    return _C_ops._run_custom_op(PACKED, qkv, *_arguments(layout, qkv.shape[-1]))[0]
+    """packed_attention with the operator; qkv fp32 [B, S, 3, H, D] with D in HEAD_SIZES."""
+    return _C_ops._run_custom_op(PACKED, qkv, *_arguments(layout, qkv.shape[-1]))[0]  # type: ignore[attr-defined]
 
 
 def _arguments(layout: Layout, head_size: int) -> tuple[paddle.Tensor, float, list[int]]:
-    """The layout in the tiles of the device's kernel, the scale of the scores, and its headers for the host."""
+    """Arguments of the operator: the tiles for the device's kernel, the scale of the scores, and the headers for the
+    host.
+    """
     packed = layout.packed_for_gpu if paddle.get_device() != "cpu" else layout.packed
     return packed.tensor.tensor(), head_size**-0.5, packed.headers

@@ -1,7 +1,8 @@
-"""Which position sees which: the one table behind the dense reference, the operator, the cached decoder and the docs.
+"""Visibility: which position sees which. The dense reference, the operator's layout, the cached decoder and the docs
+use it.
 
-Positions of a sequence of text length T and an h x w grid are
-`[text 0 .. T-1][image 0 .. n-1]` in text_to_image and `[image 0 .. n-1][text 0 .. T-1]` in image_to_text.
+A sequence of text length T and an h x w grid has the positions `[text 0 .. T-1][image 0 .. n-1]` in text_to_image and
+`[image 0 .. n-1][text 0 .. T-1]` in image_to_text.
 """
 
 import numpy as np
@@ -13,9 +14,9 @@ PATTERNS = ("row", "column", "conv", "full")
 
 
 def schedule(layers: int) -> list[str]:
-    """The pattern of each of `layers` layers, first to last.
+    """The pattern of each of `layers` layers.
 
-    Layer i, counted from 1, is `column` where i mod 4 = 2, `conv` if it is the last, else `row` (section 3.1.2 of the
+    Layer i, counted from 1, is `column` if i mod 4 = 2, `conv` if it is the last, otherwise `row` (section 3.1.2 of the
     paper, DALL-E appendix B).
     """
     patterns = ["column" if layer % 4 == 2 else "row" for layer in range(1, layers + 1)]
@@ -24,9 +25,9 @@ def schedule(layers: int) -> list[str]:
 
 
 def visibility(direction: str, pattern: str, text_length: int, grid: tuple[int, int], kernel: int) -> np.ndarray:
-    """What each query may see: bool [S, S], True at [query, key], S = text_length + h*w.
+    """The visible keys of each query: bool [S, S], True at [query, key], S = text_length + h*w.
 
-    `kernel` is the side of the `conv` window (11 in the paper) and is not read for the other patterns.
+    kernel: side of the `conv` window (11 in the paper); not used by other patterns.
     """
     image = image_visibility(pattern, grid, kernel)
     if direction == TEXT_TO_IMAGE:
@@ -40,7 +41,7 @@ def image_visibility(pattern: str, grid: tuple[int, int], kernel: int) -> np.nda
     """The causal rule between image tokens in raster order: bool [n, n], True where query i sees key j."""
     height, width = grid
     tokens = np.arange(height * width)
-    back = tokens[:, None] - tokens[None, :]  # i - j: how far the key lies before the query
+    back = tokens[:, None] - tokens[None, :]  # i - j: distance from the key to the query
     causal = back >= 0
     if pattern == "row":
         return causal & (back <= width)
@@ -54,7 +55,7 @@ def image_visibility(pattern: str, grid: tuple[int, int], kernel: int) -> np.nda
 
 
 def _window_offsets(width: int, kernel: int) -> np.ndarray:
-    """a*w + b for the rows a at and above the token and the columns b around it; wraps round the edge, as DALL-E's."""
+    """Offsets a*w + b for rows a at and above the token and columns b around it; wraps at the edge, as in DALL-E."""
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"the conv kernel must be odd, not {kernel}")
     reach = kernel // 2
@@ -62,7 +63,7 @@ def _window_offsets(width: int, kernel: int) -> np.ndarray:
 
 
 def _text_to_image(image: np.ndarray, text_length: int) -> np.ndarray:
-    """Every query sees the whole text, which is the source; only image queries see the image."""
+    """All queries see the whole text, which is the source. Only image queries see the image."""
     mask = np.zeros((text_length + len(image),) * 2, dtype=bool)
     mask[:, :text_length] = True
     mask[text_length:, text_length:] = image
@@ -70,7 +71,7 @@ def _text_to_image(image: np.ndarray, text_length: int) -> np.ndarray:
 
 
 def _image_to_text(image: np.ndarray, text_length: int) -> np.ndarray:
-    """Image queries see no text; text queries see the whole image and the text up to themselves."""
+    """Image queries see no text. Text queries see the whole image, and the text up to themselves."""
     n = len(image)
     mask = np.zeros((n + text_length,) * 2, dtype=bool)
     mask[:n, :n] = image

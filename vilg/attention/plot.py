@@ -1,4 +1,4 @@
-"""The masks and their tiles as pictures: the paper's figure 2 for every direction and pattern."""
+"""Draws masks and tiles as SVG: figure 2 of the paper for all directions and patterns."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ _FULL, _PART = "#1f4e8c", "#8db8ea"
 
 
 def plot_patterns(text_length: int, grid: tuple[int, int], kernel: int) -> str:
-    """An SVG with one square for each direction (rows) and pattern (columns).
+    """An SVG with one matrix for each direction (rows) and pattern (columns).
 
-    In a square a line is a query, a column a key; orange is text that is seen, blue is image that is seen.
+    In a matrix, a row is a query and a column is a key. Visible text is orange, visible image is blue.
     """
 
     def square(left: int, top: int, direction: str, pattern: str) -> list[str]:
@@ -24,8 +24,9 @@ def plot_patterns(text_length: int, grid: tuple[int, int], kernel: int) -> str:
 
 
 def plot_tiles(text_length: int, grid: tuple[int, int], kernel: int) -> str:
-    """The same squares in tiles of the CPU kernel, in the order in which it walks: dark tiles are full, light ones
-    partly seen, the rest is never computed. Behind each name stands the share of all tiles that is."""
+    """The same matrices divided into tiles of the CPU kernel, in tiled order: dark tiles are full, light ones are
+    partly visible, the rest is not computed. The share of computed tiles follows each name.
+    """
     shares = {}
 
     def square(left: int, top: int, direction: str, pattern: str) -> list[str]:
@@ -48,7 +49,7 @@ def _all(
     kernel: int,
     remark: Callable[[str, str], str] = lambda *which: "",
 ) -> str:
-    """The squares of every direction (rows) and pattern (columns), `side` pixels each, with their names."""
+    """The matrices of all directions (rows) and patterns (columns) with their names, `side` pixels each."""
     width = len(PATTERNS) * (side + _GAP) + _GAP
     height = len(DIRECTIONS) * (side + _LABEL) + _GAP
     parts = [

@@ -1,4 +1,4 @@
-"""Random pairs and their losses: what a bench trains on."""
+"""Losses on random pairs, for measuring training steps."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ from vilg.model.transformer import Transformer, targets
 
 
 def random_losses(model: Transformer, batch: int) -> Callable[[nn.Layer], Iterator[tuple[str, paddle.Tensor]]]:
-    """What `Engine.micro_step` asks for: the summed loss of each direction over the same `batch` random pairs."""
+    """A function for `Engine.micro_step`: the summed loss of each direction over the same `batch` random pairs."""
     rng = np.random.default_rng(0)
     text = paddle.to_tensor(rng.integers(0, model.vocab_size, [batch, model.text_length]))
     image = paddle.to_tensor(rng.integers(0, model.codebook_size, [batch, model.grid[0] * model.grid[1]]))

@@ -1,4 +1,4 @@
-"""Time, memory and what the machine can do, measured in one process."""
+"""Measures time, memory, and the rate of matrix products."""
 
 import gc
 import time
@@ -11,9 +11,9 @@ _AT_LEAST = 0.25  # seconds
 
 
 def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """The shortest of at least `repeats` calls: what the work takes when nothing else disturbs it.
+    """The shortest of at least `repeats` calls, which is least disturbed by other work.
 
-    Short calls are repeated for a quarter of a second: memory that is still growing takes longer.
+    Short calls are repeated for a quarter of a second, because calls are slower while memory is still being allocated.
     """
     call()
     taken = [_once(call) for _ in range(repeats)]
@@ -29,15 +29,15 @@ def _once(call: Callable[[], object]) -> float:
 
 
 def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
-    """GFLOP/s of a large fp32 product by Paddle: what "as fast as the machine" means here."""
+    """GFLOP/s of a large fp32 matrix product with Paddle, the reference for all relative rates."""
     a, b = paddle.randn([size, size]), paddle.randn([size, size])
     return 2 * size**3 / milliseconds(lambda: paddle.matmul(a, b), repeats) / 1e6
 
 
 def extra_bytes(call: Callable[[], object]) -> int:
-    """Peak of what the CPU allocator gave out during a call, above what was there before."""
-    call()  # what is computed once and kept is not the call's
-    gc.collect()  # nor is what earlier work has left behind, and would be freed in the middle of it
+    """Peak memory of the CPU allocator during a call, minus what was allocated before."""
+    call()  # do not count what is computed once and cached
+    gc.collect()  # nor garbage of earlier work, which could be freed during the call
     core.host_memory_stat_reset_peak_value("Allocated", 0)
     before = core.host_memory_stat_current_value("Allocated", 0)
     call()

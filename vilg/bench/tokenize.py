@@ -1,4 +1,4 @@
-"""`vilg bench tokenize`: images a second of the three image tokenizers, beside what a large product reaches."""
+"""`vilg bench tokenize`: images per second of the three image tokenizers, compared with the matmul rate."""
 
 from collections.abc import Callable
 from math import prod
@@ -12,15 +12,15 @@ from vilg.bench.timing import matmul_rate, milliseconds
 from vilg.image import KINDS
 from vilg.image.tokenizer import ImageTokenizer
 
-# The defaults are measured, with random weights: sizes of the published GumbelVQ f8 and dVAE, and of our VQ-VAE.
+# Default sizes with random weights: the published GumbelVQ f8 and dVAE, and our VQ-VAE.
 SETTINGS = {"vqvae": config.VQVAE, "vqgan": config.VQGAN, "dvae": config.DVAE}
 
 
 def bench(sizes: list[int], batch: int, repeats: int) -> dict:
-    """{"matmul_gflops": .., "batch": .., "rows": [..]}, a row for each kind and size in pixels.
+    """Returns {"matmul_gflops": .., "batch": .., "rows": [..]}, one row for each kind of tokenizer and image size.
 
-    `images_per_second` is what `encode` does with batches of `batch`; `matmul_share` is its convolutions and products
-    over the time that one large product needs for as many operations.
+    `images_per_second` is the rate of `encode` with batches of `batch`. `matmul_share` relates its convolutions and
+    products to the time of one large product with as many operations.
     """
     rate, rows = matmul_rate(), []
     for kind, settings in SETTINGS.items():
@@ -28,7 +28,7 @@ def bench(sizes: list[int], batch: int, repeats: int) -> dict:
         tokenizer = KINDS[kind][0](settings())
         tokenizer.eval()
         for size in sizes:
-            tokenizer.grid(size)  # refuses a size that the codes do not divide
+            tokenizer.grid(size)  # raises for an unsuitable image size
             rows.append({"kind": kind, "size": size, **_measured(tokenizer, size, batch, repeats, rate)})
     return {"matmul_gflops": rate, "batch": batch, "rows": rows}
 
@@ -47,10 +47,11 @@ def _measured(tokenizer: ImageTokenizer, size: int, batch: int, repeats: int, ra
 
 
 def operations(model: nn.Layer, call: Callable[[], object]) -> int:
-    """Operations of convolutions, linear layers and products during a call; a multiplication and an addition are two.
+    """Operations of convolutions, linear layers and products during a call. A multiplication and an addition are two
+    operations.
 
-    A number of a convolution's output takes as many multiplications as a channel of its weight [out, in, k, k] has
-    numbers; one of a linear layer's, whose weight is [in, out], as many as there are inputs.
+    Each output element of a convolution with weight [out, in, k, k] takes in x k x k multiplications; each output
+    element of a linear layer with weight [in, out] takes `in` multiplications.
     """
     counted = []
 
@@ -69,7 +70,7 @@ def operations(model: nn.Layer, call: Callable[[], object]) -> int:
         for layer in model.sublayers()
         if isinstance(layer, (nn.Conv2D, nn.Linear))
     ]
-    with mock.patch.object(paddle, "matmul", multiplied):  # of attention and of distances, which no layer does
+    with mock.patch.object(paddle, "matmul", multiplied):  # products of attention and distances, which are not layers
         call()
     for hook in hooks:
         hook.remove()
@@ -77,7 +78,7 @@ def operations(model: nn.Layer, call: Callable[[], object]) -> int:
 
 
 def table(result: dict) -> str:
-    """The result as lines that one reads."""
+    """The result as text."""
     lines = [
         f"encoding batches of {result['batch']}, matmul {result['matmul_gflops']:.0f} GFLOP/s",
         f"{'kind':6} {'pixels':>6} {'codes':>6} {'GFLOP/image':>12} {'images/s':>9} {'of matmul':>9}",

@@ -1,4 +1,4 @@
-"""`vilg bench train`: whole training steps of a model of any size, by every attention backend."""
+"""`vilg bench train`: training steps of a model of any size with each attention backend."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from vilg.model import flops
 from vilg.plan.input_sizes import PAPER
 from vilg.training.optimizer import adamw
 
-# The model that is measured where nothing else is said.
+# The default model.
 DEFAULTS = [
     "model.layers=8",
     "model.hidden=512",
@@ -29,11 +29,11 @@ BACKENDS = ("operator", "blockwise", "dense")
 
 
 def bench(settings: config.Pretraining, steps: int = 3) -> dict:
-    """{"matmul_gflops": .., "parameters": .., "tokens": .., "rows": [..]}, a row for each backend.
+    """Returns {"matmul_gflops": .., "parameters": .., "tokens": .., "rows": [..]}, one row for each backend.
 
-    A step is what the training loop does in one: both directions of `train.micro_batch` random pairs forward and
-    backward, the norm of the gradient, AdamW. `matmul_share` is the step's arithmetic (the tiles that the operator
-    computes, for every backend alike) over the time that a large product needs for as much.
+    A step has the parts of a training step: forward and backward of both directions for `train.micro_batch` random
+    pairs, gradient norm, AdamW. `matmul_share` relates the operations of the step (the tiles that the operator
+    computes, for all backends) to the time of a large product with as many operations.
     """
     paddle.seed(0)
     model = PAPER.model(settings)
@@ -70,7 +70,7 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
 
 
 def table(result: dict) -> str:
-    """The result as lines that one reads."""
+    """The result as text."""
     lines = [
         f"{result['parameters'] / 1e6:.1f} million parameters, {result['tokens']} tokens and "
         f"{result['gflop_per_step']:.0f} GFLOP a step, matmul {result['matmul_gflops']:.0f} GFLOP/s",

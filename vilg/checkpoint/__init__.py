@@ -1,4 +1,4 @@
-"""Sharded checkpoints: written whole or not at all, read on any number of ranks."""
+"""Sharded checkpoints: complete or absent on disk, and readable on any number of ranks."""
 
 from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest, step_directory, step_of
 from vilg.checkpoint.inspection import checkpoint_folder

@@ -1,4 +1,4 @@
-"""Sizes of the three image tokenizers. A code covers `factor` pixels a side, a power of two."""
+"""Sizes of the three image tokenizers. One code represents `factor` x `factor` pixels, a power of two."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from vilg.config.validation import require
 
 @dataclass
 class VQVAE:
-    """Sizes of a VQ-VAE (section 3.1.1 of the paper). One code covers 2^downsamplings pixels a side."""
+    """Sizes of a VQ-VAE (section 3.1.1 of the paper). factor = 2^downsamplings."""
 
     downsamplings: int = 2
     base_channels: int = 128
@@ -29,22 +29,24 @@ class VQVAE:
 
 @dataclass
 class VQGAN:
-    """Sizes of a VQGAN (Esser et al., arXiv 2012.09841); the defaults are those of taming-transformers' GumbelVQ f8.
+    """Sizes of a VQGAN (Esser et al., arXiv 2012.09841). The defaults are those of taming-transformers' GumbelVQ f8.
 
-    There is a level for each of `multipliers`, whose features have `width` times as many channels; the sides of a level
-    are half of those of the level before. One code covers 2^(levels - 1) pixels a side.
+    There is one resolution level for each of `channel_multipliers`, with `base_channels` times as many channels. Each
+    level has half the resolution of the previous one; factor = 2^(levels - 1).
     """
 
-    quantizer: str = "gumbel"  # gumbel: the code the encoder finds likeliest | nearest: the nearest code
+    quantizer: str = "gumbel"  # gumbel: the most likely code | nearest: the nearest code
     base_channels: int = 128
     channel_multipliers: list[int] = field(default_factory=lambda: [1, 1, 2, 4])
-    residual_blocks: int = 2  # of a level; the decoder has one more
-    attention_factors: list[int] = field(default_factory=lambda: [8])  # its levels, by the pixels a side of a feature
-    latent_channels: int = 256  # channels that the encoder gives and the decoder takes
+    residual_blocks: int = 2  # in each level; the decoder has one more
+    attention_factors: list[int] = field(
+        default_factory=lambda: [8]
+    )  # levels with attention, given by their downsampling factor
+    latent_channels: int = 256  # channels of the encoder's output
     codebook_size: int = 8192
     code_dim: int = 256
     commitment_weight: float = 0.25  # beta of equation (2), with nearest codes
-    # Of channels, each normalized over the image. One channel a group loses its level, and with it flat colours.
+    # With one channel per group, normalization would remove the mean of each channel, and with it flat colours.
     norm_groups: int = 32
 
     def __post_init__(self):
@@ -75,17 +77,17 @@ class VQGAN:
 
 @dataclass
 class DVAE:
-    """Sizes of a discrete VAE (Ramesh et al., arXiv 2102.12092, appendix A); the defaults are those of OpenAI's.
+    """Sizes of a discrete VAE (Ramesh et al., arXiv 2102.12092, appendix A). The defaults are those of OpenAI's dVAE.
 
-    Encoder and decoder have downsamplings + 1 groups of blocks; group i of the encoder has 2^i `width` channels. One
-    code covers 2^downsamplings pixels a side.
+    Encoder and decoder have downsamplings + 1 groups of blocks; group i of the encoder has 2^i `base_channels`
+    channels. factor = 2^downsamplings.
     """
 
     downsamplings: int = 3
     base_channels: int = 256
-    residual_blocks: int = 2  # of a group
+    residual_blocks: int = 2  # in each group
     codebook_size: int = 8192
-    code_dim: int = 128  # channels in which the decoder takes a code
+    code_dim: int = 128  # size of a codebook vector
 
     def __post_init__(self):
         require(

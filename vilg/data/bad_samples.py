@@ -1,4 +1,4 @@
-"""Broken data: named in the log, counted, skipped up to a limit."""
+"""Broken samples are logged, counted, and skipped up to a limit."""
 
 import logging
 import threading
@@ -9,13 +9,13 @@ log = logging.getLogger(__name__)
 
 
 class BadSampleError(Exception):
-    """One sample that cannot be used; the message says why."""
+    """A sample that cannot be used. The message says why."""
 
 
 class BadSamples:
-    """The places in the data that turned out broken; the place after `limit` of them stops the run.
+    """Counts broken samples, and raises UserError when there are more than `limit`.
 
-    A place counts once, however often it is met. Readers in several threads may share one object.
+    Each sample counts once, however often it is read. Reader threads may share one object.
     """
 
     def __init__(self, limit: int):
@@ -24,7 +24,7 @@ class BadSamples:
         self._lock = threading.Lock()
 
     def add(self, place: str, reason: str) -> None:
-        """Note that `place` is broken; UserError once there are more than `limit`."""
+        """Record that the sample `place` is broken. Raises UserError if there are more than `limit` broken samples."""
         with self._lock:
             if place in self._places:
                 return

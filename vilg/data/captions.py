@@ -11,7 +11,9 @@ from vilg.progress import Progress
 
 @dataclass(frozen=True)
 class CaptionDataset:
-    """Each caption of each sample of the shards that `patterns` name, as often as one asks; broken ones are bad_samples."""
+    """Iterates over all captions of all samples of the shards `patterns`, any number of times. Broken samples are
+    skipped.
+    """
 
     patterns: list[str]
     max_bad_samples: int

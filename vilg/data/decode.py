@@ -1,4 +1,4 @@
-"""From the bytes of a record to an RGB picture and its captions."""
+"""Decodes images and captions of records."""
 
 import io
 import json
@@ -9,21 +9,22 @@ from PIL import Image
 from vilg.data.bad_samples import BadSampleError
 from vilg.data.shards import Record
 
-# Those that PIL decodes itself; for others, such as EPS, it would start a program on what may come from anywhere.
+# Formats that PIL decodes itself. For others, such as EPS, it starts an external program on untrusted data.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def decode_image(record: Record) -> Image.Image:
-    """The picture in RGB, transparent parts on white. Raises BadSampleError."""
+    """The image of a record in RGB. Transparent parts become white. Raises BadSampleError."""
     try:
         image = Image.open(io.BytesIO(record.image), formats=FORMATS)
         image.load()
         return to_rgb(image)
-    except Exception as error:  # each decoder of PIL raises what it likes on broken bytes
+    except Exception as error:  # decoders of PIL raise any exception for broken data
         raise BadSampleError(f"broken image ({error})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB. Transparent parts become white."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -31,15 +32,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode_captions(record: Record) -> list[str]:
-    """All captions of the record, in Unicode NFC, never empty. Raises BadSampleError.
+    """All captions of a record in Unicode NFC, at least one. Raises BadSampleError.
 
-    JSON may hold `captions` (a list) or `caption` (one string); a text file is one caption.
+    JSON may have `captions` (a list) or `caption` (a string). A text file is one caption.
     """
     try:
         text = record.caption.decode("utf-8")
         found = _from_json(json.loads(text)) if record.caption_is_json else [text]
         found = [caption for caption in found if isinstance(caption, str)]
-        "".join(found).encode("utf-8")  # JSON can name half a character, \ud83d, which no tokenizer takes
+        "".join(found).encode("utf-8")  # JSON can contain lone surrogates such as \ud83d, which tokenizers refuse
     except ValueError as error:  # not UTF-8, not JSON
         raise BadSampleError(f"broken caption ({error})") from None
     found = [unicodedata.normalize("NFC", caption).strip() for caption in found]

@@ -1,16 +1,16 @@
-"""Decoding, cropping and converting images."""
+"""Crops and converts images."""
 
 import numpy as np
 from PIL import Image
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:
-    """The largest centred square, resized: uint8 [size, size, 3]."""
+    """The largest centered square, resized: uint8 [size, size, 3]."""
     return _cut(image, size, min(image.size), 0.5, 0.5)
 
 
 def random_crop(image: Image.Image, size: int, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """A square of 1-jitter to 1 of the shorter side, anywhere in the picture, resized: uint8 [size, size, 3]."""
+    """A random square with 1-jitter to 1 of the shorter side, resized: uint8 [size, size, 3]."""
     share, left, top = rng.random(3)
     return _cut(image, size, min(image.size) * (1 - jitter * share), left, top)
 

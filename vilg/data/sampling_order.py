@@ -1,8 +1,9 @@
-"""Which sample stands at which position of the training_stream training sequence.
+"""The order of training samples.
 
-The sample at position p, its crop, its caption and its seed are a pure function of (seed, p). So a run on any
-number of ranks that has consumed c samples goes on at position c, in constant time. grain shuffles each epoch by an
-index permutation and gives position p a random generator of its own; nothing is buffered and nothing is skipped over.
+The sample at position p of the infinite training stream, its crop, its caption and its seed are a pure function of
+(seed, p). A run that has consumed c samples therefore resumes at position c in constant time, on any number of ranks.
+grain shuffles each epoch by an index permutation and gives each position its own random generator; nothing is buffered
+or skipped.
 """
 
 import logging
@@ -18,15 +19,15 @@ from vilg.data.shards import Shards
 from vilg.data.token_shards import TokenSample, TokenShards
 from vilg.errors import UserError
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # grain reports at import that jax's profiler is not there
+logging.getLogger("absl").setLevel(logging.ERROR)  # on import, grain logs that jax's profiler is missing
 import grain  # noqa: E402
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: uint8 image [size, size, 3] and one of its captions ("" where captions are not read).
+    """One sample: uint8 image [size, size, 3] and one of its captions ("" if captions are not read).
 
-    `seed` is a random number of its position, for whatever else about the sample is random.
+    seed: a random number of the position, for all other random choices about the sample.
     """
 
     name: str
@@ -36,14 +37,14 @@ class Sample:
 
 
 class _LoadSample(grain.transforms.RandomMap):
-    """Number of a record -> Sample, with the random generator of its position."""
+    """Index of a record -> Sample, with the random generator of its position."""
 
     def __init__(self, shards: Shards, bad_samples: BadSamples, size: int, jitter: float, with_captions: bool):
         self.shards, self.bad_samples = shards, bad_samples
         self.size, self.jitter, self.with_captions = size, jitter, with_captions
 
     def random_map(self, number: int, rng: np.random.Generator) -> Sample:
-        # A broken record is replaced by the one behind it, whoever reads it: the order stays a function of (seed, p).
+        # A broken record is replaced by the next one, on any rank: the order stays a function of (seed, p).
         for attempt in range(len(self.shards)):
             chosen = (int(number) + attempt) % len(self.shards)
             try:
@@ -65,7 +66,7 @@ class _LoadSample(grain.transforms.RandomMap):
 
 
 class _LoadTokens(grain.transforms.RandomMap):
-    """Number of an image -> TokenSample, with the random generator of its position."""
+    """Index of an image -> TokenSample, with the random generator of its position."""
 
     def __init__(self, tokens: TokenShards):
         self.tokens = tokens
@@ -77,13 +78,13 @@ class _LoadTokens(grain.transforms.RandomMap):
 def prefetch_batches(
     samples: grain.MapDataset, first: int, every: int, batch: int, threads: int, collate: Callable[[list], Any]
 ) -> Iterator[Any]:
-    """Batches of the samples at positions first, first + every, .., read by `threads` threads ahead of their use."""
+    """Batches of the samples at positions first, first + every, .., read ahead by `threads` threads."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
     return iter(samples.slice(slice(first, None, every)).to_iter_dataset(options).batch(batch, batch_fn=collate))
 
 
 def prefetch_ordered(read: Callable[[int], Any], numbers: range, batch: int, threads: int) -> Iterator[list]:
-    """Lists of `batch` of what `read` gives for the numbers, in their order, without None; read ahead by `threads`."""
+    """Lists of `batch` results of `read` for `numbers`, in order, without None. `threads` threads read ahead."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
     found = grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)
     return iter(found.batch(batch, batch_fn=list))
@@ -92,13 +93,15 @@ def prefetch_ordered(read: Callable[[int], Any], numbers: range, batch: int, thr
 def training_stream(
     shards: Shards, bad_samples: BadSamples, seed: int, size: int, jitter: float, captions: bool
 ) -> grain.MapDataset:
-    """position -> Sample for every position from 0 on."""
+    """position -> Sample, for all positions from 0 on."""
     return _positions(len(shards), seed).random_map(_LoadSample(shards, bad_samples, size, jitter, captions))
 
 
 def token_training_stream(tokens: TokenShards, seed: int) -> grain.MapDataset:
-    """position -> TokenSample for every position from 0 on: that of the image which `training_stream` has there, if these are
-    the tokens of the same images."""
+    """position -> TokenSample, for all positions from 0 on.
+
+    For token shards of the same images, each position has the same image as in `training_stream`.
+    """
     return _positions(len(tokens), seed).random_map(_LoadTokens(tokens))
 
 

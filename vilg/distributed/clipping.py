@@ -1,4 +1,4 @@
-"""Clipping by the norm of the whole gradient, wherever its parts lie."""
+"""Gradient clipping by the global norm of a gradient that is sharded over ranks."""
 
 import math
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from paddle.nn.clip import ClipGradBase
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """The gradient is not finite; no parameter has been updated with it."""
+    """The gradient is not finite. No parameter has been updated with it."""
 
 
 class GlobalNormClip(ClipGradBase):
-    """Scales gradients so that their global norm is at most `max_norm` (0: never) and remembers what it was in `norm`.
+    """Scales gradients so that their global norm is at most `max_norm` (0: no clipping), and stores the norm in `norm`.
 
-    Raises NonFiniteGradientError, on every rank, instead of letting the optimizer go on with a norm that is not finite; unless it
-    `may_overflow`, as with fp16, whose scaler tells the optimizer to skip such a step.
+    Raises NonFiniteGradientError on all ranks if the norm is not finite, unless `may_overflow` (fp16), where the loss
+    scaler skips such a step.
 
-    An optimizer calls it with what its rank updates. `group` are the ranks that split the parameters between them, None
-    if nobody does; `is_replicated(parameter)` says of one of them that each rank has all of it, so that it counts once.
+    The optimizer calls it with the parameters that this rank updates. group: the ranks that shard the parameters, or
+    None. is_replicated(parameter): whether every rank of the group holds the whole parameter, so that it counts once.
 
-    Not Paddle's GroupShardedClipGrad: that one keeps the norm to itself, and stops on a CPU.
+    Paddle's GroupShardedClipGrad does not expose the norm and fails on CPUs.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class GlobalNormClip(ClipGradBase):
         super().__init__()
         self.max_norm, self.group, self.is_replicated, self.may_overflow = max_norm, group, is_replicated, may_overflow
         self.norm = 0.0
-        self._place = paddle.framework._current_expected_place()  # offloaded gradients lie elsewhere
+        self._place = paddle.framework._current_expected_place()  # offloaded gradients are in host memory
 
     @paddle.no_grad()
     def _dygraph_clip(self, params_grads):
@@ -59,6 +59,6 @@ class GlobalNormClip(ClipGradBase):
 
 
 def _squares(gradients: list[paddle.Tensor]) -> float:
-    # Not paddle.linalg.norm: the norm of one tensor takes 20 times as long on a CPU.
+    # paddle.linalg.norm takes 20 times as long on a CPU.
     wide = (one if one.dtype == paddle.float32 else one.astype("float32") for one in gradients)
     return float(sum(one.square().sum() for one in wide))

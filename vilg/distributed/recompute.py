@@ -1,4 +1,4 @@
-"""Activations thrown away in the forward pass and computed again in the backward pass."""
+"""Activation recompute: activations are dropped in the forward pass and computed again in the backward pass."""
 
 from functools import partial
 
@@ -7,7 +7,9 @@ from paddle.distributed.fleet.utils import recompute
 
 
 def recomputed_blocks(setting: str, blocks: int) -> range:
-    """The numbers of the blocks that keep only their input. `none`, `block`: all, or a number n: every n-th."""
+    """The indices of the blocks that keep only their input. setting: `none`, `block` (all), or a number n (every
+    n-th).
+    """
     if setting == "none":
         return range(0)
     return range(0, blocks, 1 if setting == "block" else int(setting))
@@ -15,5 +17,7 @@ def recomputed_blocks(setting: str, blocks: int) -> range:
 
 def apply_recompute(blocks: nn.LayerList, setting: str) -> None:
     for number in recomputed_blocks(setting, len(blocks)):
-        # Non-reentrant: the other kind silently loses gradients when the input needs none.
-        blocks[number].forward = partial(recompute, blocks[number].forward, use_reentrant=False)
+        # The reentrant kind silently loses gradients when the input does not require any.
+        blocks[number].forward = partial(  # type: ignore[method-assign]
+            recompute, blocks[number].forward, use_reentrant=False
+        )

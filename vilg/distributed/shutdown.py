@@ -1,4 +1,4 @@
-"""The end of a process of a job."""
+"""Ends a process of a job."""
 
 import atexit
 import os
@@ -7,11 +7,11 @@ from typing import NoReturn
 
 
 def exit_process(code: int) -> NoReturn:
-    """End this process with an exit code: after all that Python has to do at its end, before anything C++ would do.
+    """End this process with an exit code, after Python's exit handlers and before C++ destructors.
 
-    A rank that serves a TCPStore has a thread of Paddle's for it until the very end. When the other ranks leave in the
-    moment in which this one destroys its static objects, that thread logs through a destroyed glog, and a run that is
-    complete and saved ends with exit code -11 (Paddle 3.3.1 on CPUs; about one of fifteen runs of four ranks).
+    Paddle serves the TCPStore of rank 0 in a thread that runs until the process ends. If the other ranks disconnect
+    while static objects are being destroyed, that thread logs through a destroyed glog, and a complete and saved run
+    ends with exit code -11 (Paddle 3.3.1 on CPUs, about one of fifteen runs with four ranks).
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Which elements of which parameter and moment a rank holds, under structured names and in the order of the model.
+"""The elements of parameters and optimizer moments that a rank holds, under the parameter names of the model.
 
-Whatever a stage does to a parameter, here it is a flat range of the tensor that the model's author named. A checkpoint
-is written from such parts, and loaded into them, by ranks that may hold other ranges than those that wrote it.
+Whatever a sharding stage does to a parameter, here it is a flat range of the original tensor. Checkpoints are written
+from such ranges, and ranks with other ranges can load them.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ import numpy as np
 import paddle
 
 MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
-_PER_PARAMETER = ("beta1_pow_acc", "beta2_pow_acc")  # one number a parameter, equal on all ranks
+_PER_PARAMETER = ("beta1_pow_acc", "beta2_pow_acc")  # one value for each parameter, equal on all ranks
 
 
 @dataclass(frozen=True)
 class TensorShard:
-    """Elements [start, stop) of the flattened tensor `name`, whose replicated shape is `shape`.
+    """Elements [start, stop) of the flattened tensor `name` with global shape `shape`.
 
-    holders: the ranks that hold them alike. read() gives them, flat, perhaps as a window on what the next step changes;
-    dtype is that of what it gives.
+    holders: the ranks that hold identical copies. read() returns the elements as a flat array of type `dtype`, possibly
+    as a view of memory that the next step changes.
     """
 
     name: str
@@ -32,12 +32,12 @@ class TensorShard:
 
 
 def to_numpy(tensor: paddle.Tensor) -> np.ndarray:
-    """The numbers of a tensor in the host's memory: of one that lies there a window on it, and no copy."""
+    """A tensor as a numpy array. A tensor in host memory is not copied."""
     return np.from_dlpack(tensor.detach()) if tensor.place.is_cpu_place() else tensor.numpy()
 
 
 def replicated(name: str, array: np.ndarray, ranks: int) -> TensorShard:
-    """An array that every rank of the job has."""
+    """The shard of an array that every rank holds completely."""
     return TensorShard(
         name, list(array.shape), str(array.dtype), 0, array.size, tuple(range(ranks)), lambda: array.ravel()
     )
@@ -45,11 +45,11 @@ def replicated(name: str, array: np.ndarray, ranks: int) -> TensorShard:
 
 @dataclass(frozen=True)
 class ShardedParameter:
-    """Where a rank keeps its part of one parameter.
+    """Where a rank stores its part of one parameter.
 
-    key: the parameter's name in the optimizer. tensors: those that hold [start, stop) of its values, flat or not, with
-    or without padding behind; the first is the exact one. holders: the ranks that update these values, and so have
-    their moments; with stages 1 and 2 this one need not be among them.
+    key: name of the parameter in the optimizer. tensors: tensors that hold elements [start, stop), flat or not,
+    possibly padded at the end; the first one is the most precise. holders: the ranks that update these elements and
+    therefore hold their moments; in stages 1 and 2 this rank need not be one of them.
     """
 
     name: str
@@ -62,11 +62,11 @@ class ShardedParameter:
 
     @property
     def padded_size(self) -> int:
-        """Elements with the padding behind them."""
+        """Number of elements including the padding."""
         return self.tensors[0].size
 
     def write(self, values: np.ndarray) -> None:
-        """Set the values in place: parameters may be windows of a larger buffer."""
+        """Set the elements in place, because parameters can be views of a larger buffer."""
         padded = np.zeros(self.padded_size, np.float32)
         padded[: len(values)] = values
         for tensor in self.tensors:
@@ -74,7 +74,7 @@ class ShardedParameter:
 
 
 def tensor_shards(held: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer, rank: int) -> list[TensorShard]:
-    """The values and moments of all parameters as this rank holds them: `model/NAME`, `moment1/NAME`, .."""
+    """The parameters and moments that this rank holds: `model/NAME`, `moment1/NAME`, .."""
     states = optimizer.state_dict() or _initial_moments(held, optimizer)
     result = []
     for one in held:
@@ -99,13 +99,15 @@ def _tensor_shard(name: str, held: ShardedParameter, tensor: paddle.Tensor) -> T
 
 
 def _moment_name(one: ShardedParameter, optimizer: paddle.optimizer.Optimizer, moment: str) -> str:
-    """AdamW calls moments after the master, where there is one; a stage may have named that after the parameter."""
+    """The name of a moment in the optimizer. AdamW names moments after the master weight if there is one, and a stage
+    may have named that after the parameter.
+    """
     master = optimizer._master_weights.get(one.key)
     return f"{one.key if master is None else master.name}_{moment}_0"
 
 
 def _initial_moments(held: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer) -> dict[str, paddle.Tensor]:
-    """The moments with which an optimizer that has not made a step yet, and so has none, will begin."""
+    """The initial moments, for an optimizer that has not made a step yet."""
     begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
     return {
         _moment_name(one, optimizer, moment): paddle.full(
@@ -117,7 +119,7 @@ def _initial_moments(held: list[ShardedParameter], optimizer: paddle.optimizer.O
 
 
 def shapes(held: list[ShardedParameter]) -> dict[str, list[int]]:
-    """The name and the replicated shape of everything that `parts` gives on all ranks together."""
+    """{name: global shape} of everything that `tensor_shards` returns on all ranks together."""
     expected = {}
     for one in held:
         expected[f"model/{one.name}"] = one.shape
@@ -131,14 +133,16 @@ def load(
     rank: int,
     read: Callable[[str, int, int], np.ndarray],
 ) -> None:
-    """Set everything that this rank holds; read(name, start, stop) gives elements of a tensor, flat."""
+    """Set everything that this rank holds. read(name, start, stop) returns elements of a flattened tensor."""
     moments = {}
     for one in held:
         values = read(f"model/{one.name}", one.start, one.stop)
         one.write(values)
         if rank not in one.holders:
             continue
-        if one.tensors[0].dtype != paddle.float32:  # the optimizer would make its master of what was rounded
+        if (
+            one.tensors[0].dtype != paddle.float32
+        ):  # otherwise the optimizer would create the master from the rounded parameter
             optimizer._create_master_weight(one.tensors[0]).set_value(values.reshape(one.shape))
         for moment in MOMENTS:
             if moment in _PER_PARAMETER:

@@ -1,6 +1,6 @@
-"""Location each rank stands: which states it shares with its node, and which with the other nodes.
+"""The sharding groups and replica groups of a job.
 
-ranks 0 1 2 3 | 4 5 6 7        two nodes of four, sharding_degree 4: two replicas of four shards
+ranks 0 1 2 3 | 4 5 6 7        two nodes with four ranks each, sharding_degree 4: two replicas of four shards
 sharding groups {0 1 2 3}, {4 5 6 7}: each rank holds a quarter of the states
 replica groups {0 4}, {1 5}, ..: ranks that hold the same quarter
 """
@@ -13,7 +13,7 @@ from vilg.config import require
 
 @dataclass(frozen=True)
 class Topology:
-    """`ranks` processes as replicas x shards; rank = replica x shards + shard."""
+    """`ranks` = replicas x shards processes; rank = replica x shards + shard."""
 
     ranks: int
     shards: int
@@ -23,7 +23,7 @@ class Topology:
         return self.ranks // self.shards
 
     def sharding_group(self, rank: int) -> list[int]:
-        """The ranks that split the states with `rank`, in the order of their shards."""
+        """The ranks that shard the states together with `rank`, in the order of their shards."""
         first = rank - rank % self.shards
         return list(range(first, first + self.shards))
 
@@ -33,10 +33,10 @@ class Topology:
 
 
 def build_topology(settings: config.Distributed, ranks: int, ranks_per_node: int) -> Topology:
-    """The topology of a job, or SettingsError before anything has started.
+    """The topology of a job. Raises SettingsError if the settings do not fit the number of ranks.
 
-    Stage 0 shards nothing. Otherwise `sharding_degree` ranks of one node share the states, all of its ranks if the
-    settings say 0: sharding talks in every layer, and must not cross the slow network between nodes.
+    Stage 0 shards nothing. Otherwise `sharding_degree` ranks of one node (0: all of them) shard the states: sharding
+    communicates in every layer, so it should not use the slower network between nodes.
     """
     if settings.stage == 0:
         return Topology(ranks, 1)

@@ -4,18 +4,21 @@ import numpy as np
 
 
 def mean_psnr(images: np.ndarray, others: np.ndarray) -> float:
-    """The mean over images [N, 3, H, W] in [0, 1] of -10 log10(mean squared error), in dB."""
+    """Mean over images [N, 3, H, W] in [0, 1] of -10 log10(mean squared error), in dB."""
     errors = ((images.astype(np.float64) - others) ** 2).mean(axis=(1, 2, 3))
     return float(-10 * np.log10(np.maximum(errors, 1e-10)).mean())
 
 
-_SIDE, _DEVIATION = 11, 1.5  # of the Gaussian window, in pixels
-_C1, _C2 = 0.01**2, 0.03**2  # of pixels in [0, 1]
+_SIDE, _DEVIATION = 11, 1.5  # side of the Gaussian window in pixels
+_C1, _C2 = 0.01**2, 0.03**2  # constants for pixels in [0, 1]
 
 
 def mean_ssim(images: np.ndarray, others: np.ndarray) -> float:
-    """The mean over images [N, 3, H, W] in [0, 1], channels and all windows that lie inside, of equation (13). Sides
-    below 11 pixels take a window of their own size."""
+    """Mean SSIM (Wang et al. 2004, equation (13)) over images [N, 3, H, W] in [0, 1], their channels and all windows
+    inside them.
+
+    For sides below 11 pixels the window has the size of the image.
+    """
     x, y = images.astype(np.float64), others.astype(np.float64)
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
@@ -29,7 +32,7 @@ def mean_ssim(images: np.ndarray, others: np.ndarray) -> float:
 
 
 def _blur(images: np.ndarray) -> np.ndarray:
-    """Images [.., H, W] -> weighted means of windows, [.., H - side + 1, W - side + 1]."""
+    """Weighted means over windows of images [.., H, W]: [.., H - side + 1, W - side + 1]."""
     for axis in (-2, -1):
         side = min(_SIDE, images.shape[axis])
         window = np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / _DEVIATION) ** 2)
@@ -38,7 +41,10 @@ def _blur(images: np.ndarray) -> np.ndarray:
 
 
 def nearest(images: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each of `images` [M, 3, H, W] the number of the image of `among` [N, 3, H, W] with the smallest squared
-    error, int64 [M]. Memory grows with M N, not with the pixels."""
+    """For each of `images` [M, 3, H, W], the index of the image of `among` [N, 3, H, W] with the smallest squared
+    error.
+
+    Returns int64 [M]. Memory grows with M x N and not with the number of pixels.
+    """
     images, among = images.reshape(len(images), -1), among.reshape(len(among), -1)
     return (np.square(among).sum(1) - 2 * images @ among.T).argmin(1)

@@ -1,4 +1,4 @@
-"""How probable held-out data is under the model, in nats a token, and under a model that knows only frequencies."""
+"""Negative log-likelihood of held-out data in nats per token, for the model and for a unigram baseline."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Pair:
 def tokenize_pairs(
     samples: Iterable[tuple[Sample, list[str]]], encode: EncodeCaption, image_tokenizer: ImageTokenizer
 ) -> list[Pair]:
-    """Every caption of every sample with the codes of its image."""
+    """Encode samples: one pair for each caption of each sample."""
     pairs = []
     for group in _groups(samples, _IMAGES_AT_ONCE):
         images = to_unit(np.stack([sample.image for sample, _ in group]))
@@ -44,7 +44,7 @@ def tokenize_pairs(
 
 @paddle.no_grad()
 def mean_nll(model: Transformer, pairs: list[Pair], batch: int, world: World) -> dict[str, float]:
-    """{direction: mean -log p of its target tokens} over `pairs`, shared out over the ranks."""
+    """{direction: mean -log p of its target tokens} over `pairs`, which the ranks divide."""
     sums = {f"{direction}/{part}": 0.0 for direction in DIRECTIONS for part in ("nll", "count")}
     for group in _groups(pairs[world.rank :: world.ranks], batch):
         text, image = _tensors(group)
@@ -57,7 +57,10 @@ def mean_nll(model: Transformer, pairs: list[Pair], batch: int, world: World) ->
 
 
 def unigram_nll(training: list[Pair], heldout: list[Pair], vocab_size: int, codebook_size: int) -> dict[str, float]:
-    """{direction: mean -log p} of the held-out target tokens under their frequencies in training, one added to each."""
+    """{direction: mean -log p} of the held-out target tokens under their training frequencies, with add-one smoothing.
+
+    The baseline knows only how often each token occurs.
+    """
     classes = dict(zip(DIRECTIONS, (codebook_size, vocab_size)))
     result = {}
     for direction in DIRECTIONS:
@@ -69,11 +72,11 @@ def unigram_nll(training: list[Pair], heldout: list[Pair], vocab_size: int, code
 
 @paddle.no_grad()
 def caption_exact_match(model: Transformer, pairs: list[Pair], batch: int, unknown: int) -> list[bool]:
-    """For each pair, whether greedy decoding of its image writes exactly its caption; it never writes `unknown`.
+    """For each pair, whether greedy decoding from the image gives exactly the caption. `unknown` is never generated.
 
-    Greedy decoding writes a caption and ends it there if and only if each of its tokens, EOT included, is the
-    likeliest one behind those before it; that takes one forward pass instead of one a word. Tokens are compared, so
-    what the tokenizer does not keep, such as capitals, does not count.
+    This holds if and only if each token, including EOT, is the most likely one after the preceding tokens, which takes
+    one forward pass instead of one per token. Tokens are compared, so differences that the tokenizer removes, such as
+    capital letters, do not count.
     """
     matches: list[bool] = []
     for group in _groups(pairs, batch):

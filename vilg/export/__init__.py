@@ -1,4 +1,4 @@
-"""Inference models that one hands over: programs for Paddle Inference, and the predictor that runs them."""
+"""Inference models: programs for Paddle Inference, and the predictor that runs them."""
 
 from vilg.export.predictor import Predictor
 

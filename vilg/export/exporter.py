@@ -1,4 +1,4 @@
-"""`vilg export`: a checkpoint of any world size becomes programs that Paddle Inference runs."""
+"""`vilg export`: converts a checkpoint of any world size to programs for Paddle Inference."""
 
 import os
 import shutil
@@ -22,14 +22,17 @@ from vilg.model.transformer import Transformer
 from vilg.progress import Progress
 from vilg.text.tokenizer import TextTokenizer, WordPiece
 
-# An export may differ from its checkpoint by rounding: of the largest logit, of a pixel in [0, 1], of all codes.
+# Limits for rounding: relative to the largest logit, per pixel in [0, 1], share of all codes.
 LIMITS = {"logits": 1e-3, "pixels": 1e-3, "codes": 0.01}
-_STEPS = 40  # of each direction in the self-test: longer than a row of 32
+_STEPS = 40  # steps of each direction in the self-test: more than a row of 32
 
 
 def export(checkpoint: Location, out: Path, portable: bool = False) -> Manifest:
-    """Write the export of a checkpoint, or of a run's newest, to the new folder `out`; `portable` does without the
-    operator. UserError, and nothing at `out`, if that is there already or if the export differs from the checkpoint."""
+    """Export a checkpoint, or the newest checkpoint of a run, to the new folder `out`.
+
+    portable: do not use the compiled operator. Raises UserError, and leaves nothing at `out`, if the folder exists or
+    if the export differs from the checkpoint.
+    """
     if out.exists():
         raise UserError(f"--out {out}: is there already")
     with Progress("exporting", 4) as progress:
@@ -50,10 +53,10 @@ def export(checkpoint: Location, out: Path, portable: bool = False) -> Manifest:
             progress.advance(now="self-test")
             try:
                 made = replace(made, self_test=compare(trained, Predictor(hidden)))
-            except ProgramLoadError as error:  # Paddle does not say that it could not write a program
+            except ProgramLoadError as error:  # Paddle does not report that a program could not be written
                 raise UserError(f"--out {out}: is the disk full? {error}") from None
             made.write(hidden)
-            os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+            os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp creates folders that only the owner can read
             os.rename(hidden, out)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
@@ -62,7 +65,9 @@ def export(checkpoint: Location, out: Path, portable: bool = False) -> Manifest:
 
 
 def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, float]:
-    """The largest difference between checkpoint and export in each of LIMITS. UserError beyond them."""
+    """The largest difference between checkpoint and export for each of LIMITS. Raises UserError if a limit is
+    exceeded.
+    """
     rng, sizes = np.random.default_rng(0), predictor.manifest.sizes
     images = rng.random([2, 3, sizes.image_size, sizes.image_size], dtype=np.float32)
     codes = trained.encode(images)
@@ -82,7 +87,7 @@ def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, floa
         pairs += [[one.step(target[:, place]) for one in both] for place in range(min(_STEPS, target.shape[1] - 1))]
         expected, exported = (np.stack(logits) for logits in zip(*pairs))
         of_logits.append(np.abs(expected - exported).max() / np.abs(expected).max())
-    found["logits"] = float(np.max(of_logits))  # NaN if any is, unlike Python's max
+    found["logits"] = float(np.max(of_logits))  # NaN if any is NaN, unlike Python's max
     for name, limit in LIMITS.items():
         if not found[name] <= limit:
             raise UserError(
@@ -110,7 +115,7 @@ def _write_vocabulary(tokenizer: TextTokenizer, file: Path) -> None:
     lines = [""] * (max(entries.values()) + 1)
     for entry, number in entries.items():
         lines[number] = entry
-    for number in reversed(range(len(lines) - 1)):  # an entry that stands there twice has the number of the later line
+    for number in reversed(range(len(lines) - 1)):  # the id of a repeated entry is its last line
         lines[number] = lines[number] or lines[number + 1]
     file.write_text("".join(line + "\n" for line in lines), "utf-8")
     if WordPiece(file).fingerprint() != tokenizer.fingerprint():

@@ -1,4 +1,4 @@
-"""Many pictures on one."""
+"""Arranges several images on one sheet."""
 
 import math
 from functools import cache
@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vilg.data.images import to_uint8
 
-_GAP = 4  # pixels of white between pictures
-_TEXT = 14  # pixels of a caption's font
-# Where Chinese is found on Linux, Windows and macOS; PIL looks into the system's folders.
+_GAP = 4  # pixels between images
+_TEXT = 14  # font size of captions in pixels
+# Fonts with Chinese glyphs on Linux, Windows and macOS. PIL searches the system's font folders.
 _FONTS = (
     "NotoSansCJK-Regular.ttc",
     "NotoSansSC-Regular.otf",
@@ -26,7 +26,7 @@ _FONTS = (
 
 
 def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Images [N, 3, H, W] in [0, 1] -> uint8 [H', W', 3]: rows of `columns`, a square where not given."""
+    """Images [N, 3, H, W] in [0, 1] -> uint8 [H', W', 3] with `columns` images in a row (by default a square)."""
     count, _, height, width = images.shape
     columns = min(count, columns or math.ceil(math.sqrt(count)))
     rows = math.ceil(count / columns)
@@ -39,8 +39,10 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def captioned_sheet(images: np.ndarray, texts: list[str]) -> Image.Image:
-    """A row of pictures, float [P, n, 3, H, W] in [0, 1], below each text. A text too long for its row is cut; where
-    the system has no font for Chinese the rows have no texts."""
+    """A sheet with one row of images, float [P, n, 3, H, W] in [0, 1], below each text.
+
+    A text that is too long for its row is truncated. Without a Chinese font on the system, texts are left out.
+    """
     font = chinese_font()
     rows = [Image.fromarray(contact_sheet(pictures, columns=len(pictures))) for pictures in images]
     head = _TEXT + 2 * _GAP if font else 0
@@ -57,7 +59,7 @@ def captioned_sheet(images: np.ndarray, texts: list[str]) -> Image.Image:
 
 @cache
 def chinese_font() -> ImageFont.FreeTypeFont | None:
-    """The first font for Chinese that the system has."""
+    """The first available font for Chinese, or None."""
     for name in _FONTS:
         try:
             return ImageFont.truetype(name, _TEXT)

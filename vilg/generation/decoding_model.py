@@ -1,4 +1,9 @@
-"""What drawing and writing ask of a model, wherever it runs: that it reads a source and goes on from there."""
+"""The interface between the decoding loops and the model that they decode with.
+
+A `DecodingModel` encodes the source once (`prefill`) and returns a `DecodingState`, which then computes the logits of
+one target token per step. There are two implementations: the trained model in Python (decoder.py) and an exported
+program (vilg/export/predictor.py).
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,34 +13,42 @@ import paddle
 
 
 class DecodingState(Protocol):
-    """Continuations of sources that have been read: `samples` of each, those of one source behind each other."""
+    """Continuations of P encoded sources: `samples` of each source, those of one source next to each other."""
 
     def first(self) -> np.ndarray:
-        """float32 [P samples, codes]: logits of the first code, from BOI. In image_to_text the first word is BOT, and
-        given."""
+        """Logits of the first code, float32 [P samples, codebook_size], from BOI.
+
+        Only for text_to_image. In image_to_text the first token is BOT and is passed to `step`.
+        """
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        """The tokens int64 [P samples] at the next place of the target -> float32 [P samples, classes], the logits of
-        the one behind."""
+        """Tokens int64 [P samples] at the next target position -> logits of the following token, float32 [P samples,
+        classes].
+        """
 
     def reorder(self, rows: np.ndarray) -> None:
-        """Go on with continuations `rows` int64 [P samples]; row i is one of the source of i."""
+        """Continue with the continuations `rows` int64 [P samples]. Row i has to belong to the same source as
+        before.
+        """
 
 
 class DecodingModel(Protocol):
-    """A model that reads: trained weights that run in Python (decoder.py), or an export."""
+    """A model that can be decoded with."""
 
     text_length: int  # T
     grid: tuple[int, int]  # (h, w) image tokens
     vocab_size: int  # entries of the text vocabulary
 
     def prefill(self, direction: str, source: np.ndarray, samples: int = 1) -> DecodingState:
-        """Text ids int64 [P, T] in text_to_image, codes int64 [P, n] in image_to_text. Equal sources are read once."""
+        """Encode sources: text ids int64 [P, T] in text_to_image, codes int64 [P, n] in image_to_text. Equal sources
+        are encoded once.
+        """
 
 
 def unique_sources(source: np.ndarray) -> tuple[np.ndarray, Callable[[paddle.Tensor], paddle.Tensor]]:
-    """The different rows of a source [P, length], and what makes [P, ..] of something [rows, ..] that was read of
-    them."""
+    """The distinct rows of a source [P, length], and a function that expands a tensor [rows, ..] of results to [P,
+    ..].
+    """
     numbers: dict[bytes, int] = {}
     of = [numbers.setdefault(row.tobytes(), len(numbers)) for row in source]
     if len(numbers) == len(of):

@@ -1,4 +1,4 @@
-"""Which of several drawings fits its text best: by the model that drew them, or by any other scorer."""
+"""Ranks generated images by how well they fit their text."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,19 @@ from vilg.attention.patterns import IMAGE_TO_TEXT
 from vilg.generation.decoding_model import DecodingModel
 from vilg.generation.sampling import log_probabilities
 
-# (texts, pictures float32 [B, 3, H, W] in [0, 1]) -> how well each picture fits its text, float [B]: what an image-text
-# matcher from outside has to be.
+# (texts, images float32 [B, 3, H, W] in [0, 1]) -> how well each image fits its text, float [B]; for example an
+# image-text matcher.
 Scorer = Callable[[list[str], np.ndarray], np.ndarray]
 
 
 def log_likelihood(model: DecodingModel, text: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """log p(text | image) of each pair in nats, float64 [B]: the model reads what it drew.
+    """log p(text | image) of each pair in nats, float64 [B], by the model that generated the images.
 
-    text int64 [B, T] as CaptionEncoder makes it, codes int64 [B, n].
+    text: int64 [B, T] from CaptionEncoder. codes: int64 [B, n].
     """
     state = model.prefill(IMAGE_TO_TEXT, codes)
     found = np.zeros(len(text))
-    counted = text[:, 1:] < model.vocab_size  # the words and EOT; what lies behind is padding
+    counted = text[:, 1:] < model.vocab_size  # text tokens and EOT; everything after that is padding
     for place in range(counted.any(0).sum()):
         log_p = log_probabilities(state.step(text[:, place]))
         rows = counted[:, place].nonzero()[0]
@@ -29,5 +29,5 @@ def log_likelihood(model: DecodingModel, text: np.ndarray, codes: np.ndarray) ->
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
-    """The numbers of the `count` highest scores, the highest first; of equal ones the earlier."""
+    """Indices of the `count` highest scores, highest first; earlier ones first among equals."""
     return np.argsort(-scores, kind="stable")[:count]

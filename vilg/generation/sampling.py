@@ -1,4 +1,4 @@
-"""Choosing the next token from logits."""
+"""Chooses tokens from logits."""
 
 import sys
 from collections.abc import Callable
@@ -9,25 +9,27 @@ import numpy as np
 
 from vilg.errors import UserError
 
-SEEDS = 2**63  # so many there are: they are written down, and counted on from, as int64
+SEEDS = 2**63  # seeds are stored as int64
 
 # float32 logits [rows, classes] -> int64 [rows], the chosen tokens.
 Choice = Callable[[np.ndarray], np.ndarray]
 
 
 class Sampling(Protocol):
-    """How tokens are chosen."""
+    """A method of choosing tokens."""
 
     def start(self, sources: int, samples: int) -> Choice:
-        """For `samples` continuations of each of `sources`, those of one source behind each other."""
+        """Start choosing for `samples` continuations of each of `sources` sources, those of one source next to each
+        other.
+        """
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Temperature, top-k and top-p sampling, or the most likely token where `greedy`.
+    """Temperature, top-k and top-p sampling, or the most likely token if `greedy`.
 
-    Sample i of a source draws from a generator seeded by seed + i: it is the first sample of that seed, and the same
-    alone and in any batch.
+    Sample i of a source uses a generator seeded with seed + i. It equals the first sample of that seed, alone and in
+    any batch.
     """
 
     seed: int = 0
@@ -56,7 +58,7 @@ class Sampler:
         def choose(logits: np.ndarray) -> np.ndarray:
             uniform = np.array([generator.random() for generator in generators])
             cumulated = np.cumsum(probabilities(logits, self.temperature, self.top_k, self.top_p), axis=-1)
-            # The last sum may fall short of 1 by rounding.
+            # The last sum may be less than 1 because of rounding.
             return np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1), logits.shape[-1] - 1)
 
         return choose
@@ -64,7 +66,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class PerSampleSampler:
-    """A sampler for each source."""
+    """Uses one of several samplers for each source."""
 
     samplers: list[Sampler]
 
@@ -77,10 +79,13 @@ class PerSampleSampler:
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: float = 1.0) -> np.ndarray:
-    """softmax(logits / temperature) in float64 over the `top_k` largest logits (0: all) of each row [B, classes], and
-    of these over the likeliest that together reach `top_p`; the likeliest always stays."""
+    """softmax(logits / temperature) in float64 for logits [B, classes], restricted to likely tokens.
+
+    top_k: keep the k largest logits (0: all). top_p: of these, keep the most likely ones that together reach p. The
+    most likely token is always kept.
+    """
     scaled = logits.astype(np.float64)
-    # In this order no temperature is too low; one that is no normal number counts as 0 (runtime.py).
+    # This order works for any temperature. Denormal temperatures count as 0 (runtime.py).
     scaled = (scaled - scaled.max(-1, keepdims=True)) / max(temperature, sys.float_info.min)
     if 0 < top_k < scaled.shape[-1]:
         threshold = np.partition(scaled, -top_k, axis=-1)[:, -top_k, None]
@@ -97,6 +102,6 @@ def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: flo
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """log softmax(logits) in float64 of each row [B, classes]."""
+    """log softmax(logits) in float64, [B, classes]."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -1,6 +1,6 @@
-"""The discrete VAE of DALL-E (Ramesh et al., arXiv 2102.12092, section 2.1 and appendix A), layer for layer OpenAI's.
+"""The discrete VAE of DALL-E (Ramesh et al., arXiv 2102.12092, section 2.1 and appendix A), with OpenAI's architecture.
 
-The layers bear the names they have there, so that published weights find their places.
+Layers have OpenAI's names, so that published weights can be loaded.
 """
 
 import math
@@ -14,7 +14,7 @@ from vilg import config
 from vilg.image.layers import Convolution, NearestUpsample
 from vilg.image.tokenizer import ImageTokenizer, in_fp32
 
-# Appendix A.3: pixels are kept away from 0 and 1, where the logit of the logit-laplace distribution is infinite.
+# Appendix A.3: keeps pixels away from 0 and 1, where the logit is infinite.
 MARGIN = 0.1
 
 
@@ -29,15 +29,18 @@ def unmap_pixels(mapped: paddle.Tensor) -> paddle.Tensor:
 
 
 def convolution(inputs: int, outputs: int, kernel: int) -> Convolution:
-    """A convolution of the same size that starts as OpenAI's do: normal with a deviation of 1/sqrt(fan in), no bias."""
+    """A same-size convolution with OpenAI's initialization: normal with standard deviation 1/sqrt(fan in), zero
+    bias.
+    """
     start = nn.initializer.Normal(std=1 / math.sqrt(inputs * kernel**2))
     return Convolution(inputs, outputs, kernel, padding=kernel // 2, weight_attr=paddle.ParamAttr(initializer=start))
 
 
 class Block(nn.Layer):
-    """x + gain * four convolutions behind a relu each; a 1 x 1 convolution carries x to another number of channels.
+    """x + gain * four convolutions, each after a ReLU. A 1 x 1 convolution changes the number of channels of x if
+    necessary.
 
-    The gain, one by the square of the number of blocks, keeps what deep stacks add to x small when training starts.
+    The gain, 1 / (number of blocks)^2, keeps the sum small at the start of training.
     """
 
     def __init__(self, inputs: int, outputs: int, kernels: tuple[int, int, int, int], gain: float):
@@ -59,8 +62,9 @@ class Block(nn.Layer):
 
 
 def groups(settings: config.DVAE, widths: list[int], kernels: tuple[int, int, int, int], resample) -> list:
-    """The named groups of blocks from widths[0] channels on; group i gives widths[i + 1]. `resample`, a named layer,
-    stands at the end of all but the last."""
+    """Named groups of blocks, starting from widths[0] channels; group i outputs widths[i + 1] channels. `resample`, a
+    named layer, ends all groups except the last.
+    """
     gain = 1 / ((len(widths) - 1) * settings.residual_blocks) ** 2
     made = []
     for number, (inputs, width) in enumerate(pairwise(widths), 1):
@@ -73,11 +77,12 @@ def groups(settings: config.DVAE, widths: list[int], kernels: tuple[int, int, in
 
 
 def output(inputs: int, outputs: int) -> tuple[str, nn.Layer]:
+    """The named output layers."""
     return "output", nn.Sequential(("relu", nn.ReLU()), ("conv", convolution(inputs, outputs, 1)))
 
 
 class Encoder(nn.Sequential):
-    """Mapped images [B, 3, H, W] -> [B, codes, H/f, W/f]."""
+    """Mapped images [B, 3, H, W] -> logits [B, codes, H/f, W/f]."""
 
     def __init__(self, settings: config.DVAE):
         widths = [settings.base_channels << group for group in range(settings.downsamplings + 1)]
@@ -89,7 +94,7 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """[B, code_dim, h, w] -> [B, 6, f h, f w]."""
+    """z_emb [B, code_dim, h, w] -> statistics [B, 6, f h, f w]."""
 
     def __init__(self, settings: config.DVAE):
         widths = [settings.base_channels << group for group in reversed(range(settings.downsamplings + 1))]
@@ -100,10 +105,11 @@ class Decoder(nn.Sequential):
 
 
 class DVAE(ImageTokenizer):
-    """Encoder, a codebook and decoder. The encoder says how likely each code is; its images take the likeliest.
+    """Encoder, codebook and decoder. The encoder outputs logits over codes; an image is encoded as the most likely
+    codes.
 
-    OpenAI's decoder takes one-hot vectors through a 1 x 1 convolution: a row of its weight for each code, and a bias.
-    `codebook` holds these rows with the bias added, which is the same for every code; they are z_emb.
+    OpenAI's decoder passes one-hot vectors through a 1 x 1 convolution, with one weight row for each code and a bias.
+    `codebook` holds these rows plus the bias; they are z_emb.
     """
 
     kind = "dvae"
@@ -116,6 +122,7 @@ class DVAE(ImageTokenizer):
         self.decoder = Decoder(settings)
 
     def residual_blocks(self) -> list[Block]:
+        """All residual blocks."""
         return [layer for layer in self.sublayers() if isinstance(layer, Block)]
 
     @property
@@ -138,17 +145,20 @@ class DVAE(ImageTokenizer):
         return F.embedding(indices, self.codebook)
 
     def blend(self, weights: paddle.Tensor) -> paddle.Tensor:
-        """Weights [.., codes] -> all codes added up by them, [.., d]: z_emb of a relaxed choice or, with the logits for
-        weights, of an autoencoder without a choice."""
+        """Sum of all codes weighted by weights [.., codes]: [.., d].
+
+        This is z_emb of a relaxed choice or, with logits as weights, of the autoencoder phase.
+        """
         return paddle.matmul(weights, self.codebook)
 
     @paddle.no_grad()
     def set_codebook_by_distance(self, codes: paddle.Tensor, spread: float) -> None:
-        """Take `codes` [codes, d] for a codebook, and for logits their squared distances from what was their blend, by
-        -1/spread: the likeliest code of a position is then the one nearest to that blend.
+        """Use `codes` [codes, d] as the codebook, and make the logits -1/spread times squared distances from the
+        current blend.
 
-        The last convolution of the encoder, 1 x 1, makes the logits W h + b of its input h, so the blend is M h + m of
-        M = codebook^T W, m = codebook^T b, and -|M h + m - e|^2 is 2 e.M h + 2 e.m - |e|^2 but for what all e share.
+        The most likely code is then the one nearest to the blend. The encoder's last convolution (1 x 1) computes
+        logits W h + b, so the blend is M h + m with M = codebook^T W and m = codebook^T b, and -|M h + m - e|^2 equals
+        2 e.M h + 2 e.m - |e|^2 up to a term that all codes e share.
         """
         last = self.encoder.output.conv
         old = self.codebook.clone()
@@ -159,8 +169,9 @@ class DVAE(ImageTokenizer):
         self.codebook.set_value(codes)
 
     def statistics(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        """z_emb [B, h, w, d] -> the logit-laplace distribution of the mapped pixels (appendix A.3), [B, 6, H, W]: three
-        channels of means, as logits, and three of log scales."""
+        """z_emb [B, h, w, d] -> the logit-laplace distribution of mapped pixels (appendix A.3), [B, 6, H, W]: three
+        channels of means (as logits) and three of log scales.
+        """
         return self.decoder(z_emb.transpose([0, 3, 1, 2]))
 
     @in_fp32

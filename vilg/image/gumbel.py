@@ -1,4 +1,4 @@
-"""Quantization by likelihood: the encoder's output says how likely each code is."""
+"""Quantization by likelihood: the encoder's output gives logits over codes."""
 
 import paddle
 import paddle.nn.functional as F
@@ -8,8 +8,9 @@ from vilg.image.gumbel_softmax import gumbel_softmax, kl_to_uniform
 
 
 class GumbelCode(nn.Layer):
-    """A codebook of `codes` vectors of size `dim`, and the layer that scores them (taming-transformers' GumbelQuantize,
-    after Jang et al., arXiv 1611.01144)."""
+    """A codebook of `codes` vectors of size `dim`, and a layer that computes logits (taming-transformers'
+    GumbelQuantize, after Jang et al., arXiv 1611.01144).
+    """
 
     def __init__(self, codes: int, dim: int):
         super().__init__()
@@ -17,16 +18,18 @@ class GumbelCode(nn.Layer):
         self.proj = nn.Linear(dim, codes)
 
     def logits(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Features [.., d] -> unnormalized log-likelihoods of the codes [.., codes]."""
+        """Features [.., d] -> logits over codes [.., codes]."""
         return self.proj(features)
 
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Features [.., d] -> the likeliest codes, int64 [..]: what `NearestCode.nearest` is there."""
+        """Features [.., d] -> the most likely codes, int64 [..]; the counterpart of `NearestCode.nearest`."""
         return self.logits(features).argmax(-1)
 
     def forward(self, features: paddle.Tensor, temperature: float):
-        """Features [.., d] -> (z_emb of one code a position, with the gradient of a relaxed choice; indices; the
-        divergence of the likelihoods from even ones, in nats a position)."""
+        """Features [.., d] -> (z_emb, indices, KL divergence from the uniform distribution in nats per position).
+
+        z_emb is one code for each position, with the gradient of the Gumbel-softmax.
+        """
         logits = self.logits(features)
         choice = gumbel_softmax(logits, temperature, straight_through=True)
         return paddle.matmul(choice, self.codebook), logits.argmax(-1), kl_to_uniform(logits)

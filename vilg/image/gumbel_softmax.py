@@ -1,4 +1,4 @@
-"""The choice of the likeliest code made differentiable: Gumbel-softmax (Jang et al., arXiv 1611.01144)."""
+"""Gumbel-softmax: differentiable sampling of codes (Jang et al., arXiv 1611.01144)."""
 
 import math
 
@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 def gumbel_softmax(logits: paddle.Tensor, temperature: float, straight_through: bool) -> paddle.Tensor:
     """Logits [.., codes] -> softmax((logits + Gumbel noise) / temperature) [.., codes].
 
-    With `straight_through` the values are those of one code alone and the gradient is that of the softmax.
+    With `straight_through`, the values are one-hot and the gradient is that of the softmax.
     """
     uniform = paddle.uniform(logits.shape, min=1e-20, max=1.0)
     noise = -(-uniform.log()).clip(min=1e-20).log()  # uniform may round to 1
@@ -21,7 +21,7 @@ def gumbel_softmax(logits: paddle.Tensor, temperature: float, straight_through: 
 
 
 def kl_to_uniform(logits: paddle.Tensor) -> paddle.Tensor:
-    """KL(softmax(logits) || the even choice) of logits [.., codes] in nats, the mean over all positions."""
-    # Not log_softmax: on a CPU Paddle's takes 70 times as long as its softmax. What is cut off adds nothing.
+    """KL(softmax(logits) || uniform) of logits [.., codes] in nats, averaged over all positions."""
+    # Paddle's log_softmax takes 70 times as long as its softmax on a CPU. Clipped terms contribute nothing.
     share = F.softmax(logits, -1)
     return (share * share.clip(min=1e-30).log()).sum(-1).mean() + math.log(logits.shape[-1])

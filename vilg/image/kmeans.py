@@ -1,4 +1,4 @@
-"""Codes for features that exist already."""
+"""k-means clustering, for initializing a codebook."""
 
 import numpy as np
 import paddle
@@ -12,11 +12,11 @@ _TOGETHER = 8192  # features in one product with all codes
 
 @paddle.no_grad()
 def kmeans(features: paddle.Tensor, codes: int, seed: int) -> tuple[paddle.Tensor, float]:
-    """Features [N, d], N >= codes -> codes [codes, d], each the mean of the features nearest to it; the mean squared
-    distance of a feature from its code.
+    """Cluster features [N, d], N >= codes. Returns codes [codes, d] and the mean squared distance of a feature from its
+    code.
 
-    Begins with features drawn by `seed`. A code that is nearest to none moves to one of the features that are farthest
-    from theirs: features that repeat, such as those of a white background, draw many codes to one place.
+    Starts with features chosen by `seed`. A code without features moves to one of the features that are farthest from
+    their code: repeated features, such as those of a white background, would otherwise attract many codes.
     """
     chosen = np.random.default_rng(seed).permutation(features.shape[0])[:codes]
     means = features[paddle.to_tensor(chosen)]
@@ -31,7 +31,7 @@ def kmeans(features: paddle.Tensor, codes: int, seed: int) -> tuple[paddle.Tenso
 
 
 def _assigned(features: paddle.Tensor, means: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """The nearest of the means [K, d] to each of the features [N, d], and its squared distance; both [N]."""
+    """The nearest of means [K, d] to each of features [N, d], and its squared distance; both [N]."""
     parts = [features[start : start + _TOGETHER] for start in range(0, features.shape[0], _TOGETHER)]
     indices = paddle.concat([nearest_code(part, means) for part in parts])
     return indices, (features - means[indices]).square().sum(-1)

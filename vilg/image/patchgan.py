@@ -1,4 +1,4 @@
-"""The discriminator of a VQGAN and what the two learn from each other (Esser et al., arXiv 2012.09841, section 3.1)."""
+"""The discriminator of a VQGAN and its losses (Esser et al., arXiv 2012.09841, section 3.1)."""
 
 import paddle
 import paddle.nn.functional as F
@@ -8,19 +8,23 @@ from vilg.image.layers import Convolution
 
 
 def convolution(inputs: int, outputs: int, stride: int, bias: bool) -> Convolution:
-    """4 x 4, normal with a deviation of 0.02 at the start."""
+    """A 4 x 4 convolution, initialized with standard deviation 0.02."""
     start = paddle.ParamAttr(initializer=nn.initializer.Normal(std=0.02))
     return Convolution(inputs, outputs, 4, stride, 1, weight_attr=start, bias_attr=None if bias else False)
 
 
 def norm(channels: int) -> nn.BatchNorm2D:
+    """Batch normalization, initialized as in pix2pix."""
     start = paddle.ParamAttr(initializer=nn.initializer.Normal(mean=1.0, std=0.02))
     return nn.BatchNorm2D(channels, weight_attr=start)
 
 
 class PatchDiscriminator(nn.Sequential):
-    """Images [B, 3, H, W] around [-1, 1] -> how real each patch looks, [B, 1, h, w]: pix2pix's (Isola et al., arXiv
-    1611.07004), taming-transformers' NLayerDiscriminator. `layers` convolutions halve the side."""
+    """Images [B, 3, H, W] in about [-1, 1] -> logits for each patch, [B, 1, h, w].
+
+    The discriminator of pix2pix (Isola et al., arXiv 1611.07004) and of taming-transformers (NLayerDiscriminator).
+    `layers` convolutions have stride 2.
+    """
 
     def __init__(self, width: int, layers: int):
         widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
@@ -36,16 +40,18 @@ class PatchDiscriminator(nn.Sequential):
 
     @staticmethod
     def min_image_side(layers: int) -> int:
-        """The smallest side of an image of which a patch is left."""
+        """The smallest image side for which the output has at least one patch."""
         return 3 * 2**layers
 
 
 def hinge_loss(real: paddle.Tensor, drawn: paddle.Tensor) -> paddle.Tensor:
-    """What the discriminator minimizes, by its opinions of real and of drawn patches."""
+    """The hinge loss of the discriminator, from its logits for real and for reconstructed patches."""
     return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + drawn).mean())
 
 
 def adaptive_weight(reconstruction: paddle.Tensor, adversarial: paddle.Tensor) -> paddle.Tensor:
-    """Equation (7): |gradient of the reconstruction loss| / (|that of the adversarial loss| + 1e-4), both at the weight
-    of the decoder's last layer; at most 1e4."""
+    """Equation (7): |gradient of the reconstruction loss| / (|gradient of the adversarial loss| + 1e-4), at most 1e4.
+
+    Both gradients are taken at the weight of the decoder's last layer.
+    """
     return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clip(0.0, 1e4)

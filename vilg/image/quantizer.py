@@ -1,4 +1,4 @@
-"""Nearest-code quantization: equation (1) of the paper, its straight-through gradient, and the care of dead codes."""
+"""Nearest-code quantization (equation (1) of the paper), its straight-through gradient, and restarts of dead codes."""
 
 import math
 
@@ -18,7 +18,7 @@ def nearest_code(features: paddle.Tensor, codes: paddle.Tensor) -> paddle.Tensor
 class NearestCode(nn.Layer):
     """A codebook of `codes` vectors of size `dim`.
 
-    Section 3.1.1: z = q(E(x)) takes, for each position, the code nearest to the encoder's output.
+    Section 3.1.1: z = q(E(x)) selects, for each position, the code nearest to the encoder's output.
     """
 
     def __init__(self, codes: int, dim: int):
@@ -29,11 +29,11 @@ class NearestCode(nn.Layer):
 
     @property
     def uses_ema(self) -> bool:
-        """Whether the codes follow means of features (moving_average.py) instead of gradients."""
+        """Whether the codebook is updated by moving averages (ema_codebook.py) instead of gradients."""
         return self.codebook.stop_gradient
 
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Equation (1): the code of each of the features [.., d], int64 [..]."""
+        """Equation (1): the index of the nearest code for features [.., d], int64 [..]."""
         return nearest_code(features, self.codebook)
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
@@ -43,8 +43,8 @@ class NearestCode(nn.Layer):
     def forward(self, features: paddle.Tensor):
         """Features [.., d] -> (z_emb with a straight-through gradient, indices, codebook term, commitment term).
 
-        The two terms are those of equation (2): |sg[E(x)] - e|^2 moves only the codebook, |E(x) - sg[e]|^2 only the
-        encoder. The straight-through estimator hands the decoder's gradient to the encoder as it is.
+        The two terms are those of equation (2): |sg[E(x)] - e|^2 trains only the codebook, |E(x) - sg[e]|^2 only the
+        encoder. The straight-through estimator passes the gradient of the decoder to the encoder unchanged.
         """
         with paddle.no_grad():
             indices = self.nearest(features)
@@ -55,15 +55,15 @@ class NearestCode(nn.Layer):
 
 
 def count_codes(indices: paddle.Tensor, codes: int) -> paddle.Tensor:
-    """Indices [..] -> int64 [codes], how often each of the codes was chosen."""
+    """Indices [..] -> int64 [codes], how often each code occurs."""
     return paddle.bincount(indices.flatten(), minlength=codes)
 
 
 class CodeUsage:
-    """How often each code was chosen lately, and the revival of those that never are.
+    """Counts how often each code was chosen, and restarts dead codes.
 
-    A code that no feature is nearest to gets no gradient and stays dead. Once a window has passed, every code chosen
-    less than `threshold` times its fair share is moved onto a feature of the current batch.
+    A code that is never the nearest gets no gradient and stays unused. At the end of a window, every code that was
+    chosen less than `threshold` times its fair share is moved to a feature of the current batch.
     """
 
     def __init__(self, codes: int, threshold: float = 0.0):
@@ -71,15 +71,15 @@ class CodeUsage:
         self.threshold = threshold
 
     def add(self, chosen: paddle.Tensor) -> None:
-        """Count `chosen` [codes]: how often each code was chosen in one batch, on all ranks."""
+        """Add the counts `chosen` [codes] of one batch on all ranks."""
         self.counts += chosen.astype("float32")
 
     def used(self) -> float:
-        """The share of codes chosen at least once since the last reset."""
+        """Share of codes that were chosen since the last reset."""
         return float((self.counts > 0).astype("float32").mean())
 
     def perplexity(self) -> float:
-        """exp of the entropy of the choices: the number of codes in even use."""
+        """Exponential of the entropy of the choices: the effective number of codes."""
         share = self.counts / self.counts.sum().clip(min=1.0)
         return float((-(share * (share + 1e-10).log()).sum()).exp())
 
@@ -88,7 +88,7 @@ class CodeUsage:
 
     @paddle.no_grad()
     def restart_dead_codes(self, quantizer: NearestCode, features: paddle.Tensor, seed: int) -> paddle.Tensor:
-        """Move the codes in too little use onto `features` [N, d], drawn by `seed`; returns those that moved, [M]."""
+        """Move dead codes to features [N, d] chosen by `seed`. Returns the indices of moved codes, [M]."""
         fair_share = float(self.counts.sum()) / self.counts.shape[0]
         dead = (self.counts < self.threshold * fair_share).nonzero().flatten()
         moved = dead[: features.shape[0]]

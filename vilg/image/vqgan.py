@@ -1,6 +1,6 @@
-"""VQGAN: the autoencoder of Esser et al. (arXiv 2012.09841), layer for layer that of taming-transformers.
+"""VQGAN: the autoencoder of Esser et al. (arXiv 2012.09841), with the architecture of taming-transformers.
 
-The layers bear the names they have there, so that published weights find their places.
+Layers have the names of taming-transformers, so that published weights can be loaded.
 """
 
 import math
@@ -22,7 +22,7 @@ def norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding=None) -> Convolution:
-    """A convolution of the same size that starts as PyTorch's do: weight and bias uniform in +-1/sqrt(fan in)."""
+    """A same-size convolution with PyTorch's initialization: weight and bias uniform in +-1/sqrt(fan in)."""
     bound = 1 / math.sqrt(inputs * kernel**2)
     start = paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound))
     return Convolution(
@@ -31,7 +31,9 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad
 
 
 class ResidualBlock(nn.Layer):
-    """x + conv(swish(norm(conv(swish(norm(x)))))); a 1 x 1 convolution carries x to another number of channels."""
+    """x + conv(swish(norm(conv(swish(norm(x)))))). A 1 x 1 convolution changes the number of channels of x if
+    necessary.
+    """
 
     def __init__(self, groups: int, inputs: int, outputs: int):
         super().__init__()
@@ -45,7 +47,7 @@ class ResidualBlock(nn.Layer):
 
 
 class AttentionBlock(nn.Layer):
-    """Every position attends to every other, with one head of all the channels."""
+    """Full self-attention over all positions, with a single head."""
 
     def __init__(self, groups: int, channels: int):
         super().__init__()
@@ -60,21 +62,21 @@ class AttentionBlock(nn.Layer):
 
 
 class Downsample(nn.Sequential):
-    """Half the side by a 3 x 3 convolution that is padded below and on the right only."""
+    """A 3 x 3 convolution with stride 2, padded at the bottom and on the right only."""
 
     def __init__(self, channels: int):
         super().__init__(("conv", convolution(channels, channels, stride=2, padding=[0, 1, 0, 1])))
 
 
 class Upsample(nn.Sequential):
-    """Twice the side: every pixel four times, then a 3 x 3 convolution."""
+    """Nearest-neighbour upsampling by 2, followed by a 3 x 3 convolution."""
 
     def __init__(self, channels: int):
         super().__init__(("nearest", NearestUpsample()), ("conv", convolution(channels, channels)))
 
 
 class DownStage(nn.Layer):
-    """The residual blocks between two changes of size, each followed by attention where the level has it."""
+    """The residual blocks of one resolution, each followed by attention if enabled. The decoder uses it as well."""
 
     def __init__(self, groups: int, inputs: int, outputs: int, blocks: int, attention: bool):
         super().__init__()
@@ -90,7 +92,7 @@ class DownStage(nn.Layer):
 
 
 class MidBlock(nn.Sequential):
-    """What the coarsest features go through on both sides of the codes."""
+    """The blocks at the lowest resolution, in encoder and decoder."""
 
     def __init__(self, groups: int, channels: int):
         super().__init__(
@@ -101,7 +103,7 @@ class MidBlock(nn.Sequential):
 
 
 class Encoder(nn.Layer):
-    """Images [B, 3, H, W] in [-1, 1] -> [B, latent, H/f, W/f]."""
+    """Images [B, 3, H, W] in [-1, 1] -> [B, latent_channels, H/f, W/f]."""
 
     def __init__(self, settings: config.VQGAN):
         super().__init__()
@@ -128,7 +130,9 @@ class Encoder(nn.Layer):
 
 
 class Decoder(nn.Layer):
-    """[B, latent, h, w] -> images [B, 3, f h, f w] around [-1, 1]. Its levels are numbered from the image on."""
+    """[B, latent_channels, h, w] -> images [B, 3, f h, f w] in about [-1, 1]. Stages are numbered from the highest
+    resolution.
+    """
 
     def __init__(self, settings: config.VQGAN):
         super().__init__()
@@ -155,7 +159,7 @@ class Decoder(nn.Layer):
 
 
 class VQGAN(ImageTokenizer):
-    """Encoder, quantizer (by likelihood or by distance) and decoder; taming-transformers' GumbelVQ and VQModel."""
+    """Encoder, quantizer (by likelihood or by distance) and decoder: GumbelVQ and VQModel of taming-transformers."""
 
     kind = "vqgan"
 
@@ -170,11 +174,11 @@ class VQGAN(ImageTokenizer):
 
     @paddle.no_grad()
     def initialize_orthogonal(self) -> None:
-        """Weights to learn from: convolutions with orthogonal rows and no bias, residual blocks that add nothing.
+        """Initialize for training: orthogonal convolutions without bias, and residual blocks that output zero.
 
-        taming-transformers learns from the random numbers that PyTorch begins with. Sixteen such matrices in a row,
-        which is what an image goes through beside the blocks, leave little of most directions, and what they leave
-        little of is learned late (Saxe et al., arXiv 1312.6120): of the emoji an outline and yellow, but no other colour.
+        taming-transformers trains from PyTorch's random initialization. The product of the sixteen random matrices on
+        the path of an image suppresses most directions, and suppressed directions are learned late (Saxe et al., arXiv
+        1312.6120): emoji first had outlines and yellow, but no other colour.
         """
         orthogonal, nothing = nn.initializer.Orthogonal(), nn.initializer.Constant(0.0)
         for layer in self.sublayers():
@@ -194,7 +198,7 @@ class VQGAN(ImageTokenizer):
         return 2 ** (len(self.settings.channel_multipliers) - 1)
 
     def features(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> what is quantized, [B, h, w, d]."""
+        """Images [B, 3, H, W] in [0, 1] -> the input of the quantizer, [B, h, w, d]."""
         return self.quant_conv(self.encoder(images * 2.0 - 1.0)).transpose([0, 2, 3, 1])
 
     def encode_indices(self, images: paddle.Tensor) -> paddle.Tensor:
@@ -209,5 +213,5 @@ class VQGAN(ImageTokenizer):
         return (self.decode_raw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
 
     def decode_raw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of a loss."""
+        """z_emb [B, h, w, d] -> images in about [-1, 1]. Not clipped, since clipping would stop gradients."""
         return self.decoder(self.post_quant_conv(z_emb.transpose([0, 3, 1, 2])))

@@ -1,4 +1,4 @@
-"""Token + position + part, for text and for images."""
+"""Embeddings of token, position and part, for text and for images."""
 
 import paddle
 from paddle import nn
@@ -8,9 +8,9 @@ from vilg.text.sequence import embedding_size
 
 
 class TextEmbedding(nn.Layer):
-    """Text ids [B, T] -> [B, T, hidden]. Positions are learned, and so is the vector that tells text from image.
+    """Text ids [B, T] -> [B, T, hidden]. Positions and the vector that marks text are learned.
 
-    With `place`, int64 [1], the ids [B, 1] of that one position.
+    With `place`, int64 [1]: ids [B, 1] at that position.
     """
 
     def __init__(self, vocab_size: int, length: int, hidden: int):
@@ -25,9 +25,9 @@ class TextEmbedding(nn.Layer):
 
 
 class ImageEmbedding(nn.Layer):
-    """Image ids [B, n] -> [B, n, hidden]. A position is a learned row plus a learned column of the grid.
+    """Image ids [B, n] -> [B, n, hidden]. A position is the sum of a learned row and a learned column of the grid.
 
-    With `place`, int64 [1], the ids [B, 1] of that one place in raster order.
+    With `place`, int64 [1]: ids [B, 1] at that position in raster order.
     """
 
     def __init__(self, codebook_size: int, grid: tuple[int, int], hidden: int):

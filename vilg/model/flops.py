@@ -1,4 +1,4 @@
-"""How many floating-point operations a model takes."""
+"""Floating-point operations of a model."""
 
 from vilg.attention import layout
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
@@ -6,10 +6,11 @@ from vilg.model.transformer import Transformer
 
 
 def forward(model: Transformer, batch: int) -> dict[str, float]:
-    """Operations of the matrix products of both directions for `batch` pairs: two a multiplication.
+    """Operations of the matrix products in both directions for `batch` pairs; a multiplication and an addition count as
+    two.
 
-    "linear" and "attention" are those of all blocks, "heads" those of the output layers. Attention counts the tiles
-    that the operator computes.
+    Returns {"linear", "attention"} of all blocks and {"heads"} of the output layers. Attention counts the tiles that
+    the operator computes.
     """
     hidden, counts = model.settings.hidden, dict.fromkeys(("linear", "attention", "heads"), 0.0)
     image = model.grid[0] * model.grid[1]
@@ -26,7 +27,10 @@ def forward(model: Transformer, batch: int) -> dict[str, float]:
 
 
 def training_step(model: Transformer, batch: int) -> float:
-    """Operations of a training step of `batch` pairs: backward is twice forward, in attention 2.5 times, for there the
-    scores are computed again. Recompute is not counted: it is how, not what."""
+    """Operations of a training step of `batch` pairs.
+
+    Backward takes twice as many as forward, in attention 2.5 times, since scores are computed again. Recompute is not
+    counted.
+    """
     counts = forward(model, batch)
     return 3 * (counts["linear"] + counts["heads"]) + 3.5 * counts["attention"]

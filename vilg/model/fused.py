@@ -1,8 +1,8 @@
-"""LayerNorm and GELU by the compiled operators, where Paddle's own stand in the way of the matrix products.
+"""LayerNorm and GELU with compiled operators, where Paddle's own are slow.
 
-On a CPU the gradient of Paddle's LayerNorm takes longer than the attention of the same layer, and its GELU is not cut
-up between threads (docs/performance.md). On a GPU, in 16 bits, without the compiled library, or where nothing is
-learned, Paddle's own run: an exported model needs no operator for them.
+On a CPU the gradient of Paddle's LayerNorm takes longer than the attention of the same layer, and its GELU uses one
+thread (docs/performance.md). Paddle's own operators are used on a GPU, in 16 bits, without the compiled library, and
+without gradients, so that an exported model needs no custom operator for them.
 """
 
 import paddle
@@ -11,7 +11,7 @@ from paddle import _C_ops, nn
 
 from vilg.attention import operator
 
-_WIDTH = 16  # csrc/rows.h: rows of LayerNorm have a multiple of it
+_WIDTH = 16  # csrc/rows.h: the width of LayerNorm has to be a multiple of it
 
 
 def _compiled(x: paddle.Tensor) -> bool:
@@ -25,19 +25,19 @@ def _compiled(x: paddle.Tensor) -> bool:
 
 
 class LayerNorm(nn.LayerNorm):
-    """x [.., width] -> [.., width], as `nn.LayerNorm` over the last axis."""
+    """x [.., width] -> [.., width], like `nn.LayerNorm` over the last axis."""
 
     def __init__(self, width: int):
         super().__init__(width)
 
     def forward(self, x):
         if x.shape[-1] % _WIDTH == 0 and _compiled(x):
-            return _C_ops._run_custom_op("vilg_layer_norm", x, self.weight, self.bias, self._epsilon)[0]
+            return _C_ops._run_custom_op("vilg_layer_norm", x, self.weight, self.bias, self._epsilon)[0]  # type: ignore[attr-defined]
         return super().forward(x)
 
 
 def gelu(x: paddle.Tensor) -> paddle.Tensor:
-    """GELU of any shape in its tanh form, as in BERT's own code."""
+    """GELU of any shape in its tanh form, as in BERT's code."""
     if _compiled(x):
-        return _C_ops._run_custom_op("vilg_gelu", x)[0]
+        return _C_ops._run_custom_op("vilg_gelu", x)[0]  # type: ignore[attr-defined]
     return F.gelu(x, approximate=True)

@@ -8,9 +8,10 @@ STD = 0.02
 
 
 def normal() -> ParamAttr:
+    """Standard deviation 0.02."""
     return ParamAttr(initializer=nn.initializer.Normal(0.0, STD))
 
 
 def residual(layers: int) -> ParamAttr:
-    """0.02 / sqrt(2 L): the sum of 2 L residual branches then starts with the variance of one."""
+    """Standard deviation 0.02 / sqrt(2 L): the sum of 2 L residual branches then has the variance of one."""
     return ParamAttr(initializer=nn.initializer.Normal(0.0, STD / math.sqrt(2 * layers)))

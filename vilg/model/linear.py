@@ -1,8 +1,7 @@
-"""A linear layer whose bias gradient is a matrix product.
+"""A linear layer that computes its bias gradient as a matrix product.
 
-Summing a gradient over its leading axis, which is what the bias of `nn.Linear` does, is the slowest reduction Paddle
-has on a CPU: it costs twice as much as the three matrix products of the layer. `ones @ gradient` is the same sum at
-the speed of a product.
+Paddle's reduction over the leading axis, which `nn.Linear` uses for the bias gradient, is very slow on a CPU: it takes
+twice as long as the three matrix products of the layer. `ones @ gradient` is the same sum at the speed of a product.
 """
 
 import paddle

@@ -1,7 +1,8 @@
-"""The peak of a micro-batch's activations: forward and backward replayed tensor by tensor, without computing.
+"""The peak of activation memory in one micro-batch: forward and backward pass replayed tensor by tensor.
 
-The replay follows what Paddle keeps for the gradient of each operation and when it lets go of it. tests/plan compares
-it with the peak of Paddle's allocator on a CPU; in 16 bits and on a GPU it has not been compared with anything.
+Nothing is computed. The replay follows which tensors Paddle keeps for the gradient of each operation, and when it frees
+them. tests/plan compares it with the peak of Paddle's allocator on a CPU. It has not been compared with 16 bits or a
+GPU.
 """
 
 from vilg.attention import layout
@@ -14,16 +15,16 @@ _FP32 = 4
 
 
 def peak(model: Transformer, backend: str, recompute: str, batch: int, width: int) -> int:
-    """Bytes of activations and of gradients on their way, at the worst moment of either direction.
+    """Bytes of activations and intermediate gradients at the worst moment of either direction.
 
-    backend: operator, blockwise or dense; recompute: as in the settings; batch: pairs of a micro-batch; width: bytes
-    of a number, 4 or 2. The sum of the gradients themselves is a state, and not counted here.
+    backend: operator, blockwise or dense. recompute: as in the settings. batch: pairs in a micro-batch. width: bytes of
+    an element, 4 or 2. Accumulated gradients are counted as states and not here.
     """
     return round(max(_Replay(model, direction, backend, recompute, batch, width).peak() for direction in DIRECTIONS))
 
 
 class _Replay:
-    """One direction. Sizes are bytes; `x` is that of the hidden states of all tokens."""
+    """The replay of one direction. Sizes are in bytes. `x` is the size of the hidden states of all tokens."""
 
     def __init__(self, model: Transformer, direction: str, backend: str, recompute: str, batch: int, width: int):
         self.model, self.settings, self.batch, self.width = model, model.settings, batch, width
@@ -41,30 +42,30 @@ class _Replay:
         self.memory = MemoryTracker()
 
     def _maps(self, made: layout.Layout) -> int:
-        """Elements of the attention maps of a layer, where they are kept."""
+        """Elements of the attention maps of a layer, where the backend stores them."""
         pairs = {"dense": made.length**2, "blockwise": made.tiles().computed, "operator": 0}[self.backend]
         return self.batch * self.settings.heads * pairs
 
     def peak(self) -> float:
         memory = self.memory
-        memory.allocate(2 * self.x)  # the embedded parts, and both behind each other
+        memory.allocate(2 * self.x)  # the two embedded parts, and their concatenation
         for number in range(self.settings.layers):
             inside = MemoryTracker()
             self._forward(number, inside)
             memory.allocate_briefly(inside.peak)
             memory.allocate(self.x if number in self.again else inside.live)
-        memory.free(self.x)  # the parts
+        memory.free(self.x)  # the two parts
         self._head()
         for number in reversed(range(self.settings.layers)):
             if number in self.again:
                 self._forward(number, memory)
-                memory.free(self.x)  # what comes out is not asked for again
+                memory.free(self.x)  # the output is not needed again
             self._backward(number)
         self._embeddings()
         return memory.peak
 
     def _forward(self, number: int, memory: MemoryTracker) -> None:
-        """Leaves in the memory what the block keeps for its gradient, and its output."""
+        """Leaves the tensors that the block keeps for its gradient, and its output, allocated."""
         x, sandwich = self.x, self.settings.sandwich_norm
         memory.allocate(x)  # normalized: the input of the products
         self._linear(memory, 3)
@@ -78,7 +79,7 @@ class _Replay:
         memory.allocate((2 if sandwich else 1) * x + self._dropped())
 
     def _linear(self, memory: MemoryTracker, wide: int) -> None:
-        """The product, and then the sum with the bias, which is another tensor."""
+        """The matrix product, and its sum with the bias, which is a second tensor."""
         memory.allocate(wide * self.x)
         memory.allocate_briefly(wide * self.x)
 
@@ -89,7 +90,7 @@ class _Replay:
         return self.tokens * self.settings.heads * _FP32
 
     def _kept_by_attention(self, number: int) -> float:
-        """Queries, keys, values, output, and what makes the weights of the pairs."""
+        """Queries, keys, values, output, and what is needed to compute the attention weights again."""
         x, normed = self.x, 3 * self.x if self.settings.qk_norm else 0  # q and k before their norms, and v apart
         if self.backend == "operator":
             return 4 * x + self._lse() + (2 * x if normed else 0)
@@ -102,20 +103,20 @@ class _Replay:
 
     def _attention_forward(self, number: int, memory: MemoryTracker) -> None:
         """From queries, keys and values to the output of attention."""
-        if self.backend != "operator":  # taken apart, normed, turned, scaled; scores, with the mask, their softmax
+        if self.backend != "operator":  # split, normalized, transposed, scaled; scores, masked scores, softmax
             memory.allocate_briefly((9 if self.settings.qk_norm else 7) * self.x + 3 * self.maps[number] * _FP32)
         memory.free(3 * self.x)
         memory.allocate(self._kept_by_attention(number))
 
     def _attention_backward(self, number: int, memory: MemoryTracker) -> None:
-        """Takes the gradients of queries, keys and values, gives what was kept but the output."""
+        """Allocates the gradients of queries, keys and values, and frees everything that was kept except the output."""
         if self.backend != "operator":
             memory.allocate_briefly(3 * self.x + 2 * self.maps[number] * _FP32)
         memory.allocate(3 * self.x)
         memory.free(self._kept_by_attention(number) - self.x)
 
     def _head(self) -> None:
-        """From the last block's output to the gradient of it, which stays."""
+        """From the last block's output to its gradient, which stays allocated."""
         memory, states = self.memory, self.targets * self.settings.hidden * self.width
         logits = self.targets * self.classes
         memory.allocate(self.x)  # the last norm
@@ -126,24 +127,24 @@ class _Replay:
         if self.width < _FP32:
             memory.allocate(logits * _FP32)
             memory.free(logits * self.width)
-        memory.allocate(logits * _FP32)  # softmax beside the logits
+        memory.allocate(logits * _FP32)  # softmax in addition to the logits
         memory.free(logits * _FP32)
         if self.width < _FP32:
-            memory.allocate(logits * self.width)  # the gradient, in place of the softmax, and then in 16 bits
+            memory.allocate(logits * self.width)  # the gradient replaces the softmax, and is then converted to 16 bits
             memory.free(logits * _FP32)
         memory.allocate(states)
         memory.allocate_briefly(self.settings.hidden * self.classes * self.width)
         memory.free(logits * self.width + states)
-        memory.allocate(self.x)  # the rest of the sequence has none
+        memory.allocate(self.x)  # zero for the rest of the sequence
         memory.free(states)
-        memory.allocate(self.x)  # through the norm; what it was made from and its gradient go
+        memory.allocate(self.x)  # through the norm; its input and output gradient are freed
         memory.free(2 * self.x)
 
     def _backward(self, number: int) -> None:
-        """From the gradient of the output to that of the input; gives back what _forward kept, but the input."""
+        """From the gradient of the output to that of the input. Frees what _forward kept, except the input."""
         memory, x, weight = self.memory, self.x, self.settings.hidden**2 * self.width
         sandwich = x if self.settings.sandwich_norm else 0
-        memory.allocate(x)  # of the branch beside that of the sum
+        memory.allocate(x)  # gradient of the branch in addition to that of the sum
         memory.free(sandwich + self._dropped())
         memory.allocate(4 * x)
         memory.allocate_briefly(4 * weight)
@@ -155,7 +156,7 @@ class _Replay:
         memory.free(4 * x + x)
         memory.allocate(x)  # through the norm
         memory.free(x)
-        memory.allocate(x)  # the sum with what went past
+        memory.allocate(x)  # the sum with the residual path
         memory.free(2 * x + x)  # and the middle of the block
         memory.allocate(x)
         memory.free(sandwich + self._dropped())
@@ -171,7 +172,7 @@ class _Replay:
         memory.free(x)
         memory.allocate(x)
         memory.free(2 * x)
-        memory.free(x)  # the output of the block before, which its own backward does not need
+        memory.free(x)  # the output of the previous block, whose backward does not need it
 
     def _embeddings(self) -> None:
         largest = max(self.model.embed_text.words.weight.size, self.model.embed_image.codes.weight.size)

@@ -1,4 +1,4 @@
-"""The sizes of what a model reads: text vocabulary, image codes, grid."""
+"""The sizes of the model's inputs: text vocabulary, image codebook and grid."""
 
 import logging
 from dataclasses import dataclass
@@ -14,14 +14,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InputSizes:
-    """vocab_size: entries of the text vocabulary; codebook_size: entries of the image codebook; pixels: a side of one image token."""
+    """vocab_size: entries of the text vocabulary. codebook_size: entries of the image codebook. pixels: side of one
+    image token.
+    """
 
     vocab_size: int
     codebook_size: int
     pixels: int
 
     def model(self, settings: config.Pretraining) -> Transformer:
-        """The model of the settings for these sizes."""
+        """The model that the settings describe, for these sizes."""
         size = settings.data.image_size
         require(size % self.pixels == 0, f"data.image_size={size}: one image token has {self.pixels} pixels a side")
         return Transformer(
@@ -38,7 +40,9 @@ PAPER = InputSizes(vocab_size=21128, codebook_size=8192, pixels=8)  # BERT-Chine
 
 
 def read_input_sizes(settings: config.Pretraining) -> InputSizes:
-    """What the tokenizers of the settings say; the paper's sizes, and a line that says so, where they are missing."""
+    """Read the sizes from the tokenizers of the settings. If they are missing, the paper's sizes are assumed and
+    logged.
+    """
     sizes = PAPER
     if settings.text.tokenizer == "wordpiece" and not Path(settings.text.vocab).exists():
         log.info("%s: no such file; a vocabulary of %d is assumed", settings.text.vocab, sizes.vocab_size)

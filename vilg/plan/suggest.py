@@ -1,4 +1,4 @@
-"""The cheapest change of the settings that makes a job fit."""
+"""Suggests the change of settings with the shortest step that makes a job fit."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,23 +8,25 @@ from vilg.errors import SettingsError
 from vilg.plan.estimate import Estimate, estimate
 from vilg.plan.input_sizes import InputSizes
 
-# Bytes a second, to put changes into an order and for nothing else: NVLink between devices, a node's network, a
-# device's way to its host, and a host's memory, in which offloaded states are updated.
+# Bytes per second, used only to rank changes: NVLink between devices, the network of a node, device to host, and host
+# memory, where offloaded states are updated.
 _INSIDE, _ACROSS, _TO_HOST, _HOST = 200e9, 50e9, 20e9, 100e9
-_SMALLER = 0.02  # of a step's time for each halving of the micro-batch, whose products are less efficient
+_SMALLER = (
+    0.02  # extra share of a step's time for each halving of the micro-batch, since smaller products are less efficient
+)
 
 
 def suggest(settings: config.Pretraining, sizes: InputSizes, utilisation: float) -> tuple[list[str], Estimate] | None:
-    """(overrides, what they lead to) of the fitting settings with the shortest step, None if nothing fits.
+    """(overrides, resulting estimate) with the shortest step among all settings that fit, or None if nothing fits.
 
-    Tried are smaller micro-batches, more recompute, higher stages on more devices of a node, and offload; never another
-    model, another global batch or more machines, for replicas on other nodes hold the same.
+    Tries smaller micro-batches, more recompute, higher stages, sharding over more devices of a node, and offload. Never
+    changes the model, the global batch or the number of machines: replicas on other nodes do not reduce memory.
     """
     best = None
     for overrides, changed in _changes(settings):
         try:
             result = estimate(changed, sizes, utilisation)
-        except SettingsError:  # a batch that does not divide, a stage that Paddle does not have
+        except SettingsError:  # a batch that does not divide, or a combination that is not supported
             continue
         seconds = _seconds(result, settings, changed)
         if result.fits and (best is None or seconds < best[0]):

@@ -1,7 +1,7 @@
-"""What a step sends, inside nodes and between them.
+"""Bytes that a step sends within nodes and between nodes.
 
-Collectives are counted as rings, in the order of their ranks: a ring needs the fewest bytes there are, and each rank
-sends to its neighbour only. tests/fleet/test_sharded_training.py compares the collectives with those of real jobs.
+Collectives are counted as rings in rank order: a ring sends the fewest bytes possible, and only between neighbours.
+tests/fleet/test_sharded_training.py compares the collectives with those of real jobs.
 """
 
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from vilg.distributed.recompute import recomputed_blocks
 from vilg.distributed.topology import Topology
 from vilg.plan.states import padded_to_shards, padding
 
-# What a member of a ring of n sends, for each byte of the array that they have together.
+# Bytes that a member of a ring of n sends for each byte of the array.
 _SENT = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
     "all_gather": lambda n: (n - 1) / n,
-    "reduce": lambda n: (n - 1) / n,  # n - 1 of n pass the array on
+    "reduce": lambda n: (n - 1) / n,  # n - 1 of n members forward the array
     "broadcast": lambda n: (n - 1) / n,
 }
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes a step: the most that a device sends to others of its node, and that a node sends to others."""
+    """Bytes per step: the most that one device sends within its node, and that one node sends to other nodes."""
 
     inside: float
     across: float
@@ -32,7 +32,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Collective:
-    """`kind`, a key of _SENT, of `elements` in all, over the sharding groups or over the replica groups."""
+    """`kind` (a key of _SENT) over `elements` in total, in the sharding groups or in the replica groups."""
 
     kind: str
     over: str  # "shards" or "replicas"
@@ -47,7 +47,10 @@ def traffic(
     accumulation: int,
     width: int,
 ) -> Traffic:
-    """For trained parameters {name: shape}; `per_node` ranks a node; width: bytes of a parameter and of a gradient."""
+    """The traffic for trained parameters {name: shape}.
+
+    per_node: ranks on a node. width: bytes of an element of parameters and gradients.
+    """
     sent = {"shards": 0.0, "replicas": 0.0}
     for one in collectives(shapes, settings, topology, accumulation, width):
         members = topology.shards if one.over == "shards" else topology.replicas
@@ -58,7 +61,7 @@ def traffic(
 def collectives(
     shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, accumulation: int, width: int
 ) -> Iterator[Collective]:
-    """Those of a step. Where they differ between ranks, in what a rank owns, this is the average."""
+    """The collectives of one step. Where ranks differ in what they own, this is the average."""
     n, sizes = topology.shards, {name: prod(shape) for name, shape in shapes.items()}
     everything = sum(sizes.values())
     if n == 1:
@@ -78,19 +81,22 @@ def collectives(
         whole = sum(size + padding(size, width) for name, size in sizes.items() if name not in sliced)
         fetched = {name: size * (3 if _recomputed(name, settings.recompute) else 2) for name, size in sliced.items()}
         yield Collective("all_gather", "shards", _used(fetched) * accumulation)
-        # Paddle sums whole gradients up and keeps a slice (GroupShardedStage3._get_allreduce_fn); with replicas too.
+        # Paddle all-reduces whole gradients, also over replicas, and keeps a slice
+        # (GroupShardedStage3._get_allreduce_fn).
         for over in ("shards", "replicas"):
             yield Collective("all_reduce", over, _used(sliced) * accumulation + whole)
 
 
 def _used(sizes: dict[str, int]) -> int:
-    """Elements that the two directions use: all of them twice, but the heads, of which each direction has one."""
+    """Elements that the two directions use: all parameters twice, but each output head once."""
     return sum(size if name.startswith(("text_head.", "image_head.")) else 2 * size for name, size in sizes.items())
 
 
 def _recomputed(name: str, setting: str) -> bool:
-    """Whether a parameter is fetched once more for a block that goes forward again. The last layer of such a block is
-    there already: it is what goes backward first, and asks for the rest."""
+    """Whether a parameter is gathered once more because its block is recomputed.
+
+    The last layer of a recomputed block is still gathered: the backward pass starts with it.
+    """
     parts = name.split(".")
     return (
         parts[0] == "blocks"
@@ -100,7 +106,9 @@ def _recomputed(name: str, setting: str) -> bool:
 
 
 def _on_wires(topology: Topology, per_node: int, sharded: float, replicated: float) -> Traffic:
-    """sharded, replicated: what each rank sends to the next of its sharding group and of its replica group."""
+    """sharded, replicated: bytes that each rank sends to the next rank of its sharding group and of its replica
+    group.
+    """
     inside, across = [0.0] * topology.ranks, [0.0] * -(-topology.ranks // per_node)
     groups = [(topology.sharding_group(first), sharded) for first in range(0, topology.ranks, topology.shards)]
     groups += [(topology.replica_group(first), replicated) for first in range(topology.shards)]

@@ -1,11 +1,11 @@
-"""A server that contacts nobody: neither for its own sake nor because a request asks it to."""
+"""Prevents the server from connecting to other hosts, by itself or on behalf of a request."""
 
 import sys
 
-# Of gradio and of huggingface_hub, which it imports; both read them while they are imported.
+# Read by gradio and huggingface_hub when they are imported.
 ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
-# What Python tells its audit hooks before it looks up a name or sends anything to an address.
+# Audit events of Python for name resolution and outgoing connections.
 _OUTWARD = {
     "socket.connect",
     "socket.sendto",
@@ -17,9 +17,9 @@ _OUTWARD = {
 
 
 def connect_to_nobody() -> None:
-    """Refuse every connection that this process would begin from now on, for good.
+    """Refuse every connection that this process opens from now on.
 
-    gradio fetches the address of a picture where a client gives one instead of a picture, in any field.
+    gradio would fetch a URL that a client sends in place of an image, in any field.
     """
     sys.addaudithook(_refuse)
 
@@ -30,5 +30,5 @@ def _refuse(event: str, arguments: tuple) -> None:
 
 
 def _local(event: str, arguments: tuple) -> bool:
-    """Whether it is a socket in the file system, which is no host."""
+    """Whether the address is a socket in the file system."""
     return event.startswith(("socket.connect", "socket.send")) and isinstance(arguments[-1], (str, bytes))

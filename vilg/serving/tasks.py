@@ -1,4 +1,4 @@
-"""The two things one asks a server for, and how many of them are done at once."""
+"""The two tasks of the server: generating images and captioning."""
 
 import math
 import time
@@ -16,14 +16,14 @@ from vilg.generation.text_to_image import Guidance, generate_codes_stepwise
 from vilg.serving.batching import ProgressEvent
 from vilg.text.sequence import CaptionEncoder
 
-_GREY = 128  # of cells that are not drawn yet
-_BETWEEN = 0.15  # seconds between two looks at unfinished drawings, at least
-_SHARE = 0.2  # of the time may go into such looks
+_GREY = 128  # of cells that are not generated yet
+_BETWEEN = 0.15  # minimum seconds between two previews
+_SHARE = 0.2  # share of the time for previews
 
 
 @dataclass(frozen=True)
 class ImageProgress:
-    """uint8 [n, H, W, 3], of which `done` codes of `total` are drawn."""
+    """Images uint8 [n, H, W, 3], of which `done` of `total` codes have been generated."""
 
     pixels: np.ndarray
     done: int
@@ -32,7 +32,7 @@ class ImageProgress:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """`count` pictures of a text; picture i is drawn with the sampler's seed + i, whatever else is in the batch."""
+    """Generate `count` images for a text. Image i uses the sampler's seed + i, whatever else is in the batch."""
 
     text: str
     count: int
@@ -49,12 +49,12 @@ class ImageTask:
 
     @staticmethod
     def run_batch(pipeline: Pipeline, tasks: list["ImageTask"]) -> Iterator[list[ProgressEvent | None]]:
-        """Unfinished ImageProgress now and then, and the finished ones."""
+        """Partial results from time to time, and the final ones."""
         model, encode = (
             pipeline.decoding_model,
             CaptionEncoder(pipeline.text_tokenizer, pipeline.decoding_model.text_length),
         )
-        samples = math.gcd(*(task.count for task in tasks))  # each source of a reading has as many
+        samples = math.gcd(*(task.count for task in tasks))  # all sources in a batch need equally many
         rows = [
             (encode(task.text), replace(task.sampler, seed=task.sampler.seed + first))
             for task in tasks
@@ -76,7 +76,7 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class CaptionTask:
-    """The `beams` best captions of a picture, or with one beam the greedy one."""
+    """The `beams` best captions of an image, or with one beam the greedy one."""
 
     picture: Image.Image
     beams: int
@@ -91,8 +91,9 @@ class CaptionTask:
 
     @staticmethod
     def run_batch(pipeline: Pipeline, tasks: list["CaptionTask"]) -> Iterator[list[ProgressEvent | None]]:
-        """(caption, probability) of each, the best first: the geometric mean of its words' probabilities, or None for a
-        greedy one. ImageProgress are encoded, and their captions written or searched for, side by side."""
+        """(caption, probability) for each task, best first. probability: geometric mean of the token probabilities;
+        None for a greedy caption. Images are processed together.
+        """
         codes, beams = pipeline.encode_images([task.picture for task in tasks]), tasks[0].beams
         if beams == 1:
             yield [
@@ -108,7 +109,7 @@ class CaptionTask:
 
 
 def _render_preview(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:
-    """The pictures, uint8 [B, H, W, 3], of the codes so far, int64 [B, k], with grey where there are none."""
+    """Images uint8 [B, H, W, 3] of the codes so far, int64 [B, k], with missing parts in grey."""
     height, width = pipeline.decoding_model.grid
     whole = np.zeros([len(codes), height * width], np.int64)
     whole[:, : codes.shape[1]] = codes
@@ -120,7 +121,7 @@ def _render_preview(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:
 
 
 class _PreviewPacing:
-    """When to look at unfinished drawings: as often as it pleases the eye, unless that takes too much of the time."""
+    """Decides when to render previews: regularly, but only for a limited share of the time."""
 
     def __init__(self):
         self._next = self._began = 0.0

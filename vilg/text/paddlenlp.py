@@ -6,7 +6,9 @@ from vilg.text.wordpiece import join_tokens
 
 
 class PaddleNLPTokenizer:
-    """`text.tokenizer` names the class (ErnieTokenizer, BertTokenizer, ..), `text.vocab` a folder or a model."""
+    """A tokenizer of PaddleNLP. `text.tokenizer` is its class (ErnieTokenizer, BertTokenizer, ..), `text.vocab` a
+    folder or a model name.
+    """
 
     def __init__(self, class_name: str, source: str):
         try:
@@ -20,7 +22,7 @@ class PaddleNLPTokenizer:
             raise UserError(f"text.tokenizer={class_name}: PaddleNLP has no such tokenizer")
         try:
             self._tokenizer = kind.from_pretrained(source)
-        except Exception as error:  # PaddleNLP raises what its hubs raise
+        except Exception as error:  # PaddleNLP passes on exceptions of model hubs
             raise UserError(
                 f"text.vocab={source}: {class_name} cannot read it ({' '.join(str(error).split())})"
             ) from None
@@ -31,7 +33,7 @@ class PaddleNLPTokenizer:
 
     def encode(self, text: str) -> list[int]:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [number for number in ids if number not in self._special]  # what looks like "[SEP]" in a caption
+        return [number for number in ids if number not in self._special]  # text such as "[SEP]" in a caption
 
     def entries(self) -> dict[str, int]:
         return self._tokenizer.get_vocab()

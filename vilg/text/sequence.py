@@ -1,7 +1,7 @@
-"""The T text positions of a sequence: [BOT, t_1 .. t_m, EOT, pad ..], with BOI on the last one when drawing.
+"""The T text positions of a sequence: [BOT, t_1 .. t_m, EOT, pad ..], with BOI at the last position in text-to-image.
 
-Ids behind the vocabulary stand for what has no entry in it: `size` is BOI, and `size + 1 + p` is the learned padding
-vector of text position p.
+Ids from the vocabulary size on are tokens that the vocabulary lacks: `vocab_size` is BOI, and `vocab_size + 1 + p` is
+the learned padding vector of text position p.
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ from vilg.text.tokenizer import TextTokenizer
 
 
 def max_caption_tokens(length: int) -> int:
-    """The tokens of the longest caption that fits into `length` positions beside BOT, EOT and BOI."""
+    """The most caption tokens that fit into `length` positions together with BOT, EOT and BOI."""
     return length - 3
 
 
@@ -29,13 +29,14 @@ def padding(size: int, length: int) -> np.ndarray:
 
 
 def embedding_size(size: int, length: int) -> int:
-    """How many ids there are: the vocabulary, BOI and one padding a position."""
+    """Number of ids: the vocabulary, BOI, and one padding id for each position."""
     return size + 1 + length
 
 
 def encode_caption(caption: str, tokenizer: TextTokenizer) -> list[int]:
-    """The ids of the words of a caption, all of them. UserError if a lone surrogate stands in it, which is what bytes
-    of another encoding become on a command line."""
+    """All token ids of a caption. Raises UserError for lone surrogates, which undecodable bytes on a command line
+    become.
+    """
     try:
         caption.encode("utf-8")
     except UnicodeEncodeError:
@@ -44,7 +45,7 @@ def encode_caption(caption: str, tokenizer: TextTokenizer) -> list[int]:
 
 
 class CaptionEncoder:
-    """caption -> int64 [T]. A caption of more than T-3 tokens is cut; `cut` counts how often that happened."""
+    """caption -> int64 [T]. Captions of more than T-3 tokens are truncated and counted in `cut`."""
 
     def __init__(self, tokenizer: TextTokenizer, length: int):
         self.tokenizer, self.length = tokenizer, length
@@ -54,7 +55,7 @@ class CaptionEncoder:
         return self.place(encode_caption(caption, self.tokenizer))
 
     def place(self, ids: Sequence[int]) -> np.ndarray:
-        """The ids of a caption's words, any number of them -> int64 [T]."""
+        """Token ids of a caption, any number of them -> int64 [T]."""
         longest = max_caption_tokens(self.length)
         if len(ids) > longest:
             self.cut += 1

@@ -1,4 +1,4 @@
-"""BERT's WordPiece: text to tokens with the `tokenizers` library, splitting where PaddleNLP splits, and tokens to text."""
+"""BERT's WordPiece with the `tokenizers` library. Words are split exactly where PaddleNLP splits them."""
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordPiece
@@ -7,13 +7,14 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, Sequence, Split
 
 UNKNOWN = "[UNK]"
 
-# BERT makes punctuation a word of its own; PaddleNLP does so with symbols too (currency, arithmetic, emoji) and with
-# these few characters.
+# BERT splits off punctuation. PaddleNLP also splits off symbols (currency, arithmetic, emoji) and these characters.
 _SYMBOLS = Regex(r"[\p{S}\x{AD}\x{B2}\x{BA}\x{3007}\x{B5}\x{D8}\x{14B}\x{1B1}]")
 
 
 def wordpiece(entries: dict[str, int]) -> Tokenizer:
-    """A tokenizer over {entry: id}. Special tokens have no meaning in text: "[SEP]" in a caption is three words."""
+    """A tokenizer for {entry: id}. Special tokens have no meaning in text: "[SEP]" in a caption is split like any
+    text.
+    """
     tokenizer = Tokenizer(WordPiece(entries, unk_token=UNKNOWN, max_input_chars_per_word=100))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = Sequence([BertPreTokenizer(), Split(_SYMBOLS, "isolated")])
@@ -21,7 +22,9 @@ def wordpiece(entries: dict[str, int]) -> Tokenizer:
 
 
 def join_tokens(pieces: list[str]) -> str:
-    """Pieces -> text: `##` joins, Latin words and numbers get spaces between them, Chinese and punctuation none."""
+    """Tokens to text: `##` continues a word, Latin words and numbers get spaces between them, Chinese and punctuation
+    none.
+    """
     text = ""
     for piece in pieces:
         if piece.startswith("##"):

@@ -1,4 +1,4 @@
-"""The models that an objective trains against its own, such as the discriminator of a VQGAN."""
+"""Models that are trained against the model of an objective, such as the discriminator of a VQGAN."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,14 +12,18 @@ from vilg.distributed.states import TensorShard
 from vilg.distributed.world import World
 from vilg.errors import UserError
 
-_PREFIX = "rival/"  # of their states in a checkpoint: rival/NAME/model/.., rival/NAME/moment1/..
+_PREFIX = (
+    "rival/"  # prefix in checkpoints: rival/NAME/model/.., rival/NAME/moment1/.. (the name that the format had first)
+)
 
 Shapes = dict[str, list[int]]
 
 
 class Adversaries:
-    """An engine, and so an optimizer, for each. Their gradients come with those of the objective's own model, whose
-    engine goes backward through all losses."""
+    """One engine, and therefore one optimizer, for each adversarial model.
+
+    Their gradients are computed when the engine of the main model backpropagates the losses.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,7 @@ class Adversaries:
         self.engines = {name: Engine(world, model, make_optimizer, clip) for name, model in models.items()}
 
     def step(self, lr: float, losses: dict[str, float]) -> dict[str, float]:
-        """Update those that had a loss, and return the norms of their gradients: `grad_norm_NAME`."""
+        """Update the models that had a loss. Returns their gradient norms as `grad_norm_NAME`."""
         return {f"grad_norm_{name}": engine.step(lr) for name, engine in self.engines.items() if name in losses}
 
     def state(self) -> list[TensorShard]:
@@ -43,12 +47,12 @@ class Adversaries:
 
     @staticmethod
     def partition(shapes: Shapes) -> tuple[Shapes, Shapes]:
-        """What is in a checkpoint: (the adversaries', the rest)."""
+        """Divide the tensors of a checkpoint into (those of adversarial models, others)."""
         adversaries = {name: shape for name, shape in shapes.items() if name.startswith(_PREFIX)}
         return adversaries, {name: shape for name, shape in shapes.items() if name not in adversaries}
 
     def load_state(self, given: Shapes, read: Callable[[str, int, int], np.ndarray]) -> None:
-        """See Engine.load_state. UserError if the checkpoint's adversaries are others."""
+        """See Engine.load_state. Raises UserError if the checkpoint has other adversarial models."""
         there = {name.split("/")[1] for name in given}
         if there != set(self.engines):
             raise UserError(f"a checkpoint with {_named(there)}; these settings train with {_named(self.engines)}")

@@ -1,4 +1,4 @@
-"""Keeping what a step was fed, for the search after a loss that is not finite."""
+"""Stores the inputs of a step whose loss is not finite, for debugging."""
 
 import dataclasses
 from pathlib import Path
@@ -8,11 +8,11 @@ import paddle
 
 
 def dump_inputs(file: Path, inputs: list) -> None:
-    """Write every field of every micro-batch to an .npz, named MICRO-BATCH.FIELD."""
+    """Write every field of every micro-batch to an .npz file, named MICRO-BATCH.FIELD."""
     arrays = {}
     for number, one in enumerate(inputs):
         for field in dataclasses.fields(one):
             value = getattr(one, field.name)
             arrays[f"{number}.{field.name}"] = value.numpy() if isinstance(value, paddle.Tensor) else np.array(value)
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # names are not allow_pickle

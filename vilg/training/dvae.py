@@ -1,6 +1,6 @@
 """The objective of a dVAE: the evidence lower bound (Ramesh et al., arXiv 2102.12092, section 2.1 and appendix A).
 
-As there it is divided by the number of pixels x channels.
+As in that paper it is divided by the number of pixels x channels.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,16 @@ from vilg.image.logit_laplace import negative_log_likelihood, squared_error_and_
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 from vilg.training.schedules import kl_weight, temperature
 
-# Of k-means' mean squared distance, by which the logits divide theirs: the choice begins with 4 to 5 of the 7 nats that
-# tell 1,024 codes apart. With 1 it begins with 3 and loses 2 dB at once, with 0.03 it falls on 2% of the codes.
+# Logits are squared distances divided by this share of k-means' mean squared distance. The choice then starts with 4 to
+# 5 of the 7 nats that identify one of 1,024 codes. A share of 1 gives 3 nats and loses 2 dB at once; with 0.03 only 2%
+# of the codes are used.
 _SOFTNESS = 0.25
-_LEAST_SPREAD = 1e-6  # where there are fewer different features than codes
+_LEAST_SPREAD = 1e-6  # for data with fewer distinct features than codes
 
 
 class DVAETraining(ImageTokenizerTraining):
+    """Trains a dVAE; see the module."""
+
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         super().__init__(settings, world)
         for block in self.model.residual_blocks():
@@ -33,7 +36,7 @@ class DVAETraining(ImageTokenizerTraining):
         yield "dvae", bound(inputs.images, logits, model) * len(inputs.names)
 
     def _lower_bound(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
-        """-ELB of images [B, 3, H, W] and their logits [B, h, w, codes]."""
+        """-ELBO of images [B, 3, H, W] with encoder logits [B, h, w, codes]."""
         self.codebook.add(logits.argmax(-1))
         done = (self.step - self.settings.first_quantized_step) / (
             self.settings.train.steps - self.settings.first_quantized_step + 1
@@ -43,7 +46,7 @@ class DVAETraining(ImageTokenizerTraining):
         likelihood = negative_log_likelihood(map_pixels(images), statistics, self.settings.logit_laplace.min_scale)
         divergence = kl_to_uniform(logits)
         self.parts = {"nll": likelihood, "kl": divergence, "kl_weight": weight, "temperature": heat}
-        # A code stands for 3 f^2 of the pixels x channels by whose number all is divided.
+        # The loss is divided by pixels x channels, of which a code represents 3 f^2.
         return likelihood + weight / (3 * model.factor**2) * divergence
 
     def _without_codes(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:

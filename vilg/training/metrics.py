@@ -1,4 +1,4 @@
-"""What a run leaves behind for people to read: metrics.jsonl, VisualDL curves and pictures."""
+"""Metrics of a run: metrics.jsonl, VisualDL curves and sample images."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class MetricsWriter:
-    """Rank 0's records of a run. Goes on behind `step`: lines of later steps, left by a run that was killed, go."""
+    """Writes the metrics of a run on rank 0. Lines of steps after `step`, left by an interrupted run, are removed."""
 
     def __init__(self, folder: Path, step: int):
         from visualdl import LogWriter
@@ -20,19 +20,19 @@ class MetricsWriter:
         file = folder / "metrics.jsonl"
         kept = [line for line in _lines(file) if json.loads(line)["step"] <= step]
         file.write_text("".join(kept), "utf-8")
-        self._file = open(file, "a", encoding="utf-8", buffering=1)  # a line reaches the file when it is written
+        self._file = open(file, "a", encoding="utf-8", buffering=1)  # each line is flushed
         self._folder = folder
         self._curves = LogWriter(logdir=str(folder / "visualdl"))
 
     def write_metrics(self, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl and one point on each curve; `values` holds `step`."""
+        """Append one line to metrics.jsonl and one point to each curve. `values` includes `step`."""
         self._file.write(json.dumps(values) + "\n")
         for name, value in values.items():
             if name != "step":
                 self._curves.add_scalar(name, value, values["step"])
 
     def write_images(self, step: int, pictures: dict[str, np.ndarray]) -> None:
-        """Pictures uint8 [H, W, 3] in VisualDL; the newest of each name is a PNG in the run's folder too."""
+        """Write images uint8 [H, W, 3] to VisualDL. The newest image of each name is also a PNG in the run's folder."""
         for name, picture in pictures.items():
             self._curves.add_image(name, picture, step)
             Image.fromarray(picture).save(self._folder / f"{name}.png")
@@ -43,7 +43,7 @@ class MetricsWriter:
 
 
 def _lines(file: Path) -> list[str]:
-    """The whole lines of a file; the last one of a killed run may be cut short and is dropped."""
+    """The complete lines of a file. The last line of an interrupted run may be incomplete and is dropped."""
     if not file.exists():
         return []
     return [line for line in file.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]

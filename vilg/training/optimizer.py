@@ -1,4 +1,4 @@
-"""AdamW with weight decay on matrices only, and its learning rate."""
+"""The optimizer: AdamW with weight decay on matrices only."""
 
 import paddle
 from paddle import nn
@@ -15,6 +15,6 @@ def adamw(settings: config.Train, model: nn.Layer) -> paddle.optimizer.AdamW:
         settings.beta2,
         parameters=model.parameters(),
         weight_decay=settings.weight_decay,
-        # Sharding stage 3 calls a rank's part of a parameter slice@NAME.
+        # Sharding stage 3 names the local slice of a parameter slice@NAME.
         apply_decay_param_fun=lambda name: name.removeprefix("slice@") in decayed,
     )

@@ -1,7 +1,4 @@
-"""What changes in the course of a relaxed choice of codes: temperature and KL weight (arXiv 2102.12092, appendix A.2).
-
-`done` is the share that is behind of the steps in which codes are chosen.
-"""
+"""Schedules: learning rate, and temperature and KL weight of the Gumbel-softmax (arXiv 2102.12092, appendix A.2)."""
 
 import math
 
@@ -9,13 +6,15 @@ from vilg import config
 
 
 def temperature(settings: config.Gumbel, done: float) -> float:
-    """From `start` along half a cosine to `end`."""
+    """From `temperature_start` along half a cosine to `temperature_end`. done: share of the quantized steps that have
+    passed.
+    """
     fall = 0.5 * (1 + math.cos(math.pi * _part(done, settings.temperature_until)))
     return settings.temperature_end + (settings.temperature_start - settings.temperature_end) * fall
 
 
 def kl_weight(settings: config.Gumbel, done: float) -> float:
-    """From 0 along a line to `kl_weight`."""
+    """From 0 along a line to `kl_weight`. done: share of the quantized steps that have passed."""
     return settings.kl_weight * _part(done, settings.kl_until)
 
 
@@ -24,7 +23,7 @@ def _part(done: float, until: float) -> float:
 
 
 def learning_rate(settings: config.Train, step: int) -> float:
-    """The rate of `step`, counted from 1: a straight line up to `lr`, then a cosine down to `final_lr` x `lr`."""
+    """The learning rate of `step` (from 1): linear warmup to `lr`, then a cosine down to `min_lr_ratio` x `lr`."""
     if step <= settings.warmup:
         return settings.lr * step / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)

@@ -1,8 +1,8 @@
-"""Seeds that follow from where a run stands, so that no generator has to be stored."""
+"""Seeds derived from the position in a run, so that checkpoints store no generator state."""
 
 import numpy as np
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed of its own for each (seed, step, rank)."""
+    """A distinct seed for each (seed, step, rank)."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint32)[0])

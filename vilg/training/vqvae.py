@@ -9,6 +9,8 @@ from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
 
 
 class VQVAETraining(ImageTokenizerTraining):
+    """Trains a VQ-VAE; see the module."""
+
     def losses(self, inputs: Inputs, model: VQVAE) -> Iterator[tuple[str, paddle.Tensor]]:
         loss, self.parts, features, indices = model.losses(inputs.images, self.quantizes)
         if self.quantizes:

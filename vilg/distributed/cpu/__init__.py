@@ -1,8 +1,8 @@
-"""What lets Paddle's own sharding run on CPU processes that talk through gloo.
+"""Patches that let Paddle's sharding run on CPU processes with gloo.
 
-Paddle 3.3.1 refuses group-sharded training on a CPU by assertions, and assumes in a few lines that the device's memory
-is not the host's. The patches here answer those lines, each with its reason; the algorithms stay Paddle's. On a GPU
-nothing of this is imported.
+Paddle 3.3.1 refuses group-sharded training on CPUs by assertions, and a few lines assume that device memory differs
+from host memory. Each patch names the line that it works around; the algorithms are Paddle's. On a GPU this package is
+not imported.
 """
 
 import paddle
@@ -13,7 +13,7 @@ TESTED = ("3.3.1",)
 
 
 def install() -> None:
-    """Patch the running Paddle; again is no harm. UserError for a version that this was not tested with."""
+    """Apply the patches. Calling it again has no effect. Raises UserError for an untested version of Paddle."""
     from vilg.distributed.cpu import gloo_groups, group_sharded
 
     if paddle.__version__ not in TESTED:

@@ -1,4 +1,4 @@
-"""Paddle's stages 2 and 3 on a CPU. File names are those of fleet/meta_parallel/sharding in Paddle 3.3.1."""
+"""Patches for Paddle's stages 2 and 3 on CPUs. File names refer to fleet/meta_parallel/sharding in Paddle 3.3.1."""
 
 from types import ModuleType
 
@@ -15,7 +15,7 @@ _GPU_ALIGNMENT = 256  # bytes
 
 
 class _ModuleProxy(ModuleType):
-    """A module as another module shall see it: `overrides` first, all else from the real one."""
+    """A module with some attributes replaced by `overrides`."""
 
     def __init__(self, real: ModuleType, **overrides):
         super().__init__(real.__name__)
@@ -37,20 +37,20 @@ def install() -> None:
     # group_sharded_optimizer_stage2.py, __init__: `paddle.get_device().split(":")[1]`.
     group_sharded_optimizer_stage2.paddle = _ModuleProxy(paddle, get_device=lambda: "cpu:0")
 
-    # A CPU pads every parameter to 4096 bytes. A GPU's 256 give the shapes that a GPU has.
+    # Paddle pads parameters to 4096 bytes on a CPU. 256 bytes, as on a GPU, give the same shapes as on a GPU.
     group_sharded_optimizer_stage2.alignment["cpu"] = group_sharded_stage3.alignment["cpu"] = _GPU_ALIGNMENT
 
-    # group_sharded_storage.py, _add_param_as_view: `param.cpu()` is the same memory here, and the next line frees it.
-    # The class's own way for parameters on the host, convert_gpu=False, does without.
+    # group_sharded_storage.py, _add_param_as_view: `param.cpu()` is the same memory here, which the next line frees.
+    # With convert_gpu=False, meant for parameters in host memory, the class does not make this copy.
     storage = group_sharded_storage.ParamStorage
     if not hasattr(storage.add_rank_params, "keeps_cpu_parameters"):
-        storage.add_rank_params = _on_host(storage.add_rank_params)
+        storage.add_rank_params = _on_host(storage.add_rank_params)  # type: ignore[method-assign]
 
-    # group_sharded_stage3.py, _device2cpu: `.cpu()` is the same memory again, and is freed.
+    # group_sharded_stage3.py, _device2cpu: `.cpu()` is the same memory here, too, and is freed.
     group_sharded_stage3._device2cpu = _device_to_host
 
-    # group_sharded_stage3.py, _cpu2device and _clear_gradients: "cpu:0" is no device, but a custom device is copied to
-    # by its place.
+    # group_sharded_stage3.py, _cpu2device and _clear_gradients: "cpu:0" is not a device, but a custom device is
+    # addressed by its place.
     group_sharded_stage3.paddle = _ModuleProxy(
         paddle, get_device=lambda: "cpu:0", device=custom, CustomPlace=lambda name, number: paddle.CPUPlace()
     )
@@ -60,7 +60,7 @@ def _on_host(add_rank_params):
     def add(self, params, param2align, convert_gpu=True):
         return add_rank_params(self, params, param2align, False)
 
-    add.keeps_cpu_parameters = True
+    add.keeps_cpu_parameters = True  # type: ignore[attr-defined]
     return add
 
 

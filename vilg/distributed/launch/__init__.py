@@ -1,1 +1,1 @@
-"""Starting a job on its nodes, and starting it again."""
+"""Starts a job on its nodes and restarts it after failures."""

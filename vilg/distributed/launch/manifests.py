@@ -1,4 +1,4 @@
-"""The same job for schedulers that start the nodes themselves."""
+"""Job descriptions for schedulers that start the nodes themselves: Slurm and Kubernetes."""
 
 import shlex
 
@@ -6,12 +6,12 @@ import yaml
 
 from vilg.distributed.launch.commands import Job
 
-_AGAIN = " resume=auto"  # a job that the scheduler starts again goes on; one without checkpoints begins
-_NOTICE = 120  # seconds between the scheduler's SIGTERM and the end: a step and a checkpoint must fit in
+_AGAIN = " resume=auto"  # a job that the scheduler restarts resumes; without checkpoints it starts at step 0
+_NOTICE = 120  # seconds from the scheduler's SIGTERM to SIGKILL; has to suffice for one step and one checkpoint
 
 
 def slurm(job: Job) -> str:
-    """A batch script: srun starts one fleetrun a node, which reads its number from Slurm's environment."""
+    """A batch script in which srun starts one fleetrun on each node. The node index comes from Slurm's environment."""
     cluster, nodes = job.settings.cluster, job.settings.cluster.nodes or 1
     line = job.shell_command(nodes, "$SLURM_NODEID", "$MASTER") + _AGAIN
     return f"""#!/bin/bash
@@ -29,7 +29,7 @@ srun --kill-on-bad-exit=1 bash -c {shlex.quote(line)}
 
 
 def kubernetes(job: Job, image: str) -> str:
-    """An indexed Job, one pod a node, with a service under which the pods find the first one."""
+    """An indexed Job with one pod for each node, and a service through which the pods find the first one."""
     cluster, nodes, name = job.settings.cluster, job.settings.cluster.nodes or 1, _name(job.settings.run.name)
     selector = {"job-name": name}
     container = {
@@ -50,7 +50,7 @@ def kubernetes(job: Job, image: str) -> str:
         "subdomain": name,
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _NOTICE,
-        "securityContext": {"fsGroup": 1000},  # the user of docker/*.Dockerfile, who writes to the claim
+        "securityContext": {"fsGroup": 1000},  # the user of docker/*.Dockerfile needs write access to the claim
         "containers": [container],
         "volumes": [
             {"name": "runs", "persistentVolumeClaim": {"claimName": f"{name}-runs"}},
@@ -79,5 +79,5 @@ def kubernetes(job: Job, image: str) -> str:
 
 
 def _name(run: str) -> str:
-    """A run's name as Kubernetes takes names: lower-case letters, digits and hyphens."""
+    """The name of a run as a Kubernetes name: lower-case letters, digits and hyphens."""
     return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in run.lower()).strip("-")

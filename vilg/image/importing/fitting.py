@@ -1,4 +1,4 @@
-"""Published weights for a layer of ours, or one line about what does not fit."""
+"""Fits published weights to our layers, or reports what does not fit."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ def shapes(layer: nn.Layer) -> Shapes:
 
 
 def arrays(file: Path, given: dict[str, Any], wanted: Shapes, origin: str) -> dict[str, np.ndarray]:
-    """The numbers of `given`, fp32, which must be a tensor for each of `wanted`, in its shape, and nothing else.
+    """The values of `given` as fp32 arrays. There has to be exactly one tensor for each of `wanted`, with its shape.
 
-    Nothing is read before all of that is known. Raises UserError, which says with `origin` who wants it so.
+    Values are read after all names and shapes were checked. Raises UserError; `origin` names the source in it.
     """
     if missing := [name for name in wanted if name not in given]:
         raise UserError(f"{file}: no weight {_listed(missing)}, which {origin} asks for")

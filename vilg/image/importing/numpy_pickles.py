@@ -1,4 +1,4 @@
-"""Pickled dicts of numpy arrays, read as data (pickles.py): no class is imported, and numpy is not told to load one."""
+"""Reads pickled dicts of numpy arrays as data (pickles.py), without importing any class."""
 
 from typing import Any, BinaryIO
 
@@ -7,15 +7,14 @@ import numpy as np
 from vilg.image.importing import pickles
 from vilg.image.importing.pickles import PickleError, Record, Vocabulary
 
-# numpy 2 has moved what makes an array empty, before it is filled.
+# numpy 2 has moved the function that creates an empty array.
 _MAKERS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _NAMES = {*_MAKERS, "numpy.ndarray", "numpy.dtype"}
 _TYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 
 
 def read_arrays(stream: BinaryIO) -> dict[str, np.ndarray]:
-    """{path: array} of a pickle of nested dicts of arrays of numbers, a path being the keys joined by slashes. Raises
-    PickleError."""
+    """{path: array} of a pickle with nested dicts of numeric arrays; keys are joined by slashes. Raises PickleError."""
     found = pickles.read(stream, Vocabulary({}, _NAMES.__contains__))
     try:
         return dict(_flat(found, ""))
@@ -34,7 +33,7 @@ def _flat(tree: Any, path: str):
 
 
 def _array(record: Record) -> np.ndarray:
-    """What ndarray.__setstate__ would fill: (version, shape, type, by columns, bytes)."""
+    """An array from the arguments of ndarray.__setstate__: (version, shape, type, is_fortran, bytes)."""
     if record.kind not in _MAKERS:
         raise TypeError(f"{record.kind} is no array")
     _, shape, kind, by_columns, data = record.state
