@@ -10,6 +10,7 @@ import warnings
 
 from vilg import __version__
 from vilg.commands import bench, checkpoint, data, generation, serving, training
+from vilg.config import renamed
 from vilg.errors import UserError
 
 
@@ -35,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     """argparse takes the overrides in one row only; here they may stand anywhere between the options."""
     top = parser()
+    # Before parsing, which would complain about a missing option first.
+    for option in (word.partition("=")[0] for word in (sys.argv[1:] if arguments is None else arguments)):
+        if option in renamed.OPTIONS:
+            top.error(f"{option} is now called {renamed.OPTIONS[option]}")
     options, rest = top.parse_known_args(arguments)
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     if unknown := [word for word in rest if word not in overrides or not hasattr(options, "overrides")]:

@@ -45,6 +45,8 @@ KEYS = {
     "train.measure_every": "train.eval_every",
     **{f"{kind}.{old}": f"{kind}.{_SIZES[old]}" for kind, names in _OF_KIND.items() for old in names},
 }
+# old option of a command: new option
+OPTIONS = {"--judge": "--scorer", "--max-faults": "--max-bad-samples"}
 # new key: {old value: new value}
 VALUES = {
     "codebook.update": {"average": "ema"},
