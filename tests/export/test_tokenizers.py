@@ -81,7 +81,7 @@ def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
     expected, found = (one.sample(TEXTS, Sampler(seed=3), 2) for one in (trained, predictor))
     assert np.array_equal(found.codes, expected.codes) and np.allclose(found.scores, expected.scores, atol=1e-4)
     pictures = predictor.generate(TEXTS, n=2, seed=3)
-    assert pictures.shape == (2, 2, 3, image_size, size) and np.ptp(pictures) > 0
+    assert pictures.shape == (2, 2, 3, image_size, image_size) and np.ptp(pictures) > 0
     assert np.allclose(pictures, trained.generate(TEXTS, n=2, seed=3), atol=1e-5)
     own = tokenizer.decode(paddle.to_tensor(expected.codes.reshape([-1, 4, 4]))).numpy()
     assert np.allclose(pictures, own.reshape(pictures.shape), atol=1e-5)
