@@ -43,7 +43,7 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 text = gr.Textbox(label="Caption", placeholder="红苹果", lines=2, max_lines=4, elem_id="text")
                 gr.Examples([[one] for one in EXAMPLES], text, label="For example", api_name=False)
-                count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="ImageProgress")
+                count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="Pictures")
                 draw = gr.Button("Draw", variant="primary", elem_id="draw")
                 with gr.Accordion("Settings", open=False):
                     temperature = _slider(
@@ -163,14 +163,14 @@ def _one_line_errors():
 
 
 def _slider(lowest: float, highest: float, value: float, **looks) -> gr.Slider:
-    """A slider that hands on what came over HTTP, whatever it is; gradio's own validation depend on its version."""
+    """A slider that hands on what came over HTTP, whatever it is; gradio's own checks depend on its version."""
     slider = gr.Slider(lowest, highest, value, **looks)
     slider.preprocess = lambda given: given
     return slider
 
 
 def _bytes_of(upload) -> bytes | None:
-    """What an image component hands on: the file as it came, for the limits to scorer before anything is decoded."""
+    """What an image component hands on: the file as it came, for the limits to check before anything is decoded."""
     if upload is None:
         return None
     try:
