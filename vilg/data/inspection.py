@@ -27,7 +27,7 @@ _PIXELS = 128  # a side of a shard's image on it
 
 @dataclass(frozen=True)
 class TokenizerPaths:
-    """Location those of token shards lie, if no longer where the manifest says."""
+    """Where those of token shards lie, if no longer where the manifest says."""
 
     image: str | None = None
     vocabulary: str | None = None
