@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py --minutes $(MINUTES) $${began:+--began $$began}
 
 # Tests marked `fleet` start processes of their own, which need both cores. Of the others two files run at a time.
-test: $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
+test: lint $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -m "not fleet" --numprocesses 2 --dist loadfile; first=$$?; \
 	$(TEST_VENV)/bin/python -m pytest -m fleet && exit $$first
 

@@ -65,7 +65,7 @@ def test_the_overview_names_every_command(capsys):
         (["pretrain", "model.heads=7"], 2, "vilg: model.heads=7: must divide model.hidden=4096"),
         (["pretrain", "text.vocab=none.txt", "image_tokenizer.path=none"], 1, "vilg: none/config.json: no such file"),
         (["train-image-tokenizer", "data.shards=[none.tar]"], 1, "vilg: none.tar: no such shard"),
-        (["data", "tokenize", "data.tokens=[a,b]"], 2, "vilg: data.tokens=['a', 'b']: names the one folder"),
+        (["data", "tokenize", "data.tokens=[a,b]"], 2, "vilg: data.tokens=['a', 'b']: has to name exactly one folder"),
         (["data", "inspect", "none.tar"], 1, "vilg: none.tar: no such file or directory"),
         (["vocab", "--shards", "none.tar", "--size", "99", "--out", "v.txt"], 1, "vilg: none.tar: no such shard"),
         (["generate", "--checkpoint", "none", "--text", "a", "--out", "x.png"], 1, "vilg: none: not a checkpoint"),
@@ -123,11 +123,11 @@ def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, tr
         2,
     ]
     code, _, err = run(capsys, *arguments, "-n", 5, "--out", tmp_path / "all.png")
-    assert code == 0 and "drawing: 16/16 " in err and "scoring: 5/5 " in err
+    assert code == 0 and "generating: 16/16 " in err and "scoring: 5/5 " in err
     assert run(capsys, *arguments, "-n", 2, "--best-of", 5, "--out", tmp_path / "best.png")[0] == 0
     everything, best = (json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("all", "best"))
     assert json.loads(Image.open(tmp_path / "best.png").text["vilg"]) == best
-    assert best["scores"] == sorted(everything["scores"], reverse=True)[:2] and best["drawn"] == 5
+    assert best["scores"] == sorted(everything["scores"], reverse=True)[:2] and best["candidates"] == 5
     assert [everything["scores"][seed - 3] for seed in best["seeds"]] == best["scores"]
     assert best["text"] == "红苹果" and best["sampler"]["seed"] == 3 and best["guidance"] == 2
     assert best["sampler"] == {"seed": 3, "temperature": 1.5, "top_k": 11, "greedy": False, "top_p": 0.9}
@@ -182,7 +182,7 @@ def test_generate_draws_a_captioned_sheet_of_several_texts(capsys, caplog, train
         tmp_path / "x.png",
     )
     assert code == 0 and len(out.splitlines()) == 3
-    assert [record.args[0] for record in caplog.records if "is cut" in record.msg] == ["一个很长很长很长的句"]
+    assert [record.args[0] for record in caplog.records if "is truncated" in record.msg] == ["一个很长很长很长的句"]
     assert [one["text"] for one in json.loads((tmp_path / "x.json").read_text("utf-8"))] == [
         "红苹果",
         "大象",
@@ -200,7 +200,7 @@ def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(ca
     index = json.loads((tmp_path / "drawn" / "index.json").read_text("utf-8"))
     assert [one["files"] for one in index] == [["0001-01.png", "0001-02.png"], ["0002-01.png", "0002-02.png"]]
     code, _, err = run(capsys, *arguments, "--text", "红苹果", "--out", tmp_path / "drawn")
-    assert code == 1 and "holds drawings already" in err
+    assert code == 1 and "already contains images" in err
     picture = Image.open(tmp_path / "drawn" / "0002-02.png")
     said = json.loads(picture.text["vilg"])
     assert said["text"] == "大象" and said["seeds"] == [8]
@@ -236,11 +236,11 @@ def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
     tiles = [sheet[20 * row : 20 * row + 16, 20 * column : 20 * column + 16] for row in range(2) for column in range(3)]
     assert said["seeds"] == [int(np.argmin([tile.mean() for tile in tiles]))]
     for scorer, message in (
-        ("own_judge:vague", "the scorer gave"),
-        ("own_judge:none", "--scorer own_judge:none: not"),
-        ("nowhere", "--scorer nowhere: not MODULE:FUNCTION"),
-        (".own_judge:dark", "--scorer .own_judge:dark: not MODULE:FUNCTION"),
-        ("broken_judge:dark", "--scorer broken_judge:dark: not MODULE:FUNCTION"),
+        ("own_judge:vague", "the scorer returned"),
+        ("own_judge:none", "--scorer own_judge:none: cannot be imported as MODULE:FUNCTION"),
+        ("nowhere", "--scorer nowhere: cannot be imported as MODULE:FUNCTION"),
+        (".own_judge:dark", "--scorer .own_judge:dark: cannot be imported as MODULE:FUNCTION"),
+        ("broken_judge:dark", "--scorer broken_judge:dark: cannot be imported as MODULE:FUNCTION"),
         ("own_judge:numpy", "--scorer own_judge:numpy: not a function"),
     ):
         code, _, err = run(capsys, *arguments, tmp_path / "x.png", "--scorer", scorer)
@@ -250,7 +250,7 @@ def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
 def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
     code, out, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
     assert code == 0 and re.search(
-        r"export: 13 files, .* MB, without the operator; differs from the checkpoint by", out
+        r"export: 13 files, .* MB, without the operator; difference to the checkpoint: ", out
     ), err
     (tmp_path / "0.png").write_bytes(png(0, 40))
     for options in (
@@ -313,7 +313,7 @@ def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
         (["caption", "--image", "good.png", "--beams", -1], "--beams -1"),
         (
             ["caption", "--image", "good.png", "--prefix", "红苹果红苹果红苹果"],
-            "--prefix: 9 tokens, the model has room for 5",
+            "--prefix: 9 tokens, but captions have at most 5",
         ),
         (["generate", "--text", " ", "--out", "x.png"], "--text: empty"),
         (["generate", "--texts", "none.txt", "--out", "x.png"], "none.txt: no such file"),

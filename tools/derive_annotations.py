@@ -19,7 +19,7 @@ TARGET = Path(__file__).parent.parent / "vilg" / "data" / "annotations" / "zh.ts
 
 
 def annotations(package: Path) -> dict[str, dict[str, list[str]]]:
-    """What one CLDR package says: {emoji: {"tts": [name], "default": keywords}}."""
+    """The annotations of one CLDR package: {emoji: {"tts": [name], "default": keywords}}."""
     kind = "annotationsDerived" if (package / "annotationsDerived").is_dir() else "annotations"
     return json.loads((package / kind / "zh" / "annotations.json").read_text())[kind]["annotations"]
 

@@ -1,4 +1,4 @@
-"""What each setting of vilg/runtime.py gives: one training step of the emoji model, with one setting taken away.
+"""Measures the effect of each setting of vilg/runtime.py on a training step of the emoji model.
 
 python tools/measure_runtime.py
 """
@@ -11,7 +11,7 @@ WITHOUT = {
     "all of them": {},
     "without threads": {"OMP_NUM_THREADS": "1"},
     "without the MKL path": {"MKL_DEBUG_CPU_TYPE": "0"},
-    "without the allocator": {"MALLOC_CHECK_": "0"},  # any MALLOC_ variable of the user switches ours off
+    "without the allocator": {"MALLOC_CHECK_": "0"},  # any MALLOC_ variable disables our setting
     "without the transposition": {"FLAGS_use_stride_kernel": "1"},
 }
 WITHOUT["none of them"] = {name: value for change in WITHOUT.values() for name, value in change.items()}
@@ -19,7 +19,7 @@ STEPS = 10
 
 
 def measure() -> None:
-    """In a process of its own: print the tokens a second of both directions, one process, batch 16."""
+    """Print the tokens per second of both directions, in one process with batch 16. Runs in a child process."""
     import time
     from functools import partial
 
@@ -69,7 +69,7 @@ def main() -> None:
             check=True,
         )
         speeds[label] = float(done.stdout.splitlines()[-1])
-    print("| settings | tokens a second | share |\n|---|---|---|")
+    print("| settings | tokens per second | share |\n|---|---|---|")
     for label, speed in speeds.items():
         print(f"| {label} | {speed:,.0f} | {speed / speeds['all of them']:.2f} |")
 

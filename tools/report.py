@@ -1,8 +1,8 @@
-"""What a run on the emoji has learned: report.html to look at and report.json to compare.
+"""Reports what a run on the emoji has learned: report.html and report.json.
 
     python tools/report.py RUN_FOLDER EXPORT_FOLDER OUT_FOLDER [--began SECONDS_SINCE_1970]
 
-Likelihoods are the checkpoint's; all that is drawn and written comes from the export.
+Likelihoods are computed with the checkpoint. All images and captions are generated with the export.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from vilg.generation.from_checkpoint import CheckpointPipeline, load_checkpoint_
 from vilg.text.sequence import CaptionEncoder, max_caption_tokens
 
 SHOWN = 12
-PICTURES = 3  # drawn for each caption
-SKETCHES = 128  # training captions that `train_drawings_found` draws
+PICTURES = 3  # images for each caption
+SKETCHES = 128  # training captions for `train_drawings_found`
 BATCH = 64
 SAMPLING = {"temperature": 0.2, "top_k": 32}
 # Captions that all_ranks has a picture of in mind, shown if they were trained on.
@@ -60,7 +60,7 @@ WELL_KNOWN = [
 
 @dataclass
 class Part:
-    """The training or the held-out half of the data: {name: image [3, H, W]} and all pairs of image and caption."""
+    """The training or the held-out part of the data: {name: image [3, H, W]} and all pairs of image and caption."""
 
     title: str
     images: dict[str, np.ndarray]
@@ -73,7 +73,7 @@ class Part:
         return captions
 
     def first_pairs(self) -> list[Pair]:
-        """The first caption of each image, its plain name."""
+        """The first caption of each image, which is its name."""
         seen: dict[str, Pair] = {}
         for pair in self.pairs:
             seen.setdefault(pair.name, pair)
@@ -81,7 +81,7 @@ class Part:
 
 
 def write_report(out: Path, run: Path, exported: Path, began: float) -> dict[str, float]:
-    """Measure the newest checkpoint of `run`, write report.html and report.json to `out`, return the latter."""
+    """Evaluate the newest checkpoint of `run`, write report.html and report.json to `out`, and return the latter."""
     trained, predictor = load_checkpoint_pipeline(run), Predictor(exported)
     data = trained.settings.data
     training = _read(trained, "training", data.shards)
@@ -108,7 +108,7 @@ def _measure(trained: CheckpointPipeline, predictor: Predictor, training: Part, 
     unigram = unigram_nll(training.pairs, heldout.pairs, model.vocab_size, tokenizer.codebook_size)
     images = np.stack(list(heldout.images.values()))
     codes = np.unique(np.concatenate([pair.image for pair in training.pairs]))
-    # A caption that was cut to fit is not one of theirs, even if all of it that was kept comes back.
+    # A truncated caption does not count, even if its kept part is generated.
     whole = [
         pair
         for pair in training.pairs
@@ -142,7 +142,7 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
             for a, b in zip(originals, predictor.decode(predictor.encode(originals)))
         )
         sections.append(
-            f"<h2>Reconstructions of {part.title} images</h2><p>The original, and what its codes give back."
+            f"<h2>Reconstructions of {part.title} images</h2><p>The original, and its reconstruction from codes."
             f"</p><div class=row>{rows}</div>"
         )
     for part in (training, heldout):
@@ -156,7 +156,7 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
             )
         sections.append(
             f"<h2>Generated from {part.title} captions</h2><p>{PICTURES} samples (temperature "
-            f"{SAMPLING['temperature']}, top {SAMPLING['top_k']}), and the emoji of that name.</p>"
+            f"{SAMPLING['temperature']}, top {SAMPLING['top_k']}), and the emoji with that name.</p>"
             f"<div class=row>{rows}</div>"
         )
     for part in (training, heldout):
@@ -168,19 +168,19 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
             for pair, text in zip(pairs, written)
         )
         sections.append(
-            f"<h2>Captions written for {part.title} images</h2><p>Greedy; below, in small print, the "
-            f"captions that the image has.</p><div class=row>{rows}</div>"
+            f"<h2>Captions generated for {part.title} images</h2><p>Greedy decoding; below, in small print, the "
+            f"captions of the image.</p><div class=row>{rows}</div>"
         )
     return sections
 
 
 def _drawn(predictor: Predictor, pairs: list[Pair], count: int = 1) -> np.ndarray:
-    """`count` pictures for each caption, [P, count, 3, H, W]."""
+    """`count` generated images for each caption, [P, count, 3, H, W]."""
     return predictor.generate([pair.caption for pair in pairs], n=count, seed=1, **SAMPLING)
 
 
 def _well_known(training: Part) -> list[Pair]:
-    """The well-known captions, filled up evenly from the others."""
+    """The well-known captions, followed by evenly spaced others."""
     by_caption = {pair.caption: pair for pair in training.first_pairs()}
     chosen = [by_caption[caption] for caption in WELL_KNOWN if caption in by_caption]
     return (chosen + _evenly(training.first_pairs()))[:SHOWN]
@@ -191,13 +191,13 @@ def _evenly(pairs: list[Pair], count: int = SHOWN) -> list[Pair]:
 
 
 def _curves(run: Path) -> str:
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     for axis, name, title in zip(axes, ("t2i", "i2t"), ("text to image", "image to text")):
         axis.plot([line["step"] for line in lines], _smooth([line[f"loss_{name}"] for line in lines]), label="training")
         measured = [line for line in lines if f"heldout_nll_{name}" in line]
@@ -207,11 +207,11 @@ def _curves(run: Path) -> str:
             "o-",
             label="held out",
         )
-        axis.set(title=title, xlabel="step", ylabel="nats a token")
+        axis.set(title=title, xlabel="step", ylabel="nats per token")
         axis.legend()
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
-    pyplot.close(figure)
+    plt.close(figure)
     return f"<h2>Losses</h2>{buffer.getvalue()[buffer.getvalue().index('<svg') :]}"
 
 
@@ -229,7 +229,7 @@ def _page(report: dict[str, float], sections: list[str]) -> str:
     gain = {name: 1 - report[f"heldout_nll_{name}"] / report[f"unigram_nll_{name}"] for name in ("t2i", "i2t")}
     rows = "".join(f"<tr><td>{name}<td>{value:.3f}" for name, value in report.items())
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>vilg: what the demo learned</title>
+<html lang="en"><meta charset="utf-8"><title>vilg: results of the demo</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }}
 img {{ width: 64px; height: 64px; image-rendering: auto }}
@@ -240,15 +240,16 @@ figcaption {{ font-size: 14px; max-width: 272px }}
 .gap {{ display: inline-block; width: 12px }}
 td {{ padding: 0 1em 0 0; font-variant-numeric: tabular-nums }}
 </style>
-<h1>What the demo learned</h1>
-<p>Held-out drawing is {gain["t2i"]:.0%} below the unigram baseline, held-out writing {gain["i2t"]:.0%}
-(nats a token; the baseline knows only how often each token occurs in the training data).</p>
+<h1>Results of the demo</h1>
+<p>The held-out loss of text to image is {gain["t2i"]:.0%} below the unigram baseline, that of image to text
+{gain["i2t"]:.0%}
+(in nats per token; the baseline knows only how often each token occurs in the training data).</p>
 <table>{rows}</table>
-<p>train_exact_captions: the share of the training images whose greedy caption is exactly one of theirs.
-train_drawings_found: the share of {SKETCHES} drawings, each from another training caption, to which of all training
-images the one of that caption is the nearest (squared error of the pixels).</p>
+<p>train_exact_captions: share of the training images whose greedy caption is exactly one of their captions.
+train_drawings_found: share of {SKETCHES} images, each generated from another training caption, whose nearest
+training image (by squared error of the pixels) is the one with that caption.</p>
 {"".join(sections)}
-<p><small>Emoji by OpenMoji, CC BY-SA 4.0; this page and the pictures drawn by the model are under the same licence.
+<p><small>Emoji by OpenMoji, CC BY-SA 4.0; this page and the images generated by the model have the same licence.
 Names from the package emoji and from Unicode CLDR.</small></p>
 </html>
 """
@@ -256,10 +257,12 @@ Names from the package emoji and from Unicode CLDR.</small></p>
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("run", type=Path, help="the folder of a pre-training run on the emoji")
-    options.add_argument("export", type=Path, help="its export")
-    options.add_argument("out", type=Path, help="where report.html and report.json go")
-    options.add_argument("--began", type=float, default=time.time(), help="from when on `minutes` counts")
+    options.add_argument("run", type=Path, help="folder of a pre-training run on the emoji")
+    options.add_argument("export", type=Path, help="export of that run")
+    options.add_argument("out", type=Path, help="folder for report.html and report.json")
+    options.add_argument(
+        "--began", type=float, default=time.time(), help="start time for `minutes`, in seconds since 1970"
+    )
     given = options.parse_args()
     try:
         print(json.dumps(write_report(given.out, given.run, given.export, given.began), indent=2))

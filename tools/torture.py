@@ -1,12 +1,11 @@
-"""Kills ranks of a supervised run at random moments: are its losses those of a run that was left alone?
+"""Kills ranks of a supervised run at random moments, and compares its losses with an undisturbed run.
 
     python tools/torture.py -c fleet_configs/emoji.yaml --kills 100 cluster.devices_per_node=2 train.steps=300 \\
         checkpoint.every_steps=3
 
-Trains twice under `vilg launch --start`: run.name=calm, and run.name=tortured, of which a random rank gets a SIGKILL
-at a random moment, again and again: while it starts, while it computes, while it saves. Exit code 0 if every line of
-metrics.jsonl has the same losses, gradient norms, learning rates and consumed samples, to the last bit, behind all of the
-kills.
+Trains twice under `vilg launch --start`: run.name=calm, and run.name=tortured, in which a random rank gets a SIGKILL at
+random moments: while it starts, computes or saves. The exit code is 0 if all lines of metrics.jsonl have bit-identical
+losses, gradient norms, learning rates and consumed samples.
 """
 
 import argparse
@@ -27,19 +26,21 @@ EXACT = ("step", "loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_sa
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the settings of the run")
-    parser.add_argument("--kills", type=int, default=100, metavar="N", help="how often (100)")
-    parser.add_argument("--longest", type=float, default=15.0, metavar="SECONDS", help="between two kills (15)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and the ranks (0)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
+    parser.add_argument("--kills", type=int, default=100, metavar="N", help="number of kills (100)")
+    parser.add_argument(
+        "--longest", type=float, default=15.0, metavar="SECONDS", help="longest time between two kills (15)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for moments and ranks (0)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override those of the file")
     options = parser.parse_intermixed_args()
     settings = config.resolve(config.Pretraining, options.config, options.overrides)
     calm, tortured = (settings.run.folder.parent / name for name in ("calm", "tortured"))
     for folder in (calm, tortured):
         if folder.exists():
-            sys.exit(f"{folder}: is there already; take another run.dir")
+            sys.exit(f"{folder}: exists already; use another run.dir")
 
     if launch(options, "calm", 0).wait():
-        sys.exit("the run that is left alone fails; try it with `vilg launch --start`")
+        sys.exit("the undisturbed run fails; try it with `vilg launch --start`")
     began = time.monotonic()
     launcher, random_ = launch(options, "tortured", options.kills), random.Random(options.seed)
     kills = 0
@@ -64,7 +65,7 @@ def main() -> int:
         )
     )
     if kills < options.kills:
-        print(f"the run ended after {kills} kills: it takes more steps, or kills that follow faster", file=sys.stderr)
+        print(f"the run ended after {kills} kills; use more steps, or shorter times between kills", file=sys.stderr)
     return 0 if same and launcher.returncode == 0 and kills == options.kills else 1
 
 
@@ -78,12 +79,12 @@ def launch(options: argparse.Namespace, name: str, kills: int) -> subprocess.Pop
 
 
 def kill_one(word: str, random_: random.Random) -> bool:
-    """SIGKILL to one of the ranks whose command line has `word`, if any runs."""
+    """Send SIGKILL to a random rank with `word` in its command line. Returns whether there was one."""
     ranks = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_text(errors="replace").split("\0")
-        except OSError:  # it has ended
+        except OSError:  # the process has exited
             continue
         if word in words and "--log_dir" not in words and "launch" not in words:
             ranks.append(int(folder.name))

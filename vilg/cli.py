@@ -1,6 +1,6 @@
-"""`vilg <command>`: what runs a command and says in one line what was wrong; the commands are in vilg/commands/.
+"""The command `vilg`. Runs one command and reports errors of the user in one line. The commands are in vilg/commands/.
 
-Paddle takes a second to import, so the rooms are imported by the command that needs them.
+Importing Paddle takes a second, so each command imports the packages that it needs.
 """
 
 import argparse
@@ -11,22 +11,22 @@ import warnings
 from vilg import __version__
 from vilg.commands import bench, checkpoint, data, generation, serving, training
 from vilg.config import renamed
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code. Bad input is one line on stderr, never a traceback."""
+    """Run one command and return its exit code. Bad input is reported in one line on stderr, without a traceback."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    for chatter in ("No ccache found", "Current global rank"):  # Paddle's, at every start, of no use to anyone
+    for chatter in ("No ccache found", "Current global rank"):  # warnings of Paddle at every start
         warnings.filterwarnings("ignore", message=chatter)
     try:
         return options.run(options) or 0
     except UserError as error:
         print(f"vilg: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:  # a full disk, a folder that may not be written to, a name that is a folder
-        print(f"vilg: {error.filename or ''}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+    except OSError as error:  # for example a full disk or missing permission
+        print(f"vilg: {error.filename or ''}: {os_reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("vilg: interrupted", file=sys.stderr)
@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """argparse takes the overrides in one row only; here they may stand anywhere between the options."""
+    """Parse arguments. argparse accepts key=value overrides only in one group; here they may be anywhere between
+    options.
+    """
     top = parser()
     # Before parsing, which would complain about a missing option first.
     for option in (word.partition("=")[0] for word in (sys.argv[1:] if arguments is None else arguments)):
@@ -50,13 +52,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     top = argparse.ArgumentParser(
-        prog="vilg", description="Pre-train ERNIE-ViLG: pictures from Chinese text, Chinese text from pictures."
+        prog="vilg", description="Pre-train ERNIE-ViLG: pictures from Chinese text, Chinese text from images."
     )
     top.add_argument("--version", action="version", version=f"vilg {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for room in (data, training, checkpoint, generation, serving, bench):
-        room.add(commands)
+    for module in (data, training, checkpoint, generation, serving, bench):
+        module.add(commands)
     return top
 
 

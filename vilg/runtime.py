@@ -1,10 +1,10 @@
-"""What must be set before Paddle is imported: threads, the MKL code path, the allocator, tiny numbers, how tensors are
-transposed.
+"""Environment that has to be set before Paddle is imported: threads, MKL code path, allocator, denormals,
+transposition.
 
-Paddle's CPU wheel is several times slower than the machine without these; docs/performance.md has what each gave.
-A variable that the user has set wins. Nothing here changes a result by more than rounding.
+Without it, Paddle's CPU wheel is several times slower; docs/performance.md has measurements. Variables that the user
+has set are not changed. No setting changes results by more than rounding.
 
-Child processes would inherit what is set here, the number of threads too; a program that starts fleetrun gives it
+Child processes would inherit these settings, including the number of threads. Programs that start fleetrun pass
 `environment_before()` instead.
 """
 
@@ -17,12 +17,12 @@ from pathlib import Path
 _set_here: set[str] = set()
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_TOP_PAD, _MALLOC_MMAP_MAX = -1, -2, -4  # malloc.h, glibc
-_FLUSH_TO_ZERO, _DENORMALS_ARE_ZERO = 1 << 15, 1 << 6  # of the register MXCSR of x86-64
+_FLUSH_TO_ZERO, _DENORMALS_ARE_ZERO = 1 << 15, 1 << 6  # bits of the register MXCSR of x86-64
 
 
 def prepare() -> None:
-    """Set what is not set yet. Safe to call twice; of no use once Paddle is imported."""
-    _set("GLOG_minloglevel", "1")  # Paddle's notes on sockets and flags are of no use to a user
+    """Set what is not set yet. Can be called several times; has no effect after Paddle was imported."""
+    _set("GLOG_minloglevel", "1")  # Paddle's log lines about sockets and flags do not help users
     _set("OMP_NUM_THREADS", str(threads_for_this_process()))
     mkl_path = mkl_path_for(_cpu_vendor_and_flags())
     if mkl_path is not None:
@@ -31,13 +31,13 @@ def prepare() -> None:
         keep_freed_memory()
     flush_denormals()
     if not _has_gpu_wheel():
-        # Views of strides are copied element by element once a CPU kernel needs them: a transposition takes 40 times
-        # as long as with the older kernel that moves the data at once.
+        # With stride views, CPU kernels copy element by element: a transposition takes 40 times as long as with the
+        # older kernel.
         _set("FLAGS_use_stride_kernel", "0")
 
 
 def environment_before() -> dict[str, str]:
-    """The environment as the user gave it, for processes that shall choose for themselves."""
+    """The environment as the user provided it, for child processes that choose their own settings."""
     return {name: value for name, value in os.environ.items() if name not in _set_here}
 
 
@@ -48,9 +48,9 @@ def _set(name: str, value: str) -> None:
 
 
 def threads_for_this_process() -> int:
-    """The cores this process may use, shared out between the processes that fleetrun started on this host.
+    """The available cores divided by the number of processes that fleetrun started on this host.
 
-    Paddle sets OMP_NUM_THREADS=1 when it finds it unset, which wastes all other cores of a single process.
+    Paddle sets OMP_NUM_THREADS=1 if it is unset, which leaves all other cores of a single process idle.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
@@ -58,10 +58,10 @@ def threads_for_this_process() -> int:
 
 
 def mkl_path_for(cpu: tuple[str, frozenset[str]]) -> str | None:
-    """The MKL_DEBUG_CPU_TYPE that gives an AMD processor the kernels it can run; None leaves MKL alone.
+    """The MKL_DEBUG_CPU_TYPE with the fastest kernels for an AMD processor; None for others.
 
-    MKL picks its slowest path on a processor that is not Intel's. 7 is AVX-512 (5 times faster here), 5 is AVX2
-    (2.5 times). 6 belongs to another chip's AVX-512 and dies of an illegal instruction in a division.
+    MKL uses its slowest code path on processors of other vendors. 7 is AVX-512 (5 times faster here), 5 is AVX2 (2.5
+    times). 6 is AVX-512 of another chip and fails with an illegal instruction in a division.
     """
     vendor, flags = cpu
     if vendor != "AuthenticAMD":
@@ -72,14 +72,14 @@ def mkl_path_for(cpu: tuple[str, frozenset[str]]) -> str | None:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed instead of returning it to the kernel.
+    """Tell glibc to keep freed memory instead of returning it to the kernel.
 
-    Otherwise every large temporary is a fresh mapping, and each elementwise operator pays for page faults: 3 to 10
-    times its arithmetic. The price is that resident memory stays at its peak.
+    Otherwise every large temporary is a new mapping, and page faults take 3 to 10 times as long as the arithmetic of an
+    elementwise operator. As a consequence, resident memory stays at its peak.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # musl, macOS: nothing to tune
+    except (OSError, AttributeError):  # musl, macOS
         return
     mallopt(_MALLOC_MMAP_MAX, 0)
     mallopt(_MALLOC_TRIM_THRESHOLD, 2**31 - 1)
@@ -87,11 +87,11 @@ def keep_freed_memory() -> None:
 
 
 def flush_denormals() -> None:
-    """Have the processor take what is too small to be a normal number (below 1.2e-38 in fp32) for nought.
+    """Make the processor treat denormal numbers (below 1.2e-38 in fp32) as zero.
 
-    Intel's needs a hundred cycles for each of them. Adam's moments of rows that are seldom met fade into that range, and
-    so do gradients behind a softmax that is sure: a step of training then takes up to three times as long. Holds for this
-    thread and those that it starts, Paddle's and MKL's among them.
+    Intel processors need about a hundred cycles for each of them. Adam's moments of rarely used rows and gradients of
+    saturated softmaxes become denormal, and training steps then take up to three times as long. Applies to this thread
+    and all threads that it starts, including those of Paddle and MKL.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return
@@ -118,7 +118,7 @@ def _cpu_vendor_and_flags() -> tuple[str, frozenset[str]]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return "", frozenset()
-    fields = {}
+    fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vilg.attention import layout
-from vilg.attention.cache import AttentionCache, places, source_length
+from vilg.attention.cache import AttentionCache, cache_slots, source_length
 from vilg.attention.functional import block_sparse_attention
 from vilg.attention.patterns import DIRECTIONS, PATTERNS, TEXT_TO_IMAGE, schedule
 
@@ -51,11 +51,11 @@ def test_samples_share_their_source(direction, pattern):
 
 
 def test_what_each_pattern_keeps():
-    kept = {pattern: places(layout.build(TEXT_TO_IMAGE, pattern, 64, (32, 32), 11)) for pattern in PATTERNS}
+    kept = {pattern: cache_slots(layout.build(TEXT_TO_IMAGE, pattern, 64, (32, 32), 11)) for pattern in PATTERNS}
     assert kept["row"].count == 33 and kept["full"].count == 1024
     assert kept["column"].count == 31 * 32 + 1  # in the last row each column is done with in its turn
     assert kept["conv"].count == 5 * 32 + 5 + 1  # the oldest is five rows up and five columns to the left
-    assert max(map(len, kept["column"].seen)) == 32 and max(map(len, kept["row"].seen)) == 33
+    assert max(map(len, kept["column"].visible)) == 32 and max(map(len, kept["row"].visible)) == 33
 
 
 def test_the_caches_of_48_layers_take_a_third_of_dense_ones():
@@ -71,7 +71,7 @@ def test_going_on_behind_the_end_is_an_error():
     cache = AttentionCache(made, *[paddle.zeros([1, 3, 1, 4])] * 2)
     cache.attend(x, x, x)
     cache.attend(x, x, x)
-    with pytest.raises(IndexError, match="all 2 tokens"):
+    with pytest.raises(IndexError, match="all 2 target tokens have been processed"):
         cache.attend(x, x, x)
 
 

@@ -174,7 +174,7 @@ def test_what_was_chosen_is_said_once(caplog):
         assert functional.choose_backend("auto", 24, "cpu") == "blockwise"
     said = [record.message for record in caplog.records]
     assert said[0] == "attention: the compiled operator"
-    assert said[1].startswith("attention: block by block") and "24 numbers" in said[1] and len(said) == 2
+    assert said[1].startswith("attention: block by block") and "the head size is 24" in said[1] and len(said) == 2
 
 
 def test_where_there_is_no_kernel_for_a_device_it_is_said(caplog):
@@ -184,7 +184,7 @@ def test_where_there_is_no_kernel_for_a_device_it_is_said(caplog):
         assert functional.choose_backend("auto", 96, "gpu:0") == "blockwise"
         assert functional.choose_backend("auto", 64, "gpu:0") == "blockwise"  # this Paddle is not for CUDA
     functional.choose_backend.cache_clear()
-    for part in ("not for xpu:0", "a head has 96 numbers, the operator takes 64, 128", "need nvcc"):
+    for part in ("not for xpu:0", "the head size is 96, but the operator supports only 64, 128", "need nvcc"):
         assert part in caplog.text
 
 

@@ -1,7 +1,7 @@
 """The picture in the docs is drawn from the table and is up to date."""
 
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from vilg.attention.layout import build
 from vilg.attention.patterns import DIRECTIONS, PATTERNS, visibility
@@ -11,7 +11,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_every_pair_is_a_cell_of_the_right_colour():
-    cells = list(ElementTree.fromstring(plot_patterns(6, (4, 4), 3)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    cells = list(ET.fromstring(plot_patterns(6, (4, 4), 3)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
     seen = [
         bool(pair)
         for direction in DIRECTIONS
@@ -27,6 +27,6 @@ def test_the_docs_are_up_to_date():
 
 
 def test_every_tile_is_drawn():
-    cells = list(ElementTree.fromstring(plot_tiles(20, (9, 8), 5)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    cells = list(ET.fromstring(plot_tiles(20, (9, 8), 5)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
     tiles = [build(direction, pattern, 20, (9, 8), 5).tiles() for direction in DIRECTIONS for pattern in PATTERNS]
     assert len(cells) == sum(1 + len(one.by_query.others) for one in tiles)

@@ -76,5 +76,5 @@ def test_layouts_are_computed_once():
 
 def test_tiles_that_do_not_fit_are_refused():
     layout = build("text_to_image", "row", 5, (4, 4), 3)
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(ValueError, match="cannot be divided into tiles"):
         build_tiles(layout.visible(), layout.order(32), 128, 32)

@@ -63,5 +63,5 @@ def test_captions():
 
 def test_it_never_writes_over_shards(built):
     folder, _ = built
-    with pytest.raises(UserError, match="holds shards already"):
+    with pytest.raises(UserError, match="already contains shards"):
         openmoji.build(folder)

@@ -1,4 +1,6 @@
-"""The states of parameters in 16 bits, as far as a CPU shows them: their names and masters. Nothing computes in 16 bits."""
+"""The states of parameters in 16 bits, as far as a CPU shows them: their names and masters. Nothing computes in 16
+bits.
+"""
 
 import json
 from functools import partial

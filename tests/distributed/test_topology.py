@@ -50,8 +50,8 @@ def test_offload_without_shards_is_refused():
     "settings, message",
     [
         ({"stage": 4}, "stage=4"),
-        ({"sharding_degree": 2}, "stage 0 splits nothing"),
-        ({"stage": 2, "offload": True}, "only with stage 3"),
+        ({"sharding_degree": 2}, "stage 0 has no shards"),
+        ({"stage": 2, "offload": True}, "requires stage 3"),
         ({"recompute": "all"}, "recompute=all"),
         ({"recompute": "0"}, "recompute=0"),
         ({"precision": "fp8"}, "precision=fp8"),

@@ -62,7 +62,9 @@ def test_compose_starts_what_launch_prints(capsys, monkeypatch):
 
 
 class Build:
-    """The steps of a Dockerfile below a folder that stands for the image's root; packages of the system are left out."""
+    """The steps of a Dockerfile below a folder that stands for the image's root; packages of the system are left
+    out.
+    """
 
     def __init__(self, image: Path, root: Path):
         from dockerfile_parse import DockerfileParser

@@ -167,7 +167,7 @@ def test_an_export_that_differs_is_not_made(run, tmp_path, monkeypatch, part, by
 
     def wrong(model, tokenizer, sizes, folder):
         layer = tokenizer if part in ("encoder", "decoder") else model
-        tensor = [value for name, value in layer.state_dict().items() if name.startswith(part)][0]
+        tensor = next(value for name, value in layer.state_dict().items() if name.startswith(part))
         kept = tensor.numpy()
         tensor.set_value(kept + np.float32(by))
         save_programs(model, tokenizer, sizes, folder)

@@ -91,13 +91,13 @@ def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images
 
 
 def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, images, sources_read):
-    for pipeline in (trained, predictor):
+    for one in (trained, predictor):
         sources_read.clear()
-        codes = pipeline.sample(["红苹果", "大象", "红苹果"], Sampler(seed=1), 4, guidance=2.0, scored=False).codes
+        codes = one.sample(["红苹果", "大象", "红苹果"], Sampler(seed=1), 4, guidance=2.0, scored=False).codes
         assert sources_read == [("text_to_image", 2), ("text_to_image", 1)]  # guidance reads the empty caption
         assert np.array_equal(codes[0], codes[2]) and not np.array_equal(codes[0], codes[1])
         sources_read.clear()
-        pipeline.caption(images, beams=4)
+        one.caption(images, beams=4)
         assert sources_read == [("image_to_text", 3)]
 
 
@@ -107,13 +107,13 @@ def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, ima
 def test_guidance_of_a_model_that_never_met_an_empty_caption(
     trained, predictor, caplog, monkeypatch, dropped, scale, warned
 ):
-    for pipeline in (trained, predictor):
-        assert pipeline.caption_dropout == 0.2
-        monkeypatch.setattr(pipeline, "caption_dropout", dropped)
+    for one in (trained, predictor):
+        assert one.caption_dropout == 0.2
+        monkeypatch.setattr(one, "caption_dropout", dropped)
         caplog.clear()
-        pipeline.generate(["红苹果"], guidance=scale)
+        one.generate(["红苹果"], guidance=scale)
         assert [
-            "--guidance 2: this model has never met an empty caption" in message for message in caplog.messages
+            "--guidance 2: this model was trained without empty captions" in message for message in caplog.messages
         ] == [True] * warned
 
 
@@ -280,7 +280,7 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
         (lambda one: one.generate(["红"], n=3, best_of=2), "--best-of 2"),
         (lambda one: one.generate(["红"], n=10**12), "-n 1000000000000: at most 10000"),
         (lambda one: one.generate(["红"], best_of=10**12), "--best-of 1000000000000: at most 10000"),
-        (lambda one: one.generate(["红"], n=2, seed=2**63 - 1), "--seed 9223372036854775807: the seeds of 2 drawings"),
+        (lambda one: one.generate(["红"], n=2, seed=2**63 - 1), "--seed 9223372036854775807: the seeds of 2 images"),
         (lambda one: one.generate(["红", "a\udce4"]), r"'a\\udce4': not a text in UTF-8"),
         (
             lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=10**12),
@@ -297,10 +297,10 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
         (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, length_penalty=float("nan")), "--length-penalty"),
         (lambda one: one.caption(np.full([1, 3, 16, 16], 255.0)), r"images in .0, 1. expected, not from 255 to 255"),
         (lambda one: one.caption(np.full([1, 3, 16, 16], np.nan)), r"images in .0, 1. expected, not from nan to nan"),
-        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, seed=1), "--beams: nothing is left to chance"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, seed=1), "--beams: beam search is deterministic"),
         (
             lambda one: one.caption(np.zeros([1, 3, 16, 16]), beams=2, temperature=0.5),
-            "--beams: nothing is left to chance",
+            "--beams: beam search is deterministic",
         ),
         (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"in .0, 1. expected, not float64 \[1, 3, 8, 8\]"),
         (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),

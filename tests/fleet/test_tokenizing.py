@@ -52,7 +52,7 @@ def test_a_killed_process_leaves_what_it_has_published_and_the_next_makes_the_re
     assert len(list(folder.glob(".*"))) == (
         point in ("in the middle of a file", "before the rename", "in the middle of the manifest")
     )
-    with pytest.raises(UserError, match="has not finished them"):
+    with pytest.raises(UserError, match="has not finished"):
         pretrain(config.resolve(config.Pretraining, None, overrides(tmp_path, "tokens")))
 
     assert made(tmp_path, "tokens").images == {1: 14, 2: 8, 4: 0}[published]

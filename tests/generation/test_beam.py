@@ -95,5 +95,5 @@ def test_a_prefix_that_leaves_no_room(few_words):
     assert caption(TransformerDecodingModel(few_words), image, Letters(), Sampler(greedy=True), full) == [
         Letters().decode(full)
     ]
-    with pytest.raises(UserError, match="5 tokens, the model has room for 4"):
+    with pytest.raises(UserError, match="--prefix: 5 tokens, but captions have at most 4"):
         caption(TransformerDecodingModel(few_words), image, Letters(), Sampler(greedy=True), [*full, 3])

@@ -143,7 +143,7 @@ def test_greedy_hits_against_decoding(model):
     codes = np.random.default_rng(1).integers(0, CODES, [30, 6])
     encode = CaptionEncoder(Letters(), T)
     written = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
-    candidates = sorted({text for text in written if len(text) < T - 3}) + ["q", "ab"]
+    candidates = [*sorted({text for text in written if len(text) < T - 3}), "q", "ab"]
     pairs = [
         (Pair("", text, encode(text), image), text == own) for image, own in zip(codes, written) for text in candidates
     ]

@@ -133,7 +133,7 @@ BIAS = "quant_conv.bias"
         (lambda tree: tree["state_dict"].update({BIAS: Call("omegaconf DictConfig")}), f"{BIAS} is no tensor"),
         (
             lambda tree: tree["state_dict"].update({BIAS: np.full(8, np.nan, np.float32)}),
-            f"{BIAS} holds what is no finite",
+            f"{BIAS} has elements that are not finite",
         ),
         (lambda tree: tree.update(state_dict=[1]), "holds no state_dict"),
         (
@@ -293,15 +293,15 @@ def test_the_command(tmp_path, capsys):
     code, out, _ = run(
         capsys, *start, "taming", tmp_path / "last.ckpt", "--settings", tmp_path / "s.yaml", "--out", tmp_path / "vqgan"
     )
-    assert code == 0 and out == f"{tmp_path / 'vqgan'}: vqgan, 16 codes of 2 pixels a side\n"
+    assert code == 0 and out == f"{tmp_path / 'vqgan'}: vqgan, 16 codes, each for 2 x 2 pixels\n"
     code, out, _ = run(
         capsys, *start, "openai-dvae", tmp_path / "encoder.pkl", tmp_path / "decoder.pkl", "--out", tmp_path / "dvae"
     )
-    assert code == 0 and out == f"{tmp_path / 'dvae'}: dvae, 16 codes of 4 pixels a side\n"
+    assert code == 0 and out == f"{tmp_path / 'dvae'}: dvae, 16 codes, each for 4 x 4 pixels\n"
     assert [image.load(tmp_path / kind).kind for kind in ("vqgan", "dvae")] == ["vqgan", "dvae"]
     for arguments, message in [
-        (["taming", tmp_path / "last.ckpt"], "--from taming: wants one checkpoint and --settings"),
-        (["openai-dvae", tmp_path / "encoder.pkl"], "--from openai-dvae: wants an encoder and a decoder"),
+        (["taming", tmp_path / "last.ckpt"], "--from taming: needs one checkpoint and --settings"),
+        (["openai-dvae", tmp_path / "encoder.pkl"], "--from openai-dvae: needs an encoder and a decoder"),
         (["taming", tmp_path / "none", "--settings", tmp_path / "s.yaml"], f"{tmp_path / 'none'}: no such file"),
         (
             ["taming", tmp_path / "encoder.pkl", "--settings", tmp_path / "s.yaml"],

@@ -35,5 +35,5 @@ def test_shape_and_memory(kind, millions):
 @pytest.mark.parametrize("height, width", [(6, 8), (8, 7)])
 def test_a_side_that_the_factor_does_not_divide_is_one_line(kind, height, width):
     tokenizer = image.KINDS[kind][0](SMALL[kind])
-    with pytest.raises(UserError, match=f"{height} x {width} pixels: this {kind} makes one code of 4 x 4"):
+    with pytest.raises(UserError, match=f"{height} x {width} pixels: this {kind} needs multiples of 4"):
         tokenizer.encode(paddle.rand([1, 3, height, width]))

@@ -23,7 +23,7 @@ def test_what_cannot_be_served(capsys, exported, taken):
         (["--export", exported, "--port", "99999"], "--host 127.0.0.1 --port 99999: "),
         (["--export", exported, "--host", "256.0.0.1"], "--host 256.0.0.1 --port 7860: "),
         (["--export", exported, "--pictures", "0"], "--pictures 0: must be positive"),
-        (["--export", exported, "--rows", "7"], "--rows 7: a request may ask for 8"),
+        (["--export", exported, "--rows", "7"], "--rows 7: has to be at least 8, the largest request"),
     ):
         assert main(["serve", *map(str, arguments)]) == 1
         assert capsys.readouterr().err.splitlines()[-1].startswith(f"vilg: {message}")

@@ -23,8 +23,8 @@ def drawn(width, height, kind="PNG"):
 @pytest.mark.parametrize(
     "given, message",
     [
-        (None, "write what to draw"),
-        (" \n", "write what to draw"),
+        (None, "the caption is empty"),
+        (" \n", "the caption is empty"),
         ("红" * 21, "21 characters, at most 20"),
         ("红苹果红苹果", "the model reads 5 tokens"),
         ("红\ud83c", "not a text in UTF-8"),
@@ -39,10 +39,10 @@ def test_texts(predictor, given, message):
 @pytest.mark.parametrize(
     "given, message",
     [
-        (None, "give a picture"),
-        (b"", "no picture that can be read"),
-        (b"<svg/>", "no picture that can be read"),
-        (png(0)[:60], "no picture that can be read"),
+        (None, "an image is required"),
+        (b"", "the image cannot be read"),
+        (b"<svg/>", "the image cannot be read"),
+        (png(0)[:60], "the image cannot be read"),
         (bytes(10**6 + 1), "1.0 MB, at most 1"),
         (drawn(1001, 1000), "1001 x 1000 pixels, at most 1 million"),
     ],
@@ -81,7 +81,10 @@ def test_numbers():
 
 @pytest.mark.parametrize(
     "wrong, message",
-    [({"waiting": 0}, "--waiting 0: must be positive"), ({"rows": 4}, "--rows 4: a request may ask for 8")],
+    [
+        ({"waiting": 0}, "--waiting 0: must be positive"),
+        ({"rows": 4}, "--rows 4: has to be at least 8, the largest request"),
+    ],
 )
 def test_limits_that_contradict_each_other(wrong, message):
     with pytest.raises(UserError, match=message):

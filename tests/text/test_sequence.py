@@ -19,9 +19,9 @@ def test_words_stand_between_begin_and_end_and_padding_behind():
 def test_the_longest_caption_leaves_the_last_position_to_the_begin_of_image():
     encode = CaptionEncoder(Letters(), 6)
     assert encode("abc").tolist() == [1, 10, 11, 12, 2, 106]
-    assert encode.cut == 0
+    assert encode.truncated == 0
     assert encode("abcdef").tolist() == [1, 10, 11, 12, 2, 106]
-    assert encode.cut == 1
+    assert encode.truncated == 1
 
 
 def test_ids_behind_the_vocabulary_do_not_collide():

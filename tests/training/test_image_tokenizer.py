@@ -76,7 +76,7 @@ def test_micro_batches_of_a_step_are_one_batch(settings):
 
 def test_heldout_images_that_are_all_broken_are_one_line(settings, tmp_path):
     write_shard(tmp_path / "broken.tar", pair(30) | {"00030.png": b"broken"})
-    with pytest.raises(UserError, match="data.heldout: no image"):
+    with pytest.raises(UserError, match="data.heldout: contains no usable image"):
         train_image_tokenizer(with_(settings, ("data.heldout", [str(tmp_path / "broken.tar")])))
 
 

@@ -1,7 +1,7 @@
-"""Attention tile by tile in plain Paddle: what runs where the operator does not.
+"""Block-sparse attention in plain Paddle, for devices without the compiled operator.
 
-Blocks of queries that see equally many blocks of keys are computed together: their keys are gathered, and one batched
-product gives their scores. No array is as large as S x S.
+Query blocks that see equally many key blocks are computed together: their keys are gathered, and one batched product
+computes their scores. No array has S x S elements.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ import paddle.nn.functional as F
 from vilg.attention.layout import Constant, Layout
 from vilg.attention.tiles import FULL, Tiles
 
-_HIDDEN = -1e30  # finite, so that a row of padding, which sees nothing, gives no NaN; nobody reads such a row
+_HIDDEN = -1e30  # finite, so that padding rows, which see no key and are never read, give no NaN
 
 
 @dataclass(frozen=True)
 class _Group:
-    """m blocks of queries that see c blocks of keys each: blocks int64 [m], keys int64 [m c], mask fp32 [m, t, c t]."""
+    """m query blocks that see c key blocks each: blocks int64 [m], keys int64 [m c], mask fp32 [m, t, c t]."""
 
     count: int
     blocks: Constant
@@ -29,7 +29,9 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Plan:
-    """order int64 [P], the position at each place; back int64 [S], the row of each position in the groups' outputs."""
+    """order: int64 [P], the sequence position at each place. back: int64 [S], the row of each position in the outputs
+    of all groups.
+    """
 
     order: Constant
     groups: list[_Group]
@@ -37,7 +39,7 @@ class _Plan:
 
 
 def blockwise_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """block_sparse_attention on any device and for any head size. Scores and softmax in fp32."""
+    """block_sparse_attention for any device and head size. Scores and softmax are in fp32."""
     plan, tile = _plan(layout), layout.tiles().queries
     heads, size = q.shape[2:]
 
@@ -63,8 +65,8 @@ def _plan(layout: Layout) -> _Plan:
     groups, placed = [], []
     for count in np.unique(seen[seen > 0]):
         blocks = np.flatnonzero(seen == count)
-        keys = np.concatenate([tiles.by_query.others[tiles.by_query.of(block)] for block in blocks])
-        mask = np.stack([_mask(tiles, block) for block in blocks])
+        keys = np.concatenate([tiles.by_query.others[tiles.by_query.of(int(block))] for block in blocks])
+        mask = np.stack([_mask(tiles, int(block)) for block in blocks])
         groups.append(_Group(len(blocks), Constant(blocks), Constant(keys.astype(np.int64)), Constant(mask)))
         placed.append((blocks[:, None] * tiles.queries + np.arange(tiles.queries)).ravel())
     positions = tiles.order[np.concatenate(placed)]
@@ -74,7 +76,7 @@ def _plan(layout: Layout) -> _Plan:
 
 
 def _mask(tiles: Tiles, block: int) -> np.ndarray:
-    """fp32 [queries, seen keys] of one block of queries: 0, or _HIDDEN."""
+    """fp32 [queries, visible keys] of one query block: 0 or _HIDDEN."""
     parts = []
     for kind in tiles.by_query.kinds[tiles.by_query.of(block)]:
         seen = np.ones([tiles.keys, tiles.queries], bool)

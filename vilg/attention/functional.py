@@ -1,4 +1,4 @@
-"""The public attention calls. The model calls these and nothing else of the room."""
+"""The public attention functions. The model uses only these."""
 
 import logging
 from functools import cache
@@ -13,15 +13,15 @@ from vilg.errors import UserError
 log = logging.getLogger(__name__)
 
 
-@paddle.jit.not_to_static  # nothing here depends on what tensors hold: tracing need not translate it
+@paddle.jit.not_to_static  # nothing here depends on tensor values, so tracing need not convert it
 def block_sparse_attention(
     q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout, backend: str = "auto"
 ) -> paddle.Tensor:
-    """softmax(Q K^T / sqrt(D)) V over the pairs that `layout` lets see each other.
+    """softmax(Q K^T / sqrt(D)) V over the pairs of positions that `layout` makes visible.
 
-    q, k, v: [B, S, H, D] with S = layout.length, in the order of positions that `patterns` describes. `backend` is
-    operator, blockwise, dense, or auto for the first of these that there is.
-    Returns [B, S, H, D] in the dtype of q. Raises UserError if the operator is asked for and is not there.
+    q, k, v: [B, S, H, D] with S = layout.length, in the order of positions of `patterns`. backend: operator, blockwise,
+    dense, or auto for the first one that is available. Returns [B, S, H, D] in the dtype of q. Raises UserError if the
+    operator is requested but not available.
     """
     if q.shape[1] != layout.length:
         raise ValueError(f"{q.shape[1]} positions given, the layout has {layout.length}")
@@ -39,20 +39,21 @@ def block_sparse_attention(
 
 @paddle.jit.not_to_static
 def packed_attention(qkv: paddle.Tensor, layout: Layout, backend: str = "auto") -> paddle.Tensor:
-    """block_sparse_attention of queries, keys and values that lie beside each other: qkv [B, S, 3, H, D].
+    """block_sparse_attention for packed queries, keys and values: qkv [B, S, 3, H, D].
 
-    The operator reads them there; the others take them apart first. Returns [B, S, H, D].
+    The operator reads them in place; other backends split them first. Returns [B, S, H, D].
     """
     if qkv.shape[1] == layout.length and choose_backend(backend, qkv.shape[-1], paddle.get_device()) == "operator":
         from vilg.attention.operator import packed_operator_attention
 
         return packed_operator_attention(qkv, layout)
-    return block_sparse_attention(*qkv.unbind(2), layout, backend)
+    q, k, v = qkv.unbind(2)
+    return block_sparse_attention(q, k, v, layout, backend)
 
 
 @cache
 def choose_backend(backend: str, head_size: int, device: str) -> str:
-    """The backend that runs; says once which, and why not the operator."""
+    """The backend that runs. Logs it once, and why the operator is not used."""
     if backend in ("blockwise", "dense"):
         log.info("attention: %s", backend)
         return backend
@@ -74,7 +75,7 @@ def _why_no_operator(head_size: int, device: str) -> str | None:
         return f"it is for cpu and gpu, not for {device}"
     sizes = operator.HEAD_SIZES_ON_GPU if gpu else operator.HEAD_SIZES
     if head_size not in sizes:
-        return f"a head has {head_size} numbers, the operator takes {', '.join(map(str, sizes))}"
+        return f"the head size is {head_size}, but the operator supports only {', '.join(map(str, sizes))}"
     missing = operator.load()
     if missing is None and gpu and not build.has_gpu_kernels():
         return "its kernels for GPUs need nvcc to be built"

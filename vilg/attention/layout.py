@@ -1,4 +1,4 @@
-"""What attention is given instead of a mask: one pattern, direction and shape, computed once and kept."""
+"""The layout of attention for one pattern, direction and shape, which replaces a mask. Computed once and cached."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -9,13 +9,15 @@ import paddle
 from vilg.attention.patterns import TEXT_TO_IMAGE, visibility
 from vilg.attention.tiles import HEADER, Tiles, build_tiles, padded_order
 
-CPU_TILE = 32  # queries and keys of a tile of the CPU kernel and of the block-wise path
+CPU_TILE = 32  # queries and keys of a tile in the CPU kernel and in the block-wise backend
 GPU_OWNED, GPU_PASSED = 64, 32  # csrc/attention_cuda.h
 
 
 class Constant:
-    """`tensor()` is one shared tensor while programs run at once, and a constant of the graph while one is traced:
-    a traced program that reads a tensor from outside cannot be saved."""
+    """`tensor()` is one shared tensor in eager mode, and a constant of the graph in tracing.
+
+    A traced program that refers to an outside tensor cannot be saved.
+    """
 
     def __init__(self, array: np.ndarray):
         self.array = array
@@ -30,7 +32,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Packed:
-    """Tiles as the operator takes them: `tensor` int32, where it computes, and their headers, for the host."""
+    """Tiles in the format of the operator: an int32 `tensor` on the device, and the headers for the host."""
 
     tensor: Constant
     headers: list[int]
@@ -43,7 +45,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Layout:
-    """The visibility of one (direction, pattern, T, grid, kernel). Make it with `build`, so that it is shared."""
+    """The visibility of one (direction, pattern, T, grid, kernel). Create it with `build`, which caches it."""
 
     direction: str
     pattern: str
@@ -57,7 +59,7 @@ class Layout:
         return self.text_length + self.grid[0] * self.grid[1]
 
     def source(self) -> "Layout":
-        """The layout of the source alone, which no target token changes."""
+        """The layout of the source alone, which does not depend on target tokens."""
         if self.direction == TEXT_TO_IMAGE:
             return build(self.direction, self.pattern, self.text_length, (0, 0), self.kernel)
         return build(self.direction, self.pattern, 0, self.grid, self.kernel)
@@ -68,13 +70,13 @@ class Layout:
 
     @cached_property
     def additive_mask(self) -> Constant:
-        """fp32 [S, S]: 0 where a query sees a key, -inf elsewhere. No row is all -inf: each token sees itself."""
+        """fp32 [S, S]: 0 where a query sees a key, -inf elsewhere. Every row has a 0, since each token sees itself."""
         return Constant(np.where(self.visible(), 0.0, -np.inf).astype("float32"))
 
     def order(self, multiple: int) -> np.ndarray:
-        """Sequence positions in the order in which the pattern is narrow, each part padded to a multiple of a tile.
+        """Sequence positions in the order of the tiles, each part padded to a multiple of the tile size.
 
-        The image tokens of `column` stand column by column, which turns a column into neighbours, as in a row.
+        For `column`, image tokens are in column order, which makes a column contiguous like a row.
         """
         text = np.arange(self.text_length)
         image = np.arange(self.grid[0] * self.grid[1])
@@ -84,22 +86,23 @@ class Layout:
             return padded_order([text, self.text_length + image], multiple)
         return padded_order([image, len(image) + text], multiple)
 
-    @cache
+    @cache  # noqa: B019  layouts are cached for the life of the process anyway
     def tiles(self, queries: int = CPU_TILE, keys: int = CPU_TILE) -> Tiles:
+        """The tiles of queries x keys positions."""
         return build_tiles(self.visible(), self.order(max(queries, keys)), queries, keys)
 
     @cached_property
     def packed(self) -> "Packed":
-        """What the operator takes on a CPU."""
+        """The tiles for the operator on a CPU."""
         return Packed.of(self.tiles())
 
     @cached_property
     def packed_for_gpu(self) -> "Packed":
-        """What the operator takes on a GPU: one pass owns queries, the other keys."""
+        """The tiles for the operator on a GPU: for the pass that owns queries, and for the one that owns keys."""
         return Packed.of(self.tiles(GPU_OWNED, GPU_PASSED), self.tiles(GPU_PASSED, GPU_OWNED))
 
 
 @cache
 def build(direction: str, pattern: str, text_length: int, grid: tuple[int, int], kernel: int) -> Layout:
-    """The layout of these arguments; the same object for the same arguments."""
-    return Layout(direction, pattern, text_length, tuple(grid), kernel)
+    """The layout for these arguments. Equal arguments give the same object."""
+    return Layout(direction, pattern, text_length, (grid[0], grid[1]), kernel)

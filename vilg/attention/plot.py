@@ -7,7 +7,7 @@ from vilg.attention.patterns import DIRECTIONS, PATTERNS, TEXT_TO_IMAGE, visibil
 from vilg.attention.tiles import FULL
 
 _CELL, _TILE, _GAP, _LABEL = 9, 6, 26, 34
-_TEXT_KEY, _IMAGE_KEY, _UNSEEN = "#e8963a", "#3a7bd5", "#f1f1f1"
+_TEXT_KEY, _IMAGE_KEY, _HIDDEN_PAIR = "#e8963a", "#3a7bd5", "#f1f1f1"
 _FULL, _PART = "#1f4e8c", "#8db8ea"
 
 
@@ -34,10 +34,10 @@ def plot_tiles(text_length: int, grid: tuple[int, int], kernel: int) -> str:
         shares[direction, pattern] = len(tiles.by_query.others) / (len(tiles.by_query) * len(tiles.by_key))
         cells = []
         for block in range(len(tiles.by_query)):
-            seen = tiles.by_query.of(block)
-            for other, kind in zip(tiles.by_query.others[seen], tiles.by_query.kinds[seen], strict=True):
+            visible = tiles.by_query.of(block)
+            for other, kind in zip(tiles.by_query.others[visible], tiles.by_query.kinds[visible], strict=True):
                 cells.append(_cell(left, top, block, other, _TILE, _FULL if kind == FULL else _PART))
-        return [_cell(left, top, 0, 0, len(tiles.by_query) * _TILE, _UNSEEN), *cells]
+        return [_cell(left, top, 0, 0, len(tiles.by_query) * _TILE, _HIDDEN_PAIR), *cells]
 
     blocks = len(build(TEXT_TO_IMAGE, "row", text_length, grid, kernel).tiles().by_query)
     return _all(square, blocks * _TILE, kernel, lambda *which: f": {shares[which]:.0%}")
@@ -67,13 +67,13 @@ def _all(
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _pairs(left: int, top: int, direction: str, seen, text_length: int) -> list[str]:
-    length = len(seen)
+def _pairs(left: int, top: int, direction: str, visible, text_length: int) -> list[str]:
+    length = len(visible)
     texts = range(text_length) if direction == TEXT_TO_IMAGE else range(length - text_length, length)
     cells = []
     for query in range(length):
         for key in range(length):
-            colour = _UNSEEN if not seen[query, key] else _TEXT_KEY if key in texts else _IMAGE_KEY
+            colour = _HIDDEN_PAIR if not visible[query, key] else _TEXT_KEY if key in texts else _IMAGE_KEY
             cells.append(_cell(left, top, query, key, _CELL, colour))
     return cells
 

@@ -1,15 +1,15 @@
-"""A visibility matrix cut into tiles: what the sparse operator and the block-wise path are given.
+"""A visibility matrix divided into tiles, for the sparse operator and the block-wise backend.
 
-Most tiles of a sparse pattern are empty and are left out; of the rest many are full, and the others repeat a few
-shapes. So a layout is a CSR list of tiles over blocks of queries, the list turned round over blocks of keys (the
-backward pass of keys and values walks along it), and the few different bit masks.
+Most tiles of a sparse pattern are empty and are left out. Many of the others are full, and the rest share few distinct
+shapes. A layout is therefore a CSR list of tiles over query blocks, the transposed list over key blocks (for the
+gradients of keys and values), and the distinct bit masks.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-FULL = -1  # the kind of a tile in which every query sees every key
+FULL = -1  # kind of a tile in which every query sees every key
 
 _VERSION = 1  # of `Tiles.packed`; csrc/layout.h reads it
 HEADER = 8
@@ -17,8 +17,10 @@ HEADER = 8
 
 @dataclass(frozen=True)
 class Compressed:
-    """Compressed sparse rows: the tiles of block b are numbers starts[b] .. starts[b+1]-1, in ascending order of the
-    block on the other side (`others`). `kinds` is FULL or the number of a bit mask. All int32."""
+    """Compressed sparse rows: block b has the tiles starts[b] .. starts[b+1]-1, in ascending order of the other block.
+
+    others: index of the block on the other side. kinds: FULL or the index of a bit mask. All int32.
+    """
 
     starts: np.ndarray
     others: np.ndarray
@@ -28,6 +30,7 @@ class Compressed:
         return len(self.starts) - 1
 
     def of(self, block: int) -> slice:
+        """The slice of tiles of a block."""
         return slice(self.starts[block], self.starts[block + 1])
 
 
@@ -35,9 +38,9 @@ class Compressed:
 class Tiles:
     """The tiles of a pattern.
 
-    queries, keys: rows of a tile on either side. order: int32 [P], the sequence position that stands at each place of
-    the tiled order, -1 where there is none (padding). by_query, by_key: the tiles seen from either side.
-    masks: uint32 [kinds, keys, queries / 32]; bit i of masks[kind, j, w] says whether query 32 w + i sees key j.
+    queries, keys: size of a tile. order: int32 [P], the sequence position at each place of the tiled order, -1 for
+    padding. by_query, by_key: the tiles by query block and by key block. masks: uint32 [kinds, keys, queries / 32]; bit
+    i of masks[kind, j, w] says whether query 32 w + i sees key j.
     """
 
     length: int
@@ -50,11 +53,11 @@ class Tiles:
 
     @property
     def computed(self) -> int:
-        """How many (query, key) pairs are computed, padding included."""
+        """Number of computed (query, key) pairs, including padding."""
         return len(self.by_query.others) * self.queries * self.keys
 
     def packed(self) -> np.ndarray:
-        """Everything in one int32 array, which the operator takes as a tensor: a header and the arrays behind it."""
+        """All arrays in one int32 array with a header, the format of the operator."""
         header = [
             _VERSION,
             self.length,
@@ -80,9 +83,9 @@ class Tiles:
 
 
 def padded_order(parts: list[np.ndarray], multiple: int) -> np.ndarray:
-    """The parts (text, image) behind each other, each filled up with -1 to a multiple of the tile.
+    """The parts (text, image) one after the other, each padded with -1 to a multiple of the tile size.
 
-    A part that began in the middle of a tile would touch one tile more in every row.
+    If a part began within a tile, every row would touch one more tile.
     """
     filled = [np.concatenate([part, np.full(-len(part) % multiple, -1)]) for part in parts]
     return np.concatenate(filled).astype(np.int32)
@@ -91,10 +94,10 @@ def padded_order(parts: list[np.ndarray], multiple: int) -> np.ndarray:
 def build_tiles(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tiles:
     """The tiles of `visible` (bool [S, S], True at [query, key]) in the order `order`.
 
-    queries must be a multiple of 32, and len(order) of both queries and keys.
+    queries has to be a multiple of 32; len(order) has to be a multiple of queries and of keys.
     """
     if queries % 32 or len(order) % queries or len(order) % keys:
-        raise ValueError(f"an order of {len(order)} positions cannot be cut into tiles of {queries} x {keys}")
+        raise ValueError(f"an order of {len(order)} positions cannot be divided into tiles of {queries} x {keys}")
     there = np.flatnonzero(order >= 0)
     placed = np.zeros([len(order)] * 2, dtype=bool)
     placed[np.ix_(there, there)] = visible[np.ix_(order[there], order[there])]

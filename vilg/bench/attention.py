@@ -1,4 +1,4 @@
-"""`vilg bench attention`: every backend beside Paddle's own dense attention, in one tuned process."""
+"""`vilg bench attention`: all attention backends compared with Paddle's own dense attention, in one process."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from vilg.bench.timing import extra_bytes, matmul_rate, milliseconds
 PATTERNS = ("row", "column", "conv")
 BACKENDS = ("operator", "blockwise", "sdpa")  # sdpa is Paddle's scaled_dot_product_attention with a mask
 
-_PRODUCTS = {"forward": 2, "backward": 5}  # matrix products of a tile, each of 2 queries keys D operations
+_PRODUCTS = {"forward": 2, "backward": 5}  # matrix products of a tile, each with 2 x queries x keys x D operations
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Shape:
 
 
 def bench(shape: Shape, repeats: int = 10) -> dict:
-    """{"matmul_gflops": .., "threads": .., "shape": .., "rows": [..], "decoding": ..}; each row is one
-    (pattern, direction, backend), decoding is what bench/decoding.py says.
+    """Returns {"matmul_gflops": .., "threads": .., "shape": .., "rows": [..], "decoding": ..}, one row for each
+    (pattern, direction, backend).
 
-    In a row: milliseconds of a forward pass and of forward + backward, how many times faster than sdpa and than
-    blockwise, for the operator the share of the matmul rate over the tiles that it computes, and the peak of memory
-    beyond inputs and outputs as a share of sdpa's.
+    A row has the milliseconds of a forward pass and of forward + backward, the speed relative to sdpa and to blockwise,
+    for the operator its share of the matmul rate (counting the tiles it computes), and the peak memory beyond inputs
+    and outputs as a share of sdpa's. "decoding" is the result of bench/decoding.py.
     """
     rate = matmul_rate()
     rows = [
@@ -56,7 +56,7 @@ def bench(shape: Shape, repeats: int = 10) -> dict:
 
 
 def table(result: dict) -> str:
-    """The result as lines that one reads."""
+    """The result as text."""
     head = (
         f"{'direction':14} {'pattern':7} {'backend':9} {'fwd ms':>8} {'f+b ms':>8} {'x sdpa':>7} {'x block':>7} "
         f"{'fwd rate':>8} {'bwd rate':>8} {'memory':>7}"
@@ -78,7 +78,7 @@ def _pattern(shape: Shape, direction: str, pattern: str, rate: float, repeats: i
     q, k, v, grad_out = (paddle.randn(sizes) for _ in range(4))
     for x in (q, k, v):
         x.stop_gradient = False
-    rows = []
+    rows: list[dict] = []
     for backend in BACKENDS:
         attend = _attend(made, backend)
 
@@ -103,7 +103,7 @@ def _pattern(shape: Shape, direction: str, pattern: str, rate: float, repeats: i
     for row in rows:
         row["times_sdpa"] = by_name["sdpa"]["both_ms"] / row["both_ms"]
         row["times_blockwise"] = by_name["blockwise"]["both_ms"] / row["both_ms"]
-        # Inputs' gradients and the output are nobody's extra: four arrays of the inputs' size.
+        # The output and the gradients of the inputs do not count as extra: four arrays of the inputs' size.
         own = 4 * 4 * q.size
         row["memory_share"] = (row["extra_bytes"] - own) / (by_name["sdpa"]["extra_bytes"] - own)
     operator = by_name["operator"]

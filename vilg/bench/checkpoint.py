@@ -1,10 +1,11 @@
-"""`vilg bench checkpoint`: saving and loading beside plain writing, and how long the training stands still for it."""
+"""`vilg bench checkpoint`: saving and loading compared with plain file writing, and how long a save blocks training."""
 
 import logging
 import os
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ from vilg import config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.bench.random_pairs import random_losses
 from vilg.bench.train import DEFAULTS
-from vilg.checkpoint import CheckpointInfo, CheckpointManager, CheckpointReader, verify
+from vilg.checkpoint import CheckpointInfo, CheckpointManager, CheckpointReader, Location, verify
 from vilg.checkpoint.format import BLOCK
 from vilg.checkpoint.publish import ShardResult, publish, rank_file, tensor_chunk
 from vilg.checkpoint.slices import write
@@ -26,7 +27,7 @@ from vilg.distributed.world import World
 from vilg.plan.input_sizes import PAPER, InputSizes
 from vilg.training.optimizer import adamw
 
-# The two runs whose stall is measured: the embedded data set's, and one with half a gigabyte of states.
+# Models for measuring the stall: the one of the embedded data set, and one with half a gigabyte of states.
 EMOJI = [
     "model.layers=4",
     "model.hidden=256",
@@ -42,13 +43,15 @@ RUNS = {"emoji": (EMOJI, InputSizes(vocab_size=4000, codebook_size=1024, pixels=
 def bench(
     folder: Path, megabytes: int = 500, repeats: int = 7, runs: dict[str, tuple[list[str], InputSizes]] = RUNS
 ) -> dict:
-    """{"write": .., "read": .., "load": .., "stall": ..}; rates in bytes a second, of `megabytes` in `folder`.
+    """Returns {"plain": .., "write": .., "read": .., "load": .., "stall": ..}; rates in bytes per second, for
+    `megabytes` in `folder`.
 
-    write: a save in place, hashes and fsync included, over a plain write of the same bytes with fsync. read: verifying
-    and sizes them again, over the same plain write. load: what a rank of two needs of a checkpoint that other numbers
-    of ranks wrote, in seconds. stall: seconds that training stands still for a save in the background, over a step.
+    - write: a synchronous save, including hashes and fsync, compared with a plain write of the same bytes with fsync
+    - read: verifying and reading the checkpoint, compared with the same plain write
+    - load: seconds in which one of two ranks reads its part of checkpoints that 1 to 4 ranks have written
+    - stall: seconds that an asynchronous save blocks training, compared with a step
     """
-    logging.getLogger("vilg.checkpoint").setLevel(logging.WARNING)  # a line for each save
+    logging.getLogger("vilg.checkpoint").setLevel(logging.WARNING)  # one line for each save
     with TemporaryDirectory(dir=folder) as scratch:
         return {
             "megabytes": megabytes,
@@ -59,7 +62,7 @@ def bench(
 
 
 def table(result: dict) -> str:
-    """The result as lines that one reads."""
+    """The result as text."""
     lines = [
         f"{result['megabytes']} MB: plain write {result['plain'] / 1e6:.0f} MB/s, saved at "
         f"{result['write'] / 1e6:.0f} MB/s ({result['write_share']:.2f}), read at {result['read'] / 1e6:.0f} MB/s "
@@ -70,7 +73,7 @@ def table(result: dict) -> str:
     ]
     for name, one in result["stall"].items():
         lines.append(
-            f"{name}: {one['megabytes']:.0f} MB of states, stands still for {one['seconds'] * 1e3:.0f} ms, "
+            f"{name}: {one['megabytes']:.0f} MB of states, blocks training for {one['seconds'] * 1e3:.0f} ms, "
             f"{one['share']:.2f} of a step of {one['step_seconds']:.2f} s; written in "
             f"{one['background_seconds']:.2f} s, while a step takes {one['slower']:.2f} times as long"
         )
@@ -82,16 +85,15 @@ def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
     parts = _parts(values, 1)[0]
     manager = CheckpointManager(folder, World(), config.Checkpoint(asynchronous=False, keep_last=1))
     folder.mkdir()
-    taken = []
-    for number in range(repeats):
-        taken.append(
-            [
-                _seconds(lambda: _write_plainly(folder / "plain", values)),
-                _seconds(lambda: manager.save(parts, CheckpointInfo(number, 0, {}))),
-                _seconds(lambda: _read_whole(manager.newest)),
-            ]
-        )
-    # A disk behind a cache is fast and slow by turns: medians, and ratios of what came right behind each other.
+    taken = [
+        [
+            _seconds(partial(_write_plainly, folder / "plain", values)),
+            _seconds(partial(manager.save, parts, CheckpointInfo(number, 0, {}))),
+            _seconds(lambda: _read_whole(manager.newest)),
+        ]
+        for number in range(repeats)
+    ]
+    # The speed of a cached disk varies: use medians, and ratios of measurements that directly follow each other.
     plain, save, read = np.median(taken, axis=0)
     ratios = np.median([[one[0] / one[1], one[0] / one[2]] for one in taken], axis=0)
     size = values.nbytes
@@ -105,14 +107,15 @@ def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
 
 
 def _write_plainly(file: Path, values: np.ndarray) -> None:
-    data = memoryview(values).cast("B")
+    data = values.data.cast("B")
     with open(file, "wb", buffering=0) as opened:
         for place in range(0, len(data), BLOCK):
             opened.write(data[place : place + BLOCK])
         os.fsync(opened.fileno())
 
 
-def _read_whole(checkpoint: Path) -> None:
+def _read_whole(checkpoint: Location | None) -> None:
+    assert checkpoint is not None
     verify(checkpoint)
     reader = CheckpointReader(checkpoint)
     for name in reader.shapes:
@@ -120,7 +123,7 @@ def _read_whole(checkpoint: Path) -> None:
 
 
 def _loads(folder: Path, megabytes: int, repeats: int) -> dict[str, float]:
-    """Seconds in which rank 0 of a job of 2 reads its halves of a checkpoint of 1, 2, 3 and 4 ranks."""
+    """Seconds in which rank 0 of 2 reads its half of a checkpoint of 1, 2, 3 and 4 ranks."""
     values = np.random.default_rng(0).random(megabytes * 10**6 // 4, np.float32)
     mine = _parts(values, 2)[0]
     checkpoints = {}
@@ -141,16 +144,16 @@ def _loads(folder: Path, megabytes: int, repeats: int) -> dict[str, float]:
     seconds = {ranks: float("inf") for ranks in checkpoints}
     for _ in range(repeats):
         for ranks, checkpoint in checkpoints.items():
-            seconds[ranks] = min(seconds[ranks], _seconds(lambda: load(checkpoint)))
+            seconds[ranks] = min(seconds[ranks], _seconds(partial(load, checkpoint)))
     return {str(ranks): taken for ranks, taken in seconds.items()}
 
 
 def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[TensorShard]]:
-    """What each of `ranks` holds of `values`, cut into so many tensors."""
+    """The shards of each of `ranks` ranks, for `values` divided into `tensors` tensors."""
     held: list[list[TensorShard]] = [[] for _ in range(ranks)]
     for number, tensor in enumerate(np.array_split(values, tensors)):
         edges = np.linspace(0, tensor.size, ranks + 1).astype(int).tolist()
-        for rank, (start, stop) in enumerate(zip(edges, edges[1:])):
+        for rank, (start, stop) in enumerate(pairwise(edges)):
             held[rank].append(
                 TensorShard(
                     f"t{number}",
@@ -159,7 +162,7 @@ def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[Tenso
                     start,
                     stop,
                     (rank,),
-                    lambda tensor=tensor, start=start, stop=stop: tensor[start:stop],
+                    partial(tensor.__getitem__, slice(start, stop)),
                 )
             )
     return held
@@ -178,16 +181,17 @@ def _stall(folder: Path, overrides: list[str], sizes: InputSizes, steps: int = 3
 
     manager = CheckpointManager(folder, World(), config.Checkpoint(keep_last=1))
     step()
-    manager.save(engine.state(), CheckpointInfo(1, 0, {}))  # makes the buffers
+    manager.save(engine.state(), CheckpointInfo(1, 0, {}))  # allocates the buffers
     manager.finish()
     quiet = min(_seconds(step) for _ in range(steps))
     stood = _seconds(lambda: manager.save(engine.state(), CheckpointInfo(2, 0, {})))
     began, busy = time.perf_counter(), []
-    while manager.newest.name != "step-00000002":
+    while manager.newest_step != 2:
         busy.append(_seconds(step))
         if manager.ready:
             stood += _seconds(manager.advance)
     background = time.perf_counter() - began
+    assert manager.newest is not None
     size = sum(file.size for file in verify(manager.newest).files.values())
     return {
         "megabytes": size / 1e6,

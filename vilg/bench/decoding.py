@@ -1,4 +1,6 @@
-"""One decoding step of each pattern, early and late in the picture, and what the caches hold."""
+"""The time of one decoding step for each pattern, early and late in an image, and the size of the caches."""
+
+from functools import partial
 
 import paddle
 
@@ -7,15 +9,17 @@ from vilg.attention.cache import AttentionCache
 from vilg.attention.patterns import TEXT_TO_IMAGE, schedule
 from vilg.bench.timing import milliseconds
 
-PATTERNS = ("row", "column", "conv", "full")  # full is what a dense cache costs
+PATTERNS = ("row", "column", "conv", "full")  # full: the cost of a dense cache
 _LAYERS = 48  # the paper's
 
 
 def bench_decoding(
     batch: int, heads: int, head_size: int, text: int, grid: tuple[int, int], kernel: int, repeats: int
 ) -> dict:
-    """{"early": .., "late": .., "rows": [..], "cache_share": ..}: a token at a tenth and one near the end of a picture,
-    milliseconds of a step at both for each pattern, and the caches of 48 layers as a share of dense ones."""
+    """Returns {"early": .., "late": .., "rows": [..], "cache_share": ..}: milliseconds of a step for a token after a
+    tenth of the image and for one near its end, for each pattern, and the size of the caches of 48 layers relative
+    to dense caches.
+    """
     image = grid[0] * grid[1]
     early, late = image // 10, image - image // 40 - 1
     source = paddle.randn([batch, text, heads, head_size])
@@ -27,12 +31,12 @@ def bench_decoding(
     rows = []
     for pattern, cache in caches.items():
 
-        def at(token, cache=cache):
+        def attend_at(token: int, cache: AttentionCache = cache) -> None:
             cache.skip_to(token)
             cache.attend(q, k, v)
 
         times = {
-            name: milliseconds(lambda token=token, at=at: at(token), 20 * repeats)
+            name: milliseconds(partial(attend_at, token), 20 * repeats)
             for name, token in (("early_ms", early), ("late_ms", late))
         }
         rows.append({"pattern": pattern, **times})

@@ -1,4 +1,4 @@
-"""`vilg bench generate`: seconds a drawing, from whole passes and from caches, beside what the memory allows."""
+"""`vilg bench generate`: seconds per image with and without caches, compared with the memory bandwidth limit."""
 
 import tempfile
 import time
@@ -20,16 +20,16 @@ from vilg.generation.decoding_model import DecodingState
 from vilg.model.transformer import Transformer
 from vilg.plan.input_sizes import PAPER
 
-_PASSES = 3  # of the as many as there are tokens in a picture; all of them take as long
+_PASSES = 3  # measured passes, out of one per token; all passes take equally long
 
 
 def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> dict:
-    """{"copy_bytes_per_second": .., "floor_seconds": .., "rows": [..]}, a row for each way and batch.
+    """Returns {"copy_bytes_per_second": .., "floor_seconds": .., "rows": [..]}, one row for each method and batch size.
 
-    uncached: a whole forward pass a token. dense: a cache of every key, all of which are read. windowed: what the
-    patterns can see. exported: these by Paddle Inference. `floor_seconds` is what a picture takes if each token only
-    reads the weights once, at the rate at which this machine copies memory; `floor_share` is that over what it took,
-    for a batch. `seconds` are those of a whole batch, `seconds_an_image` that over its pictures.
+    Methods: uncached (a whole forward pass for each token), dense (caches of all keys), windowed (caches of the keys
+    that the patterns can still see), exported (windowed caches with Paddle Inference). `floor_seconds` is the time for
+    reading the weights once per token at the rate at which this machine copies memory, and `floor_share` is this time
+    divided by the measured time of a batch. `seconds` are for the whole batch, `seconds_an_image` for one image.
     """
     paddle.seed(0)
     model = PAPER.model(settings)
@@ -38,7 +38,8 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
     weights = 4 * sum(
         parameter.size for layer in (model.blocks, model.norm, model.image_head) for parameter in layer.parameters()
     )
-    floor, rows = tokens * weights / rate, []
+    floor = tokens * weights / rate
+    rows: list[dict] = []
     for batch in batches:
         rows.append({"way": "uncached", "batch": batch, "seconds": _uncached(model, batch), "cache_bytes": 0})
         for way, patterns in (("dense", ["full"] * len(model.patterns)), ("windowed", model.patterns)):
@@ -59,7 +60,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
 
 
 def table(result: dict) -> str:
-    """The result as lines that one reads."""
+    """The result as text."""
     lines = [
         f"{result['tokens']} tokens a picture, {result['weights_bytes'] / 1e6:.0f} MB of weights a token, memory "
         f"copied at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s: {result['floor_seconds']:.1f} s at best",
@@ -78,7 +79,7 @@ def table(result: dict) -> str:
 
 
 def copy_rate(megabytes: int = 256) -> float:
-    """Bytes a second of state and writing a large array once, by as many threads as Paddle has."""
+    """Bytes per second of reading and writing a large array with Paddle's threads."""
     source = paddle.ones([megabytes * 250_000])
     return source.size * 4 / milliseconds(lambda: source + 1.0, 5) * 1e3
 
@@ -117,7 +118,7 @@ def _exported(model: Transformer, image_size: int, batch: int) -> dict[str, floa
 
 
 def _seconds(state: DecodingState, batch: int, grid: tuple[int, int]) -> float:
-    """Of a whole picture."""
+    """Seconds for a whole image."""
     chosen, tokens = np.zeros(batch, np.int64), grid[0] * grid[1]
     state.step(chosen)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`vilg bench serve`: what a server draws for many clients at once, beside what it draws for one after the other."""
+"""`vilg bench serve`: throughput of a server with many concurrent clients, compared with one client."""
 
 import json
 import select
@@ -21,12 +21,12 @@ TEXTS = ["红苹果", "大象", "太阳", "蓝色的鱼"]
 
 
 def bench(export: Path, requests: int = 64, together: int = 16, seconds: int = 300) -> dict:
-    """{"alone": .., "together": .., "ratio": ..} of a server of its own on the loopback address.
+    """Returns {"alone": .., "together": .., "ratio": ..} for a server that is started on the loopback address.
 
-    Each of `requests` asks for one picture over the HTTP API and fetches it: in one thread, a quarter of them, and in
-    `together` threads, all of them. A row has requests, lost, seconds, pictures a second, the median and the worst
-    latency in seconds, and the mean batch; `ratio` is of pictures a second. What takes longer than `seconds`, of the
-    whole bench, counts as lost.
+    Each request asks for one image over the HTTP API and downloads it: a quarter of `requests` from one thread, then
+    all of them from `together` threads. A row has requests, lost, seconds, pictures_per_second, median and worst
+    latency in seconds, and mean_batch; `ratio` compares pictures_per_second. Requests that are not answered within
+    `seconds` (for the whole benchmark) count as lost.
     """
     if min(requests, together, seconds) < 1:
         raise UserError(f"--requests {requests} --together {together} --seconds {seconds}: must be positive")
@@ -39,22 +39,21 @@ def bench(export: Path, requests: int = 64, together: int = 16, seconds: int = 3
 
 
 def table(result: dict) -> str:
-    """The result as lines that one reads."""
+    """The result as text."""
     lines = [
-        f"{'clients':>8} {'requests':>9} {'lost':>5} {'median s':>9} {'worst s':>8} {'pictures/s':>11} "
-        f"{'mean batch':>11}"
+        f"{'clients':>8} {'requests':>9} {'lost':>5} {'median s':>9} {'worst s':>8} {'images/s':>11} {'mean batch':>11}"
     ]
-    for row in result["alone"], result["together"]:
-        lines.append(
-            f"{row['clients']:8} {row['requests']:9} {row['lost']:5} {row['median']:9.2f} {row['worst']:8.2f} "
-            f"{row['pictures_per_second']:11.2f} {row['mean_batch']:11.1f}"
-        )
-    return "\n".join([*lines, f"together {result['ratio']:.1f} times as many pictures a second"])
+    lines += [
+        f"{row['clients']:8} {row['requests']:9} {row['lost']:5} {row['median']:9.2f} {row['worst']:8.2f} "
+        f"{row['pictures_per_second']:11.2f} {row['mean_batch']:11.1f}"
+        for row in (result["alone"], result["together"])
+    ]
+    return "\n".join([*lines, f"{result['ratio']:.1f} times as many images per second with concurrent clients"])
 
 
 @contextmanager
 def _server(export: Path, together: int, until: float) -> Iterator[str]:
-    """The address of a server in a process of its own, which ends with the block."""
+    """Start a server process and yield its address. The process ends with the context."""
     command = [
         sys.executable,
         "-m",
@@ -68,6 +67,7 @@ def _server(export: Path, together: int, until: float) -> Iterator[str]:
         str(together),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=runtime.environment_before())
+    assert process.stdout is not None
     try:
         ready = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))[0]
         address = process.stdout.readline().strip() if ready else ""
@@ -105,7 +105,7 @@ def _measure(address: str, requests: int, clients: int, until: float) -> dict:
 
 
 def _ask(address: str, number: int, until: float) -> float | None:
-    """Seconds until the picture was here; None if it did not come."""
+    """Seconds until the image has arrived, or None if it has not."""
     began = time.perf_counter()
     try:
         event = _get(
@@ -114,7 +114,7 @@ def _ask(address: str, number: int, until: float) -> float | None:
             {"data": [TEXTS[number % len(TEXTS)], 1, 1.0, 0, 1.0, 1.0, number]},
         )["event_id"]
         with urlopen(f"{address}/gradio_api/call/generate/{event}", timeout=_left(until)) as stream:
-            kind = result = None
+            kind = result = ""
             for line in stream:
                 name, _, value = line.decode().strip().partition(": ")
                 kind, result = (value, result) if name == "event" else (kind, value if name == "data" else result)
@@ -124,7 +124,7 @@ def _ask(address: str, number: int, until: float) -> float | None:
             return None
         with urlopen(json.loads(result)[0][0]["image"]["url"], timeout=_left(until)) as picture:
             return time.perf_counter() - began if picture.read().startswith(b"\x89PNG") else None
-    except (OSError, HTTPException, ValueError):  # refused, broken off, too late, no JSON
+    except (OSError, HTTPException, ValueError):  # refused, disconnected, too late, not JSON
         return None
 
 

@@ -1,11 +1,11 @@
-"""What a checkpoint looks like on disk.
+"""The layout of a checkpoint on disk.
 
     step-00001234/
-        manifest.json                 written last; without a valid one the directory does not exist
-        rank-00000.safetensors        flat slices of tensors, one file a rank
+        manifest.json                 written last; a directory without a valid one is not a checkpoint
+        rank-00000.safetensors        flat slices of tensors, one file for each rank
         rank-00001.safetensors
 
-A directory is filled under a hidden name and renamed once everything in it has reached the disk.
+A checkpoint is written under a hidden name and renamed after everything in it has reached the disk.
 """
 
 import hashlib
@@ -14,21 +14,21 @@ import re
 from dataclasses import asdict, dataclass
 
 from vilg.checkpoint.storage import Location, join, open_storage, split_location
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 
 VERSION = 2
 MANIFEST = "manifest.json"
-BLOCK = 16 * 2**20  # bytes of a file between two of the digests in the manifest
+BLOCK = 16 * 2**20  # bytes of a file between two digests in the manifest
 _STEP = re.compile(r"step-(\d{8,})")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be trusted: what is wrong with which file."""
+    """A checkpoint that cannot be used. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Elements [start, stop) of a flattened tensor lie in `file` under the tensor's name."""
+    """Elements [start, stop) of a flattened tensor. They are stored in `file` under the name of the tensor."""
 
     file: str
     start: int
@@ -37,7 +37,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the whole job: its global shape, its dtype, and where its slices lie."""
+    """One tensor of the whole job: its global shape, its dtype, and the slices that store it."""
 
     shape: list[int]
     dtype: str
@@ -46,7 +46,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class File:
-    """`prefixes`: the beginnings of the SHA-256 of the file's first block, of its first two, .., BLOCK bytes each."""
+    """Size and hashes of one file.
+
+    prefixes: SHA-256 digests (truncated) of the first block of the file, of the first two blocks, and so on, BLOCK
+    bytes each.
+    """
 
     size: int
     sha256: str
@@ -55,11 +59,12 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a checkpoint but the numbers.
+    """Everything about a checkpoint except the tensor values.
 
-    topology: {"ranks", "shards"} of the job that wrote it. tokenizers: the hashes of those that the model was trained
-    with, {"text": .., "image": ..}; none for an image tokenizer. data: {"shards", "sha256"} of what it was trained on.
-    loss_scale: the state of fp16's loss scaler; empty in other precisions.
+    topology: {"ranks", "shards"} of the job that wrote it. settings: the resolved settings of the run. tokenizers:
+    fingerprints of the tokenizers that the model was trained with, {"text": .., "image": ..}; empty for an image
+    tokenizer. data: {"shards", "sha256"} of the training data. loss_scale: state of the fp16 loss scaler; empty in
+    other precisions.
     """
 
     version: int
@@ -74,13 +79,15 @@ class Manifest:
     files: dict[str, File]
 
     def to_json(self) -> str:
-        """The manifest with its own hash, so that an edited one is found out."""
+        """The manifest as JSON, with a hash of itself so that later changes are detected."""
         body = asdict(self)
         return json.dumps({**body, "sha256": _hash(body)}, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def read_manifest(checkpoint: Location) -> Manifest:
-    """The manifest of a checkpoint directory. CheckpointError if it is missing, damaged or of another version."""
+    """Read the manifest of a checkpoint directory. Raises CheckpointError if it is missing, damaged or of another
+    version.
+    """
     storage, name = split_location(checkpoint)
     file = join(checkpoint, MANIFEST)
     try:
@@ -90,13 +97,13 @@ def read_manifest(checkpoint: Location) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{checkpoint}: not a checkpoint, it has no {MANIFEST}") from None
     except OSError as error:
-        raise CheckpointError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise CheckpointError(f"{file}: {os_reason(error)}") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise CheckpointError(f"{file}: damaged, not the JSON that was written") from None
+        raise CheckpointError(f"{file}: damaged, not valid JSON") from None
     if body.get("version") != VERSION:
         raise CheckpointError(f"{file}: format {body.get('version')}, this vilg reads {VERSION}")
     if claimed != _hash(body):
-        raise CheckpointError(f"{file}: damaged, its contents do not have the hash it names")
+        raise CheckpointError(f"{file}: damaged, its contents do not match its hash")
     tensors = {
         name: Tensor(entry["shape"], entry["dtype"], [Slice(**part) for part in entry["slices"]])
         for name, entry in body.pop("tensors").items()
@@ -110,19 +117,19 @@ def step_directory(step: int) -> str:
 
 
 def checkpoints_in(folder: Location) -> list[Location]:
-    """The checkpoint directories in `folder`, oldest first, valid or not."""
+    """All checkpoint directories in `folder`, oldest first, valid or not."""
     names = [name for name in open_storage(folder).folders() if _STEP.fullmatch(name)]
-    return [join(folder, name) for name in sorted(names, key=step_of)]
+    return [join(folder, name) for name in sorted(names, key=lambda name: int(name.removeprefix("step-")))]
 
 
 def step_of(checkpoint: Location) -> int | None:
-    """The step that the name of a checkpoint directory says; None if it was given another name."""
+    """The step in the name of a checkpoint directory, or None if the directory has another name."""
     found = _STEP.fullmatch(split_location(checkpoint)[1])
     return int(found[1]) if found else None
 
 
 def find_incomplete(checkpoint: Location, manifest: Manifest) -> str | None:
-    """What a look at the sizes of the files finds wrong."""
+    """Compare the size of every file with the manifest. Returns a message about the first mismatch, or None."""
     storage, name = split_location(checkpoint)
     for file, expected in manifest.files.items():
         try:

@@ -1,8 +1,9 @@
-"""`vilg checkpoint`: what a person asks of the checkpoints of a run."""
+"""The commands `vilg checkpoint list`, `verify` and `consolidate`."""
 
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -19,36 +20,40 @@ _WEIGHTS = "model/"
 
 
 def checkpoint_folder(run: Path) -> Location:
-    """Where the checkpoints of a run lie: its own settings may name another place."""
+    """The folder with the checkpoints of a run. The run's settings.yaml may name a folder outside of the run."""
     file = run / "settings.yaml"
     if not file.exists():
         return run / "checkpoints"
     tree = yaml.safe_load(file.read_text("utf-8"))
     settings = config.Checkpoint(folder=tree["checkpoint"].get("folder", ""))
-    return location(settings.place(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
+    return location(settings.directory(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
 
 
 def select_checkpoints(given: str) -> list[Location]:
-    """The checkpoint that is named, or all of those in a run's folder or in a folder of checkpoints. UserError if there
-    is none."""
-    place = location(given)
-    if split_location(place)[1].startswith("step-"):
-        return [place]
+    """The checkpoints that a user means by `given`: one checkpoint, or all checkpoints of a run or of a folder.
+
+    Raises UserError if there is none.
+    """
+    directory = location(given)
+    if split_location(directory)[1].startswith("step-"):
+        return [directory]
     try:
-        read_manifest(place)
-        return [place]  # one that was given another name
+        read_manifest(directory)
+        return [directory]  # a checkpoint directory that was renamed
     except CheckpointError:
-        found = checkpoints_in(place)
-    if not found and isinstance(place, Path):
-        found = checkpoints_in(checkpoint_folder(place))
+        found = checkpoints_in(directory)
+    if not found and isinstance(directory, Path):
+        found = checkpoints_in(checkpoint_folder(directory))
     if not found:
         raise UserError(f"{given}: no checkpoint in it")
     return found
 
 
 def list_checkpoints(given: str) -> Iterator[str]:
-    """A line for each checkpoint: step, when, bytes, the job that wrote it, and whether all of it is there. Only
-    `verify` reads the files."""
+    """Yield one line for each checkpoint: step, time, bytes, the topology that wrote it, and whether it is complete.
+
+    Only sizes are compared; `verify_checkpoints` reads the files.
+    """
     yield f"{'step':>10} {'written':16} {'size':>10} {'ranks x shards':>14}  "
     for checkpoint in select_checkpoints(given):
         try:
@@ -65,8 +70,7 @@ def list_checkpoints(given: str) -> Iterator[str]:
 
 
 def verify_checkpoints(given: str) -> Iterator[tuple[str, bool]]:
-    """(line, whether it is good news) for each checkpoint, after all of it has been read; for a bad one a line for each
-    bad file."""
+    """Read and hash all files. Yields (line, ok) for each checkpoint, or one line for each damaged file."""
     for checkpoint in select_checkpoints(given):
         try:
             manifest = read_manifest(checkpoint)
@@ -80,8 +84,11 @@ def verify_checkpoints(given: str) -> Iterator[tuple[str, bool]]:
 
 
 def consolidate(given: str, out: Path) -> tuple[Location, int]:
-    """Write the weights of a checkpoint, or of a run's newest valid one, as one safetensors file under the model's own
-    names; tensor by tensor. Returns the checkpoint and how many tensors there are."""
+    """Write the weights of a checkpoint as one safetensors file with the parameter names of the model.
+
+    If `given` is a run, its newest valid checkpoint is used. Tensors are copied one at a time. Returns the checkpoint
+    and the number of tensors.
+    """
     found = select_checkpoints(given)
     if len(found) == 1:
         chosen = found[0]
@@ -90,7 +97,7 @@ def consolidate(given: str, out: Path) -> tuple[Location, int]:
         chosen = newest_valid_of(found)
     reader = CheckpointReader(chosen)
     contents = [
-        TensorChunk(name.removeprefix(_WEIGHTS), tensor.dtype, tensor.shape, lambda name=name: reader.tensor(name))
+        TensorChunk(name.removeprefix(_WEIGHTS), tensor.dtype, tensor.shape, partial(reader.tensor, name))
         for name, tensor in reader.manifest.tensors.items()
         if name.startswith(_WEIGHTS)
     ]

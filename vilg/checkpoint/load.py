@@ -1,4 +1,4 @@
-"""Reading a checkpoint: all of it or nothing."""
+"""Reads checkpoints. A checkpoint is verified as a whole before any of it is used."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +10,7 @@ from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, re
 from vilg.checkpoint.slices import SliceReader
 from vilg.checkpoint.storage import Location, join, location, split_location
 from vilg.distributed.world import World
+from vilg.errors import os_reason
 
 log = logging.getLogger(__name__)
 
@@ -17,26 +18,27 @@ _THREADS = 2
 
 
 def verify(checkpoint: Location, world: World | None = None) -> Manifest:
-    """The manifest, once every file has the size and the hash that it names. Raises CheckpointError.
+    """Check the size and the hash of every file, and return the manifest. Raises CheckpointError.
 
-    With a `world` every rank calls this; each hashes some of the files, and all raise what any has found.
+    With a `world`, all ranks call this: each one hashes a part of the files, and all ranks raise the same error.
     """
     rank, ranks = (world.rank, world.ranks) if world else (0, 1)
     manifest, found = None, []
     try:
         manifest = read_manifest(checkpoint)
         found = find_damage(checkpoint, manifest, sorted(manifest.files)[rank::ranks])
-    except Exception as error:  # whatever it is, the other ranks wait to hear of it
+    except Exception as error:  # every rank has to learn of any error, or the others would wait
         found = [str(error)]
     if world:
         found = sorted({problem for of_rank in world.gather(found) for problem in of_rank})
     if found:
         raise CheckpointError(found[0])
+    assert manifest is not None
     return manifest
 
 
 def find_damage(checkpoint: Location, manifest: Manifest, files: list[str]) -> list[str]:
-    """What is wrong with each of these files of a checkpoint, if anything is."""
+    """Messages about those of `files` that are missing or damaged."""
     storage, name = split_location(checkpoint)
 
     def problem(file: str) -> str | None:
@@ -45,7 +47,7 @@ def find_damage(checkpoint: Location, manifest: Manifest, files: list[str]) -> l
         except FileNotFoundError:
             return f"{join(checkpoint, file)}: missing"
         except OSError as error:
-            return f"{join(checkpoint, file)}: {(error.strerror or str(error)).lower()}"
+            return f"{join(checkpoint, file)}: {os_reason(error)}"
         except CheckpointError as error:
             return str(error).replace(f"{name}/{file}", str(join(checkpoint, file)), 1)
         return None
@@ -55,7 +57,7 @@ def find_damage(checkpoint: Location, manifest: Manifest, files: list[str]) -> l
 
 
 class CheckpointReader:
-    """The numbers of a checkpoint that `verify` or `choose` has found whole, range by range, on any number of ranks."""
+    """Reads ranges of tensors from a verified checkpoint, on any number of ranks."""
 
     def __init__(self, checkpoint: Location):
         self.checkpoint, self.manifest = checkpoint, read_manifest(checkpoint)
@@ -67,7 +69,10 @@ class CheckpointReader:
         return {name: tensor.shape for name, tensor in self.manifest.tensors.items()}
 
     def range(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Elements [start, stop) of the flattened tensor; only they are read. CheckpointError if any is nowhere."""
+        """Elements [start, stop) of the flattened tensor `name`. Only these elements are read.
+
+        Raises CheckpointError if the checkpoint lacks some of them.
+        """
         tensor = self.manifest.tensors[name]
         values, place = np.empty(stop - start, dtype=tensor.dtype), start
         for part in tensor.slices:
@@ -78,7 +83,7 @@ class CheckpointReader:
                 )
                 place = last
         if place < stop:
-            raise CheckpointError(f"{self.checkpoint}: {name} lacks its elements from {place} on")
+            raise CheckpointError(f"{self.checkpoint}: {name}: elements from {place} on are missing")
         return values
 
     def tensor(self, name: str) -> np.ndarray:
@@ -92,47 +97,50 @@ class CheckpointReader:
 
 
 def load(checkpoint: Location) -> tuple[Manifest, dict[str, np.ndarray]]:
-    """Everything in a checkpoint, once it is found whole. Raises CheckpointError and gives nothing in part."""
+    """Verify a checkpoint and read all of its tensors. Raises CheckpointError."""
     verify(checkpoint)
     reader = CheckpointReader(checkpoint)
     return reader.manifest, {name: reader.tensor(name) for name in reader.shapes}
 
 
 def newest_valid(folder: Location, world: World | None = None) -> Location | None:
-    """The newest checkpoint that can be trusted, None if there is none at all; with a `world` every rank calls this.
+    """The newest valid checkpoint in `folder`, or None if there is no checkpoint. With a `world`, all ranks call this.
 
-    Newer ones that cannot be trusted are named in the log; if none can, that is a CheckpointError.
+    Newer checkpoints that are not valid are logged. Raises CheckpointError if there are checkpoints but none is valid.
     """
     if world is None:
         found = checkpoints_in(folder)
     else:
         with world.fail_together():
-            found = _listed(folder) if world.is_rank_zero else None
-        found = world.gather(found)[0]
+            listed = _listed(folder) if world.is_rank_zero else []
+        found = world.gather(listed)[0]
     return newest_valid_of(found, world) if found else None
 
 
 def newest_valid_of(found: list[Location], world: World | None = None) -> Location:
-    """The last of these checkpoints that can be trusted; CheckpointError if none can."""
+    """The last valid checkpoint of `found`. Raises CheckpointError if none is valid."""
     for checkpoint in reversed(found):
         try:
             verify(checkpoint, world)
             return checkpoint
         except CheckpointError as error:
             if world is None or world.is_rank_zero:
-                log.warning("passed over %s", error)
-    raise CheckpointError(f"{found[-1]}: the newest of {len(found)} checkpoints, none of which can be read")
+                log.warning("skipped an invalid checkpoint: %s", error)
+    raise CheckpointError(f"{found[-1]}: the newest of {len(found)} checkpoints, none of which is valid")
 
 
 def _listed(folder: Location) -> list[Location]:
     try:
         return checkpoints_in(folder)
     except OSError as error:
-        raise CheckpointError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+        raise CheckpointError(f"{folder}: {os_reason(error)}") from None
 
 
 def resolve_resume(resume: str, folder: Location, world: World | None = None) -> Location | None:
-    """The verified checkpoint that the setting `resume` asks for: none | auto | PATH. A PATH never falls back."""
+    """The verified checkpoint that the setting `resume` (none, auto or a path) selects, or None.
+
+    `auto` takes the newest valid checkpoint in `folder`. A path never falls back to another checkpoint.
+    """
     if resume == "none":
         return None
     if resume == "auto":

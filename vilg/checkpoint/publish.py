@@ -1,4 +1,4 @@
-"""Making a checkpoint of what all ranks have written, and removing old ones."""
+"""Combines the files of all ranks into a checkpoint, and removes old checkpoints."""
 
 import logging
 from collections.abc import Callable
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a manifest says besides the numbers; its fields are those of `Manifest`."""
+    """The fields of a manifest that the training loop provides; see `Manifest`."""
 
     step: int
     consumed_samples: int
@@ -43,18 +43,19 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one rank has written: the file, and the parts in it."""
+    """The file that one rank has written, and the tensor shards in it."""
 
     file: File
     parts: list[tuple[str, list[int], str, int, int]]  # name, whole shape, dtype, start, stop
 
     @classmethod
     def of(cls, file: File, parts: list[TensorShard]) -> "ShardResult":
+        """The result for a file that holds `parts`."""
         return cls(file, [(part.name, part.shape, part.dtype, part.start, part.stop) for part in parts])
 
 
 def rank_file(rank: int) -> str:
-    """The file that a rank writes."""
+    """The name of the file that a rank writes."""
     return f"rank-{rank:05d}.safetensors"
 
 
@@ -65,7 +66,10 @@ def tensor_chunk(part: TensorShard, read: Callable[[], np.ndarray]) -> TensorChu
 def publish(
     storage: Storage, unfinished: str, about: CheckpointInfo, topology: dict[str, int], written: list[ShardResult]
 ) -> None:
-    """Put together what all ranks have written, in the order of ranks, and give it its name."""
+    """Write the manifest of the files that all ranks have written (in rank order), and rename the directory.
+
+    unfinished: the name of the directory while it is written.
+    """
     tensors: dict[str, Tensor] = {}
     for rank, one in enumerate(written):
         for name, shape, dtype, start, stop in one.parts:
@@ -86,22 +90,25 @@ def publish(
 
 
 def _check_complete(tensors: dict[str, Tensor]) -> None:
-    """What ranks say they hold must be all there is."""
+    """Raise CheckpointError unless the shards of all ranks cover each tensor exactly once."""
     for name, tensor in tensors.items():
         edges = [0, *(part.stop for part in tensor.slices)]
         if [part.start for part in tensor.slices] != edges[:-1] or edges[-1] != prod(tensor.shape):
-            raise CheckpointError(f"{name}: the ranks do not hold all of it, or some of it twice")
+            raise CheckpointError(f"{name}: the shards of all ranks do not cover it exactly once")
 
 
 def prune(folder: Location, storage: Storage, newest: int, settings: config.Checkpoint) -> None:
-    """Remove what is older than the newest `keep_last` checkpoints up to step `newest`; what is not complete counts for
-    none, and each `keep_every` steps one stays for good. What cannot be removed is a warning: the newest is safe."""
+    """Remove old checkpoints: keep the newest `keep_last` complete ones up to step `newest`, and multiples of
+    `keep_every`.
+
+    A checkpoint that cannot be removed is logged, because the newest one is already safe.
+    """
     try:
-        older = [path for path in checkpoints_in(folder) if step_of(path) < newest]
+        older = {path: step for path in checkpoints_in(folder) if (step := step_of(path) or 0) < newest}
         whole = [path for path in older if _complete(path)]
         kept = whole[max(0, len(whole) - (settings.keep_last - 1)) :]
         if settings.keep_every:
-            kept += [path for path in whole if step_of(path) % settings.keep_every == 0]
+            kept += [path for path in whole if older[path] % settings.keep_every == 0]
         for path in older:
             if path not in kept:
                 storage.remove(split_location(path)[1])

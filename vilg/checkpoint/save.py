@@ -1,4 +1,8 @@
-"""Saving while the training goes on, so that each checkpoint either exists whole or not at all."""
+"""Saves checkpoints while training continues.
+
+A save has three phases: every rank writes its own file, the results are gathered, and rank 0 writes the manifest and
+renames the directory. If any rank fails in any phase, no new checkpoint exists and older ones are unchanged.
+"""
 
 import logging
 import threading
@@ -6,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -23,45 +27,51 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointManager:
-    """Writes the checkpoints of a run. Every rank calls `save`, `advance` and `finish`, at the same steps.
+    """Writes the checkpoints of a run. All ranks call `save`, `advance` and `finish` at the same steps.
 
-    Asynchronously: `save` copies what this rank holds into buffers of the host and returns; a thread writes and
-    hashes them. Once every rank is `ready`, `advance` gathers the results, and a thread of rank 0 writes the manifest
-    and gives the checkpoint its name; once that is done, `advance` concludes. In place: `save` does all of it.
+    Asynchronous saving: `save` copies this rank's tensors into host buffers and returns, and a thread writes and hashes
+    them. When all ranks are `ready`, `advance` gathers the results and a thread of rank 0 writes the manifest and
+    renames the directory; the next `advance` completes the save. Synchronous saving: `save` does all of this before it
+    returns.
 
-    A failure on any rank leaves the older checkpoints as they were. It raises CheckpointError on all ranks, or, with
-    `on_failure: continue`, is an error in the log.
+    A failure on any rank leaves older checkpoints unchanged. It raises CheckpointError on all ranks, or is only logged
+    with `on_failure: continue`.
     """
 
     def __init__(self, folder: Location, world: World, settings: config.Checkpoint, storage: Storage | None = None):
         self.folder, self.world, self.settings = folder, world, settings
-        self.newest: Location | None = None  # the last checkpoint of this run
-        self.newest_step = 0  # its step; of none 0
-        self.stall_seconds = 0.0  # seconds that the training has stood still for the last save
+        self.newest: Location | None = None  # the newest checkpoint of this run
+        self.newest_step = 0  # its step; 0 if there is none
+        self.stall_seconds = 0.0  # seconds that the last save has blocked training
         self._storage = storage or open_storage(folder)
         self._buffers: dict[str, np.ndarray] = {}
         self._save: _PendingSave | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether this rank waits for `advance`."""
+        """Whether this rank has finished the current phase, so that `advance` can be called."""
         return self._save is not None and self._save.task.done
 
     def save(self, parts: list[TensorShard], about: CheckpointInfo) -> None:
-        """Save what all ranks hold. Ranks that hold the same part share the writing. A save that is still under way is
-        waited for."""
+        """Start saving `parts`, the tensor shards of this rank. Ranks that hold identical shards divide them between
+        them.
+
+        Waits for an earlier save first.
+        """
         self.finish()
         began = time.perf_counter()
         with self._handle_failure(about.step):
-            with self._on_every_rank("make its folder"):
-                unfinished = self._storage.begin(step_directory(about.step)) if self.world.is_rank_zero else None
+            with self._on_every_rank("create the folder"):
+                unfinished = self._storage.begin(step_directory(about.step)) if self.world.is_rank_zero else ""
             self._save = save = _PendingSave(
                 self.world.gather(unfinished)[0], assign_shards(parts, self.world.rank), about
             )
-            with self._on_every_rank("copy its share"):
+            with self._on_every_rank("copy its tensors"):
                 if self.settings.asynchronous:
                     self._copy(save.parts)
-                    contents = [tensor_chunk(part, partial(self._buffers.get, part.name)) for part in save.parts]
+                    contents = [
+                        tensor_chunk(part, partial(self._buffers.__getitem__, part.name)) for part in save.parts
+                    ]
                 else:
                     contents = [tensor_chunk(part, part.read) for part in save.parts]
                 save.task = _Task(
@@ -72,10 +82,11 @@ class CheckpointManager:
             self.finish()
 
     def advance(self) -> None:
-        """Take the save under way, whose every rank is ready, one stage on."""
+        """Move the current save to its next phase. Call it when all ranks are `ready`."""
         began, save = time.perf_counter(), self._save
+        assert save is not None, "no save is in progress"
         with self._handle_failure(save.about.step):
-            with self._on_every_rank("write the manifest" if save.written else "write its share"):
+            with self._on_every_rank("write the manifest" if save.written else "write its file"):
                 result = save.task.result()
             if save.written is None:
                 save.seconds, save.written = save.task.seconds, self.world.gather(ShardResult.of(result, save.parts))
@@ -86,7 +97,7 @@ class CheckpointManager:
                 self.stall_seconds += time.perf_counter() - began
                 if self.world.is_rank_zero:
                     log.info(
-                        "saved %s: %.1f MB; training stood still for %.3f s, written in %.2f s",
+                        "saved %s: %.1f MB; training was blocked for %.3f s, writing took %.2f s",
                         self.newest,
                         sum(one.file.size for one in save.written) / 1e6,
                         self.stall_seconds,
@@ -96,7 +107,7 @@ class CheckpointManager:
         self.stall_seconds += time.perf_counter() - began
 
     def finish(self) -> None:
-        """Wait until the save under way, if there is one, is a checkpoint."""
+        """Wait until the current save, if any, is complete."""
         while self._save is not None:
             began = time.perf_counter()
             self._save.task.wait()
@@ -104,13 +115,14 @@ class CheckpointManager:
             self.advance()
 
     def _publish(self, save: "_PendingSave") -> None:
+        assert save.written is not None
         topology = {"ranks": self.world.ranks, "shards": self.world.topology.shards}
         publish(self._storage, save.unfinished, save.about, topology, save.written)
         save.published = True
         prune(self.folder, self._storage, save.about.step, self.settings)
 
     def _copy(self, parts: list[TensorShard]) -> None:
-        """Into buffers that are made once: fresh memory takes longer than the copy."""
+        """Copy into buffers that are allocated once, because allocating takes longer than copying."""
         for part in parts:
             values = part.read()
             buffer = self._buffers.get(part.name)
@@ -120,14 +132,13 @@ class CheckpointManager:
 
     @contextmanager
     def _on_every_rank(self, what: str) -> Iterator[None]:
-        """What fails on one rank fails on every rank."""
+        """An exception of one rank in this block becomes a CheckpointError on all ranks."""
         with self.world.fail_together():
             try:
                 yield
-            except Exception as error:  # whatever it is, every rank must hear of it
+            except Exception as error:  # every rank has to learn of any error
                 raise CheckpointError(
-                    f"{self.folder}: rank {self.world.rank} could not {what}: {error}; older "
-                    "checkpoints are as they were"
+                    f"{self.folder}: rank {self.world.rank} could not {what}: {error}; older checkpoints are unchanged"
                 ) from error
 
     @contextmanager
@@ -141,9 +152,7 @@ class CheckpointManager:
             if self.settings.on_failure == "stop":
                 raise
             if self.world.is_rank_zero:
-                log.error(
-                    "checkpoint of step %d: %s; the training goes on (checkpoint.on_failure=continue)", step, error
-                )
+                log.error("checkpoint of step %d: %s; training continues (checkpoint.on_failure=continue)", step, error)
 
     def _remove_unfinished(self, unfinished: str) -> None:
         try:
@@ -153,7 +162,7 @@ class CheckpointManager:
 
 
 class _Task:
-    """A call in a thread of its own."""
+    """A function call in a thread of its own."""
 
     def __init__(self, call: Callable, *arguments):
         self.seconds = 0.0
@@ -178,32 +187,38 @@ class _Task:
         wait([self._outcome])
 
     def result(self):
-        """What the call returned, or its exception."""
+        """The return value of the call; raises its exception."""
         return self._outcome.result()
 
 
 @dataclass
 class _PendingSave:
-    """A save under way: this rank's parts and what it does now; `written` once all ranks have written theirs."""
+    """The save in progress: the shards of this rank, and the current task.
+
+    written: results of all ranks, once all of them have written their files.
+    """
 
     unfinished: str
     parts: list[TensorShard]
     about: CheckpointInfo
-    task: _Task | None = None
+    task: _Task = field(init=False)
     written: list[ShardResult] | None = None
     seconds: float = 0.0
     published: bool = False
 
 
 def assign_shards(parts: list[TensorShard], rank: int) -> list[TensorShard]:
-    """Which of the parts that `rank` holds it writes: of those that the same ranks hold, the largest first, always to
-    the one with the least to write."""
+    """The shards that `rank` writes.
+
+    Among ranks that hold identical shards, each shard is assigned to the rank with the fewest elements so far, largest
+    first.
+    """
     mine = []
     for holders in sorted({part.holders for part in parts}):
         load = dict.fromkeys(holders, 0)
         alike = [part for part in parts if part.holders == holders]
         for part in sorted(alike, key=lambda part: (part.start - part.stop, part.name)):
-            writer = min(load, key=load.get)
+            writer = min(load, key=lambda holder: load[holder])
             load[writer] += part.stop - part.start
             if writer == rank:
                 mine.append(part)

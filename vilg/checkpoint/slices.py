@@ -1,7 +1,8 @@
-"""safetensors files of flat slices, written in a stream and read by ranges.
+"""Writes safetensors files as a stream and reads ranges of them.
 
-The library writes a file at once from memory, hashed afterwards, and reads files of this machine only. The format is a
-length (8 bytes, little-endian), a header in JSON, and the numbers; tests read with the library what is written here.
+The safetensors library writes a file at once from memory and reads local files only. This module hashes while it
+writes, and works on any `Storage`. The format is a length (8 bytes, little-endian), a JSON header, and the values;
+tests read these files with the library.
 """
 
 import hashlib
@@ -30,12 +31,12 @@ _DTYPES = {
     "bool": "BOOL",
 }
 _NUMPY = {code: np.dtype(name) for name, code in _DTYPES.items()}
-_AHEAD = 4  # pieces that the hash may lag behind the disk
+_AHEAD = 4  # pieces that may be written but not yet hashed
 
 
 @dataclass(frozen=True)
 class TensorChunk:
-    """An array under a name; `read` gives its elements, flat or not, and is called once, when they are written."""
+    """A named array to be written. `read` returns its elements and is called once, when they are written."""
 
     name: str
     dtype: str
@@ -44,9 +45,9 @@ class TensorChunk:
 
 
 def write(storage: Storage, file: str, contents: list[TensorChunk]) -> File:
-    """Write `contents` one after the other; gives size and hashes. One thread writes, and another hashes meanwhile.
+    """Write `contents` to `file` and return its size and hashes. Another thread hashes in parallel.
 
-    At any time only the arrays of a few pieces are held. OSError if the storage fails.
+    Only a few blocks are in memory at a time. Raises OSError if the storage fails.
     """
     digest = _Digest()
     try:
@@ -60,7 +61,7 @@ def write(storage: Storage, file: str, contents: list[TensorChunk]) -> File:
 
 
 def _pieces(contents: list[TensorChunk]) -> Iterator[Buffer]:
-    """The bytes of the file, cut where blocks end."""
+    """The bytes of the file, divided at block boundaries."""
     place = 0
     for data in _data(contents):
         while len(data):
@@ -86,12 +87,14 @@ def _data(contents: list[TensorChunk]) -> Iterator[memoryview]:
         array = np.ascontiguousarray(content.read()).reshape(-1)
         assert array.dtype == content.dtype and array.size == prod(content.shape), content.name
         if array.size:
-            yield memoryview(array).cast("B")
+            yield array.data.cast("B")
 
 
 class _Digest:
-    """SHA-256 in a thread of its own, with the digest of each beginning of the file that ends with a block: the first
-    that differs says which block is damaged."""
+    """SHA-256 in a separate thread, with the digests of all prefixes of the file that end at a block boundary.
+
+    The first prefix whose digest differs identifies the damaged block.
+    """
 
     def __init__(self):
         self._hash, self._size, self._prefixes = hashlib.sha256(), 0, []
@@ -107,7 +110,7 @@ class _Digest:
         self._thread.join()
         return File(self._size, self._hash.hexdigest(), self._prefixes)
 
-    def _run(self) -> None:  # has nothing in it that fails
+    def _run(self) -> None:  # cannot fail
         while (piece := self._queue.get()) is not None:
             self._hash.update(piece)
             self._size += len(piece)
@@ -116,7 +119,9 @@ class _Digest:
 
 
 def verify_file(storage: Storage, file: str, expected: File) -> None:
-    """Raises CheckpointError unless the file is the one that was written; says from where to where it is not."""
+    """Raise CheckpointError unless the file has the expected size and hash. The message gives the damaged byte
+    range.
+    """
     size = storage.size(file)
     if size != expected.size:
         raise CheckpointError(f"{file}: {size} bytes, {expected.size} were written")
@@ -128,9 +133,7 @@ def verify_file(storage: Storage, file: str, expected: File) -> None:
         if (whole and digest.hexdigest()[:16] != expected.prefixes[number]) or (
             stop == size and digest.hexdigest() != expected.sha256
         ):
-            raise CheckpointError(
-                f"{file}: damaged between bytes {place} and {stop}, its hash is not the one that was written"
-            )
+            raise CheckpointError(f"{file}: damaged between bytes {place} and {stop}, the hash does not match")
         place = stop
 
 
@@ -144,7 +147,7 @@ class SliceReader:
         self._header = json.loads(bytes(storage.map(file, 8, self._first)))
 
     def elements(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Elements [start, stop) of a slice; they may not be written to."""
+        """Elements [start, stop) of a slice, as a read-only array."""
         entry = self._header[name]
         dtype, begin = _NUMPY[entry["dtype"]], self._first + entry["data_offsets"][0]
         data = self._storage.map(self._file, begin + start * dtype.itemsize, begin + stop * dtype.itemsize)

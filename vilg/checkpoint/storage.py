@@ -1,14 +1,14 @@
-"""Location checkpoints lie. Everything that is written or read goes through this one small interface.
+"""Reads and writes checkpoint files, on local file systems and through fsspec.
 
-A storage is a folder of checkpoints; names are those of folders in it, `FOLDER/FILE` those of files. Whatever goes
-wrong is an OSError.
+A storage is a folder of checkpoints. Names of folders are relative to it, files are named FOLDER/FILE. All errors are
+OSErrors.
 """
 
 import mmap
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -24,37 +24,43 @@ class WritableFile(Protocol):
 
 class Storage(Protocol):
     def folders(self) -> list[str]:
-        """The names of all folders, hidden ones too, in no order."""
+        """The names of all folders, including hidden ones, in any order."""
 
     def begin(self, name: str) -> str:
-        """An empty folder in which the checkpoint `name` is written; what others have unfinished and not published goes."""
+        """Create an empty folder for writing the checkpoint `name`, and return its name. Unfinished folders of earlier
+        saves are removed.
+        """
 
-    def create(self, file: str) -> "contextmanager[WritableFile]":
-        """A new file, which has reached the disk behind the block."""
+    def create(self, file: str) -> AbstractContextManager[WritableFile]:
+        """Open a new file for writing. Its content has reached the disk when the context ends."""
 
     def publish(self, unfinished: str, name: str) -> None:
-        """Give what `begin` gave its name. One of that name, left by a run that was resumed further back, goes."""
+        """Rename the folder that `begin` created to `name`. An older checkpoint of that name is replaced."""
 
     def remove(self, folder: str) -> None:
-        """Remove a folder with all that is in it; it may be none."""
+        """Remove a folder and its content, if it exists."""
 
     def size(self, file: str) -> int:
-        """Bytes; FileNotFoundError."""
+        """Size in bytes. Raises FileNotFoundError."""
 
     def time(self, file: str) -> float:
-        """When it was written, in seconds since 1970."""
+        """Modification time in seconds since 1970."""
 
     def read(self, file: str, start: int, stop: int) -> Buffer:
         """Bytes [start, stop) of a file."""
 
     def map(self, file: str, start: int, stop: int) -> Buffer:
-        """The same, without a copy where the storage can; only of a file that has been read, for what the disk fails to
-        give is no OSError here."""
+        """Bytes [start, stop) of a file, without a copy where the storage supports it.
+
+        Use it only for a file that has been read before: errors of the disk are not reported as OSError.
+        """
 
 
 class LocalStorage:
-    """A folder of this machine, or of a file system that all nodes mount. A checkpoint is written under a hidden name,
-    and renamed once everything in it has reached the disk."""
+    """A folder on this machine, or on a file system that all nodes mount.
+
+    A checkpoint is written under a hidden name and renamed after all of it has reached the disk.
+    """
 
     def __init__(self, root: Path):
         self.root = root
@@ -67,7 +73,7 @@ class LocalStorage:
         for leftover in self.root.glob(".step-*"):
             name_of = leftover.name[1:].partition(".")[0]
             if leftover.name.endswith(".replaced") and not (self.root / name_of).exists():
-                os.rename(leftover, self.root / name_of)  # a kill came between two renames
+                os.rename(leftover, self.root / name_of)  # the process was killed between two renames
             else:
                 shutil.rmtree(leftover)
         unfinished = f".{name}.writing"
@@ -120,8 +126,11 @@ class LocalStorage:
 
 
 class RemoteStorage:
-    """A folder that fsspec reaches, such as an object store. Nothing there is renamed: a checkpoint grows under its own
-    name, and is none until its manifest is there, which is written last."""
+    """A folder that fsspec can access, such as an object store.
+
+    Nothing is renamed: a checkpoint is written under its final name and is valid once its manifest, which is written
+    last, exists.
+    """
 
     def __init__(self, url: str):
         try:
@@ -176,7 +185,7 @@ class RemoteStorage:
 
 
 def location(given: Location) -> Location:
-    """A URL, or else a path; file:// is a path."""
+    """A URL as a string, anything else (also file://) as a path."""
     if isinstance(given, str) and "://" in given and not given.startswith("file://"):
         return given.rstrip("/")
     return Path(str(given).removeprefix("file://"))
@@ -188,7 +197,7 @@ def open_storage(folder: Location) -> Storage:
 
 
 def split_location(checkpoint: Location) -> tuple[Storage, str]:
-    """The storage that a checkpoint lies in, and its name there."""
+    """The storage that contains a checkpoint, and the name of the checkpoint in it."""
     place = location(checkpoint)
     if isinstance(place, str):
         folder, _, name = place.rpartition("/")
@@ -203,7 +212,7 @@ def join(folder: Location, name: str) -> Location:
 
 @contextmanager
 def _as_os_error(what: str) -> Iterator[None]:
-    """Each store has exceptions of its own."""
+    """Convert exceptions of fsspec implementations to OSError."""
     try:
         yield
     except OSError:
@@ -213,7 +222,7 @@ def _as_os_error(what: str) -> Iterator[None]:
 
 
 class _FullWrites:
-    """An unbuffered file may write less than it is given."""
+    """Repeats writes of an unbuffered file, which may write less than requested."""
 
     def __init__(self, file):
         self._file = file

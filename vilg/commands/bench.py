@@ -11,23 +11,23 @@ def add(commands) -> None:
     kinds = group(
         commands,
         "bench",
-        "measure ratios on this machine",
+        "measure performance ratios on this machine",
         "vilg bench attention",
-        "Measure ratios: ours against something real, in one process.",
+        "Measure performance relative to a baseline in the same process.",
     )
     attention = command(
         kinds,
         "attention",
-        "the sparse operator beside block-wise and dense attention",
+        "the sparse operator compared with block-wise and dense attention",
         "vilg bench attention --heads 16 --grid 32 --json",
         _bench_attention,
     )
     for name, number, what in (
         ("batch", 1, "sequences"),
         ("heads", 16, "attention heads"),
-        ("head-size", 64, "numbers of a head"),
+        ("head-size", 64, "elements of a head"),
         ("text", 64, "text positions"),
-        ("grid", 32, "image tokens a side"),
+        ("grid", 32, "image tokens on each side"),
         ("kernel", 11, "side of the conv window"),
         ("repeats", 10, "calls, of which the fastest counts"),
     ):
@@ -36,7 +36,7 @@ def add(commands) -> None:
     train = command(
         kinds,
         "train",
-        "whole training steps by every attention backend",
+        "training steps with every attention backend",
         "vilg bench train model.layers=2 model.hidden=4096 model.heads=64",
         _bench_train,
     )
@@ -46,17 +46,19 @@ def add(commands) -> None:
     checkpoint = command(
         kinds,
         "checkpoint",
-        "saving and loading beside plain writing, and how long training waits",
+        "saving and loading compared with plain file writing, and how long training waits",
         "vilg bench checkpoint --megabytes 500 --json",
         _bench_checkpoint,
     )
-    checkpoint.add_argument("--folder", type=Path, default=Path("."), metavar="DIR", help="where to write (here)")
-    checkpoint.add_argument("--megabytes", type=positive, default=500, metavar="N", help="how much to write (500)")
-    checkpoint.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    checkpoint.add_argument(
+        "--folder", type=Path, default=Path("."), metavar="DIR", help="folder to write to (current folder)"
+    )
+    checkpoint.add_argument("--megabytes", type=positive, default=500, metavar="N", help="MB to write (500)")
+    checkpoint.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     generate = command(
         kinds,
         "generate",
-        "seconds a drawing: whole passes, a dense cache, the windowed caches",
+        "seconds per image without caches, with dense and with windowed caches",
         "vilg bench generate --json",
         _bench_generate,
     )
@@ -65,26 +67,26 @@ def add(commands) -> None:
     serve = command(
         kinds,
         "serve",
-        "many clients at once beside one after the other, over HTTP on this machine",
+        "concurrent clients compared with one client, over HTTP on this machine",
         "vilg bench serve --export emoji-export --requests 64 --together 16 --json",
         _bench_serve,
     )
-    serve.add_argument("--export", type=Path, required=True, metavar="DIR", help="what `vilg export` wrote")
-    serve.add_argument("--requests", type=int, default=64, metavar="N", help="drawings to ask for, each way (64)")
-    serve.add_argument("--together", type=int, default=16, metavar="N", help="clients that ask at once (16)")
-    serve.add_argument("--seconds", type=int, default=300, metavar="N", help="after which it gives up (300)")
+    serve.add_argument("--export", type=Path, required=True, metavar="DIR", help="folder that `vilg export` wrote")
+    serve.add_argument("--requests", type=int, default=64, metavar="N", help="requests with concurrent clients (64)")
+    serve.add_argument("--together", type=int, default=16, metavar="N", help="number of concurrent clients (16)")
+    serve.add_argument("--seconds", type=int, default=300, metavar="N", help="time limit of the benchmark (300)")
     serve.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     tokenize = command(
         kinds,
         "tokenize",
-        "images a second that the image tokenizers encode",
+        "images per second that the image tokenizers encode",
         "vilg bench tokenize --sizes 64 256 --json",
         _bench_tokenize,
     )
     tokenize.add_argument(
-        "--sizes", type=positive, nargs="+", default=[64, 256], metavar="N", help="pixels a side of an image (64 256)"
+        "--sizes", type=positive, nargs="+", default=[64, 256], metavar="N", help="image sides in pixels (64 256)"
     )
-    tokenize.add_argument("--batch", type=positive, default=4, metavar="N", help="images encoded at once (4)")
+    tokenize.add_argument("--batch", type=positive, default=4, metavar="N", help="images in a batch (4)")
     tokenize.add_argument(
         "--repeats", type=positive, default=3, metavar="N", help="batches, of which the fastest counts (3)"
     )

@@ -7,11 +7,11 @@ from vilg.commands.command import command, group
 
 def add(commands) -> None:
     kinds = group(commands, "checkpoint", "list, verify or consolidate checkpoints", "vilg checkpoint list runs/emoji")
-    run = "a run's folder, or one step-* folder in it"
+    run = "the folder of a run, or one of its step-* folders"
     listed = command(
         kinds,
         "list",
-        "step, time, size, world, and whether all of each checkpoint is there",
+        "step, time, size and topology of each checkpoint, and whether it is complete",
         "vilg checkpoint list runs/emoji",
         _list_checkpoints,
     )
@@ -19,7 +19,7 @@ def add(commands) -> None:
     verified = command(
         kinds,
         "verify",
-        "hash every file of every checkpoint; exit code 1 if any is damaged",
+        "verify the hash of every file; exit code 1 if any is damaged",
         "vilg checkpoint verify runs/emoji",
         _verify_checkpoints,
     )
@@ -31,7 +31,7 @@ def add(commands) -> None:
         "vilg checkpoint consolidate runs/emoji --out emoji.safetensors",
         _consolidate_checkpoint,
     )
-    whole.add_argument("run_folder", metavar="RUN", help=f"{run}; of a run the newest valid checkpoint")
+    whole.add_argument("run_folder", metavar="RUN", help=f"{run}; for a run, its newest valid checkpoint is used")
     whole.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
 
 
@@ -45,11 +45,11 @@ def _list_checkpoints(options) -> None:
 def _verify_checkpoints(options) -> int:
     from vilg.checkpoint import inspection
 
-    well = True
+    all_valid = True
     for line, good in inspection.verify_checkpoints(options.run_folder):
         print(line, flush=True)
-        well = well and good
-    return 0 if well else 1
+        all_valid = all_valid and good
+    return 0 if all_valid else 1
 
 
 def _consolidate_checkpoint(options) -> None:

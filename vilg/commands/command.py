@@ -1,16 +1,16 @@
-"""How commands are declared: one form of help, one way to give settings."""
+"""Helpers for declaring commands with uniform help and settings."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 
-def command(commands, name: str, help: str, example: str, run: Callable) -> argparse.ArgumentParser:
-    """A command that `run` runs, given the options."""
+def command(commands, name: str, summary: str, example: str, run: Callable) -> argparse.ArgumentParser:
+    """Add a command. `run` is called with the parsed options."""
     made = commands.add_parser(
         name,
-        help=help,
-        description=help[0].upper() + help[1:] + ".",
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -18,28 +18,26 @@ def command(commands, name: str, help: str, example: str, run: Callable) -> argp
     return made
 
 
-def group(commands, name: str, help: str, example: str, description: str | None = None):
-    """Commands under a common name; returns where they are added."""
+def group(commands, name: str, summary: str, example: str, description: str | None = None):
+    """Add a group of subcommands, and return the object to add them to."""
     made = commands.add_parser(
         name,
-        help=help,
-        description=description or help[0].upper() + help[1:] + ".",
+        help=summary,
+        description=description or summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return made.add_subparsers(metavar="KIND", required=True)
 
 
-def settings(
-    made: argparse.ArgumentParser, file: str = "the settings of the run, in YAML", required: bool = False
-) -> None:
-    """`-c FILE` and `key=value`, which config.resolve reads."""
+def settings(made: argparse.ArgumentParser, file: str = "settings of the run in YAML", required: bool = False) -> None:
+    """Add `-c FILE` and `key=value` arguments, for config.resolve."""
     made.add_argument("-c", "--config", type=Path, metavar="FILE", required=required, help=file)
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override those of the file")
 
 
 def positive(text: str) -> int:
-    """A type for arguments."""
+    """An argument type for positive integers."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number}: must be positive")
     return number

@@ -12,21 +12,19 @@ def add(commands) -> None:
 
 
 def _data(commands) -> None:
-    kinds = group(
-        commands, "data", "build data sets, encode them, look into them", "vilg data openmoji --out data/openmoji"
-    )
+    kinds = group(commands, "data", "build, encode and inspect data sets", "vilg data openmoji --out data/openmoji")
     openmoji = command(
         kinds,
         "openmoji",
-        "build the embedded data set: emoji and their Chinese names",
+        "build the embedded data set: emoji with Chinese names",
         "vilg data openmoji --out data/openmoji",
         _openmoji,
     )
-    openmoji.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the shards go")
+    openmoji.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
     tokenize = command(
         kinds,
         "tokenize",
-        "encode the images of data.shards once, into the folder data.tokens",
+        "encode all images of data.shards once and write token shards to data.tokens",
         "vilg data tokenize -c fleet_configs/emoji.yaml 'data.tokens=[data/openmoji/tokens]'\n"
         "  fleetrun --nproc_per_node 2 tools/data_tokenize.py -c FILE",
         _tokenize,
@@ -35,20 +33,20 @@ def _data(commands) -> None:
     inspect = command(
         kinds,
         "inspect",
-        "show what is in a shard of images or a folder of token shards, and check it",
+        "show and verify the content of a shard or of a folder of token shards",
         "vilg data inspect data/openmoji/train-000000.tar\n"
         "  vilg data inspect data/openmoji/tokens --picture tokens.png",
         _inspect,
     )
-    inspect.add_argument("path", type=Path, metavar="PATH", help="a tar, or a folder of token shards")
+    inspect.add_argument("path", type=Path, metavar="PATH", help="a tar file, or a folder of token shards")
     inspect.add_argument(
         "--picture",
         type=Path,
         metavar="FILE",
-        help="write some of its images to a PNG; of token shards, what the codes give back",
+        help="write some images to a PNG file; for token shards, images decoded from the codes",
     )
-    inspect.add_argument("--image-tokenizer", metavar="DIR", help="of token shards, where it lies now")
-    inspect.add_argument("--vocab", metavar="FILE", help="of token shards, where it lies now")
+    inspect.add_argument("--image-tokenizer", metavar="DIR", help="for token shards, if it has been moved since")
+    inspect.add_argument("--vocab", metavar="FILE", help="for token shards, if it has been moved since")
 
 
 def _tokenize(options) -> None:
@@ -57,15 +55,15 @@ def _tokenize(options) -> None:
 
     made = tokenize(resolved)
     if made.images:
-        print(f"{made.images} images in {made.seconds:.1f} s: {made.images / made.seconds:.1f} a second")
+        print(f"{made.images} images in {made.seconds:.1f} s, {made.images / made.seconds:.1f} per second")
     folder = resolved.data.tokens[0]
     if made.manifest is None:
-        print(f"{folder}: this process has done its share")
+        print(f"{folder}: this process is done; other processes are still working")
         return
     images, captions, size = (made.manifest.total(what) for what in ("images", "captions", "size"))
     print(
         f"{folder}: {images} images and {captions} captions in {size / 1e6:.1f} MB: "
-        f"{size / max(1, images):.0f} bytes an image, {size / max(1, captions):.0f} a pair"
+        f"{size / max(1, images):.0f} bytes per image, {size / max(1, captions):.0f} per pair"
     )
 
 
@@ -90,7 +88,7 @@ def _openmoji(options) -> None:
     from vilg.data import openmoji
 
     counts = openmoji.build(options.out)
-    print(f"{options.out}: {counts['train']} samples to train on, {counts['heldout']} held out")
+    print(f"{options.out}: {counts['train']} training samples, {counts['heldout']} held out")
 
 
 def _vocab(commands) -> None:
@@ -102,22 +100,22 @@ def _vocab(commands) -> None:
         _train_vocabulary,
     )
     made.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
-    made.add_argument("--size", type=int, required=True, help="entries at most")
+    made.add_argument("--size", type=int, required=True, help="maximum number of entries")
     made.add_argument(
         "--min-count",
         type=int,
         default=2,
         metavar="N",
-        help="characters seen less often become [UNK], so that a model meets some in training (2)",
+        help="characters with fewer occurrences become [UNK], so that [UNK] occurs in training (2)",
     )
     made.add_argument(
         "--max-bad-samples",
         type=int,
         default=config.Data.max_bad_samples,
         metavar="N",
-        help=f"broken samples to skip before giving up ({config.Data.max_bad_samples})",
+        help=f"maximum number of broken samples to skip ({config.Data.max_bad_samples})",
     )
-    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="the vocab.txt to write")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="vocab.txt to write")
 
 
 def _train_vocabulary(options) -> None:

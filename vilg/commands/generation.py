@@ -16,43 +16,47 @@ def _generate(commands) -> None:
     made = command(
         commands,
         "generate",
-        "draw pictures of a text",
+        "generate images from text",
         "vilg generate --checkpoint runs/emoji --text 红苹果 -n 4 --out x.png",
         _run_generate,
     )
     _sampling(made)
     what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--text", nargs="+", metavar="TEXT", help="what to draw; several texts become rows of one sheet")
-    what.add_argument("--texts", type=Path, metavar="FILE", help="a file with a text on each line")
-    made.add_argument("-n", type=int, default=1, metavar="N", help="how many pictures of each text (1)")
+    what.add_argument(
+        "--text", nargs="+", metavar="TEXT", help="text to generate images for; several texts become rows of one sheet"
+    )
+    what.add_argument("--texts", type=Path, metavar="FILE", help="file with one text on each line")
+    made.add_argument("-n", type=int, default=1, metavar="N", help="number of images for each text (1)")
     made.add_argument(
         "--guidance",
         type=float,
         default=1.0,
         metavar="SCALE",
-        help="above 1 nearer to the text, if the model was trained with train.caption_dropout (1.0)",
+        help="scale of classifier-free guidance, for models trained with train.caption_dropout (1.0: off)",
     )
     made.add_argument(
         "--best-of",
         type=int,
         default=0,
         metavar="N",
-        help="draw N and keep those from which the model reads the text most easily",
+        help="generate N images and keep the best by log p(text | image)",
     )
     made.add_argument(
         "--scorer",
         metavar="MODULE:FUNCTION",
-        help="for --best-of: a function of Python, (texts, pictures [B, 3, H, W] in [0, 1]) -> scores; its "
-        "module may lie in the current folder",
+        help="Python function that ranks images for --best-of: (texts, images [B, 3, H, W] in [0, 1]) -> scores; its "
+        "module may be in the current folder",
     )
-    made.add_argument("--image", type=Path, metavar="FILE", help="complete this picture ..")
-    made.add_argument("--keep-rows", type=int, default=0, metavar="N", help=".. whose upper N rows of codes stay")
+    made.add_argument("--image", type=Path, metavar="FILE", help="complete this image, of which --keep-rows stay")
+    made.add_argument(
+        "--keep-rows", type=int, default=0, metavar="N", help="number of upper rows of codes to keep from --image"
+    )
     made.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FILE|DIR",
-        help="the picture to write, or without a suffix a folder for one file a picture",
+        help="image file to write, or without a suffix a folder with one file per image",
     )
 
 
@@ -65,41 +69,43 @@ def _caption(commands) -> None:
         _run_caption,
     )
     _sampling(made)
-    made.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="the pictures")
+    made.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="image files")
     made.add_argument(
         "--beams",
         type=int,
         default=0,
         metavar="N",
-        help="search with N beams, without chance, instead of choosing word by word (0)",
+        help="beam search with N beams instead of sampling (0: sampling)",
     )
     made.add_argument(
         "--length-penalty",
         type=float,
         default=1.0,
         metavar="P",
-        help="of beam search: 0 prefers short captions, 1 compares means (1.0)",
+        help="for beam search: 0 prefers short captions, 1 compares means (1.0)",
     )
-    made.add_argument("--prefix", default="", metavar="TEXT", help="what every caption begins with")
+    made.add_argument("--prefix", default="", metavar="TEXT", help="text that every caption begins with")
 
 
 def _sampling(made: argparse.ArgumentParser) -> None:
     model = made.add_mutually_exclusive_group(required=True)
     model.add_argument(
-        "--checkpoint", metavar="DIR|URL", help="a step-* directory, or a run's directory for its newest"
+        "--checkpoint", metavar="DIR|URL", help="a step-* folder, or the folder of a run for its newest checkpoint"
     )
-    model.add_argument("--export", type=Path, metavar="DIR", help="what `vilg export` wrote")
-    made.add_argument("--temperature", type=float, default=1.0, help="below 1 is safer, above 1 wilder (1.0)")
-    made.add_argument("--top-k", type=int, default=0, metavar="K", help="choose among the K likeliest (0: all)")
+    model.add_argument("--export", type=Path, metavar="DIR", help="folder that `vilg export` wrote")
+    made.add_argument(
+        "--temperature", type=float, default=1.0, help="below 1: more likely tokens; above 1: more variety (1.0)"
+    )
+    made.add_argument("--top-k", type=int, default=0, metavar="K", help="sample from the K most likely tokens (0: all)")
     made.add_argument(
         "--top-p",
         type=float,
         default=1.0,
         metavar="P",
-        help="choose among the likeliest that together reach P (1.0: all)",
+        help="sample from the most likely tokens with total probability P (1.0: all)",
     )
-    made.add_argument("--greedy", action="store_true", help="always the likeliest; nothing is left to chance")
-    made.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (0)")
+    made.add_argument("--greedy", action="store_true", help="always choose the most likely token")
+    made.add_argument("--seed", type=int, default=0, help="seed of the random generator (0)")
 
 
 def _sampler(options):
@@ -121,7 +127,7 @@ def _pipeline(options):
 def _run_generate(options) -> None:
     from vilg.generation.output import GenerationRequest, generate, read_texts
 
-    wish = GenerationRequest(
+    request = GenerationRequest(
         read_texts(options.texts) if options.texts else options.text,
         options.n,
         options.best_of,
@@ -131,9 +137,10 @@ def _run_generate(options) -> None:
         options.scorer,
         _sampler(options),
     )
-    drawn = generate(_pipeline(options), wish, options.out)
-    kind = f"{options.scorer} says" if options.scorer else "log p(text | image)"
-    for text, scores in zip(wish.texts, drawn.scores):
+    generated = generate(_pipeline(options), request, options.out)
+    kind = options.scorer if options.scorer else "log p(text | image)"
+    assert generated.scores is not None
+    for text, scores in zip(request.texts, generated.scores):
         print(f"{options.out}: {text}: {kind} {', '.join(f'{score:.2f}' for score in scores)}")
 
 
@@ -151,7 +158,7 @@ def _export(commands) -> None:
     made = command(
         commands,
         "export",
-        "write inference models of a checkpoint, and compare them with it",
+        "export a checkpoint to inference models, and compare them with it",
         "vilg export --checkpoint runs/emoji --out emoji-export\n"
         "  vilg generate --export emoji-export --text 红苹果 --out x.png",
         _run_export,
@@ -160,13 +167,13 @@ def _export(commands) -> None:
         "--checkpoint",
         required=True,
         metavar="DIR|URL",
-        help="a step-* directory, or a run's directory for its newest; of any world size",
+        help="a step-* folder, or the folder of a run for its newest checkpoint; of any world size",
     )
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
     made.add_argument(
         "--portable",
         action="store_true",
-        help="without the compiled operator: for machines that have Paddle and no compiler",
+        help="do not use the compiled operator, for machines without a compiler",
     )
 
 
@@ -177,6 +184,6 @@ def _run_export(options) -> None:
     size = sum(file.size for file in made.files.values())
     print(
         f"{options.out}: {len(made.files)} files, {size / 1e6:.1f} MB, "
-        f"{'with' if made.operator else 'without'} the operator; differs from the checkpoint by "
-        f"{made.self_test['logits']:.1e} of the largest logit and {made.self_test['pixels']:.1e} a pixel"
+        f"{'with' if made.operator else 'without'} the operator; difference to the checkpoint: "
+        f"{made.self_test['logits']:.1e} of the largest logit, {made.self_test['pixels']:.1e} per pixel"
     )

@@ -11,20 +11,18 @@ def add(commands) -> None:
     serve = command(
         commands,
         "serve",
-        "a page and an HTTP API that draw and describe, over an export",
+        "serve an export with a web page and an HTTP API",
         "vilg serve --export emoji-export --port 7860",
         _run,
     )
-    serve.add_argument("--export", type=Path, required=True, metavar="DIR", help="what `vilg export` wrote")
+    serve.add_argument("--export", type=Path, required=True, metavar="DIR", help="folder that `vilg export` wrote")
     serve.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="NAME",
-        help="the address to listen at; 0.0.0.0 is every one of this machine (127.0.0.1)",
+        help="address to listen on; 0.0.0.0 for all addresses of this machine (127.0.0.1)",
     )
-    serve.add_argument(
-        "--port", type=int, default=7860, metavar="N", help="the port to listen at; 0: any free one (7860)"
-    )
+    serve.add_argument("--port", type=int, default=7860, metavar="N", help="port to listen on; 0: any free port (7860)")
     for limit in fields(Limits):
         serve.add_argument(
             f"--{limit.name}",

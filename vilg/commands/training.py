@@ -12,21 +12,23 @@ def add(commands) -> None:
     _training(
         commands,
         "train-image-tokenizer",
-        "train a VQ-VAE, VQGAN or dVAE: images <-> grids of codes",
+        "train a VQ-VAE, VQGAN or dVAE",
         _train_image_tokenizer,
         "fleet_configs/emoji_vqvae.yaml",
     )
     _import_image_tokenizer(commands)
-    _training(commands, "pretrain", "train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml")
+    _training(
+        commands, "pretrain", "pre-train the transformer in both directions", _pretrain, "fleet_configs/emoji.yaml"
+    )
     _plan(commands)
     _launch(commands)
 
 
-def _training(commands, name: str, help: str, run, file: str) -> None:
+def _training(commands, name: str, summary: str, run, file: str) -> None:
     made = command(
         commands,
         name,
-        help,
+        summary,
         f"vilg {name} -c {file} train.steps=100\n  fleetrun --nproc_per_node 2 "
         f"tools/{name.replace('-', '_')}.py -c {file} resume=auto",
         run,
@@ -45,22 +47,30 @@ def _import_image_tokenizer(commands) -> None:
     made = command(
         commands,
         "import-image-tokenizer",
-        "published weights -> an image tokenizer of ours",
+        "convert published weights of an image tokenizer",
         "vilg import-image-tokenizer --from taming last.ckpt --settings model.yaml --out vqgan\n"
         "  vilg import-image-tokenizer --from openai-dvae enc.pkl dec.pkl --out dvae",
         _run_import,
     )
-    made.add_argument("--from", dest="origin", choices=["taming", "openai-dvae"], required=True, help="their form")
-    made.add_argument("files", type=Path, nargs="+", metavar="SRC", help="the checkpoint; encoder and decoder")
-    made.add_argument("--settings", type=Path, metavar="FILE", help="taming: the sizes of the model, YAML or JSON")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    made.add_argument(
+        "--from",
+        dest="origin",
+        choices=["taming", "openai-dvae"],
+        required=True,
+        help="format of the published weights",
+    )
+    made.add_argument(
+        "files", type=Path, nargs="+", metavar="SRC", help="checkpoint file; for openai-dvae encoder and decoder"
+    )
+    made.add_argument("--settings", type=Path, metavar="FILE", help="for taming: settings of the model in YAML or JSON")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
 
 def _run_import(options) -> None:
     from vilg.image.importing import import_tokenizer
 
     made = import_tokenizer(options.origin, options.files, options.settings, options.out)
-    print(f"{options.out}: {made.kind}, {made.codebook_size} codes of {made.factor} pixels a side")
+    print(f"{options.out}: {made.kind}, {made.codebook_size} codes, each for {made.factor} x {made.factor} pixels")
 
 
 def _pretrain(options) -> None:
@@ -74,7 +84,7 @@ def _plan(commands) -> None:
     made = command(
         commands,
         "plan",
-        "memory, traffic and time of a pre-training job, before anything runs",
+        "estimate memory, traffic and time of a pre-training job",
         "vilg plan -c fleet_configs/10b.yaml cluster.nodes=4\n"
         "  vilg plan -c fleet_configs/lite.yaml cluster.device_memory=40 --json",
         _run_plan,
@@ -85,7 +95,7 @@ def _plan(commands) -> None:
         type=float,
         default=0.4,
         metavar="SHARE",
-        help="of cluster.device_tflops that the devices reach (0.4)",
+        help="share of cluster.device_tflops that the devices reach (0.4)",
     )
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
@@ -110,7 +120,7 @@ def _launch(commands) -> None:
     made = command(
         commands,
         "launch",
-        "print or start the fleetrun line of every node of a pre-training job",
+        "print or start the fleetrun command of every node of a pre-training job",
         "vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d\n"
         "  vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d --start\n"
         "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start",
@@ -118,16 +128,19 @@ def _launch(commands) -> None:
     )
     settings(made, required=True)
     where = made.add_mutually_exclusive_group()
-    where.add_argument("--hosts", metavar="A,B", help="the nodes, the first one the master (localhost)")
-    where.add_argument("--hosts-file", type=Path, metavar="FILE", help="a file that names a host a line")
+    where.add_argument("--hosts", metavar="A,B", help="comma-separated nodes; the first one is the master (localhost)")
+    where.add_argument("--hosts-file", type=Path, metavar="FILE", help="file with one host on each line")
     what = made.add_mutually_exclusive_group()
     what.add_argument(
-        "--start", action="store_true", help="start it, follow its logs, and start it again when a rank dies"
+        "--start", action="store_true", help="start the job, follow its logs, and restart it after failures"
     )
-    what.add_argument("--slurm", action="store_true", help="print a batch script for Slurm; cluster.nodes nodes")
-    what.add_argument("--kubernetes", metavar="IMAGE", help="print a manifest for Kubernetes; cluster.nodes nodes")
+    what.add_argument("--slurm", action="store_true", help="print a Slurm batch script for cluster.nodes nodes")
+    what.add_argument("--kubernetes", metavar="IMAGE", help="print a Kubernetes manifest for cluster.nodes nodes")
     made.add_argument(
-        "--ssh", default="ssh -o BatchMode=yes", metavar="COMMAND", help="how to reach a host (ssh -o BatchMode=yes)"
+        "--ssh",
+        default="ssh -o BatchMode=yes",
+        metavar="COMMAND",
+        help="command to reach a host (ssh -o BatchMode=yes)",
     )
 
 

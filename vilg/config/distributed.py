@@ -7,26 +7,26 @@ from vilg.config.validation import require
 
 @dataclass
 class Distributed:
-    """How the states of the model are shared out; see vilg/distributed/stages.py and topology.py."""
+    """Sharding of the model states; see vilg/distributed/stages.py and topology.py."""
 
-    stage: int = 0  # 0 plain data parallel; 1 optimizer states, 2 and gradients, 3 and parameters are split
-    sharding_degree: int = 0  # ranks of a node that split them; 0: all of a node
-    offload: bool = False  # stage 3: optimizer states and its share of the parameters live in the host's memory
-    recompute: str = "none"  # none | block | n: every n-th block's activations are computed again
+    stage: int = 0  # 0: data parallel; 1: shards optimizer states, 2: also gradients, 3: also parameters
+    sharding_degree: int = 0  # ranks of a node that shard the states; 0: all ranks of a node
+    offload: bool = False  # stage 3 only: optimizer states and parameter shards are in host memory
+    recompute: str = "none"  # none | block | n: recompute the activations of every n-th block
     precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
-    segment_size: int = 2**20  # stage 3: smaller parameters stay whole
+    segment_size: int = 2**20  # stage 3: smaller parameters are replicated
 
     def __post_init__(self):
         require(self.stage in (0, 1, 2, 3), f"distributed.stage={self.stage}: none of 0, 1, 2, 3")
         require(self.sharding_degree >= 0, f"distributed.sharding_degree={self.sharding_degree}: must not be negative")
         require(
             self.stage > 0 or self.sharding_degree <= 1,
-            f"distributed.sharding_degree={self.sharding_degree}: stage 0 splits nothing",
+            f"distributed.sharding_degree={self.sharding_degree}: stage 0 has no shards",
         )
         require(
             not self.offload or self.stage == 3,
-            "distributed.offload=true: only with stage 3; Paddle's stage 2 with offload updates all parameters as "
-            "one, decays biases like matrices, and knows no replicas",
+            "distributed.offload=true: requires stage 3. Paddle's stage 2 with offload updates all parameters as "
+            "one tensor, applies weight decay to biases, and does not support replicas",
         )
         require(
             self.recompute in ("none", "block") or (self.recompute.isdigit() and int(self.recompute) > 0),
@@ -41,18 +41,20 @@ class Distributed:
 
 @dataclass
 class Cluster:
-    """The machines of a job, and what the launcher does when something goes wrong; see docs/launch.md."""
+    """The machines of a job, and how the launcher reacts to failures; see docs/launch.md."""
 
-    nodes: int = 0  # 0: as many as hosts are named
+    nodes: int = 0  # 0: the number of hosts
     devices_per_node: int = 8
     master_port: int = 36767  # on the first node
-    environment: dict[str, str] = field(default_factory=dict)  # of every process, such as NCCL's settings
-    max_restarts: int = 10  # after so many crashes the launcher gives up
-    backoff: float = 10.0  # seconds before the first restart; doubled with each, up to 16 times
-    stall_timeout: float = 1800.0  # seconds without a step after which a run counts as hanging
-    device_memory: float = 80.0  # GB of 10^9 bytes, as `vilg plan` compares them
+    environment: dict[str, str] = field(
+        default_factory=dict
+    )  # environment variables of every process, for example NCCL's
+    max_restarts: int = 10  # the launcher gives up after this many failures
+    backoff: float = 10.0  # seconds before the first restart; doubled each time, up to a factor of 16
+    stall_timeout: float = 1800.0  # seconds without a step after which a run counts as stalled
+    device_memory: float = 80.0  # GB (10^9 bytes) of a device, for `vilg plan`
     host_memory: float = 1000.0  # GB of a node
-    device_tflops: float = 312.0  # of a device in the numbers it computes with; an A100 has 312 in 16 bits, dense
+    device_tflops: float = 312.0  # peak of a device in the training precision; an A100 has 312 in 16 bits, dense
 
     def __post_init__(self):
         require(self.nodes >= 0, f"cluster.nodes={self.nodes}: must not be negative")

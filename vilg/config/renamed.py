@@ -93,7 +93,7 @@ def original_names(section: str, values: dict) -> dict:
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict = {}
     for key, value in tree.items():
         # An empty dict is a value (cluster.environment), and so is what a free-form dict holds.
         if isinstance(value, dict) and value and not prefix:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -33,7 +33,7 @@ def resolve(schema: type[Schema], file: str | Path | None = None, overrides: Seq
     for override in overrides:
         merged = _merge_user_input(schema, merged, _read_override(override), override)
     try:
-        return OmegaConf.to_object(merged)
+        return cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
         raise SettingsError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
 
@@ -44,7 +44,8 @@ def from_tree(schema: type[Schema], tree: dict, origin: str) -> Schema:
     `origin` names the dicts in errors. Raises SettingsError.
     """
     translated = translate(tree, _SECTIONS.get(schema, ""))
-    return OmegaConf.to_object(_merge(schema, OmegaConf.structured(schema), OmegaConf.create(translated), origin))
+    merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(translated), origin)
+    return cast(Schema, OmegaConf.to_object(merged))
 
 
 def as_tree(settings: "DataclassInstance") -> dict:
@@ -87,9 +88,9 @@ def _merge_user_input(schema: type, base: DictConfig, tree: DictConfig, origin: 
 
 def _merge(schema: type, base: DictConfig, tree: DictConfig, origin: str) -> DictConfig:
     try:
-        return OmegaConf.merge(base, tree)
+        return cast(DictConfig, OmegaConf.merge(base, tree))
     except ConfigKeyError as error:
-        raise SettingsError(f"{origin}: unknown key {error.full_key}{_nearest(schema, error.full_key)}") from None
+        raise SettingsError(f"{origin}: unknown key {error.full_key}{_nearest(schema, error.full_key or '')}") from None
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
         key = error.full_key or ", ".join(map(str, tree))  # a section given a scalar has no full key
@@ -107,5 +108,5 @@ def known_keys(schema: type, prefix: str = "") -> list[str]:
     for entry in dataclasses.fields(schema):
         keys.append(prefix + entry.name)
         if dataclasses.is_dataclass(entry.type):
-            keys += known_keys(entry.type, f"{prefix}{entry.name}.")
+            keys += known_keys(cast(type, entry.type), f"{prefix}{entry.name}.")
     return keys

@@ -45,6 +45,6 @@ class Checkpoint:
             f"checkpoint.on_failure={self.on_failure}: none of stop, continue",
         )
 
-    def place(self, run: Run) -> str:
+    def directory(self, run: Run) -> str:
         """The folder or URL that holds the checkpoints of `run`."""
         return f"{self.folder.rstrip('/')}/{run.name}" if self.folder else str(run.folder / "checkpoints")

@@ -1,4 +1,4 @@
-"""What is in a shard of images or in a folder of token shards, for people who look."""
+"""Implements `vilg data inspect`: the content of a shard or of a folder of token shards."""
 
 import logging
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vilg import config, image
 from vilg.data import decode, images
@@ -20,27 +21,29 @@ from vilg.text.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
-_CAPTIONED = 3  # samples whose captions are shown
+_CAPTIONED = 3  # samples whose captions are printed
 _PICTURED = 16  # images of a contact sheet
-_PIXELS = 128  # a side of a shard's image on it
+_PIXELS = 128  # side of an image on it
 
 
 @dataclass(frozen=True)
 class TokenizerPaths:
-    """Where those of token shards lie, if no longer where the manifest says."""
+    """Where the tokenizers of token shards are, if not where the manifest says."""
 
     image: str | None = None
     vocabulary: str | None = None
 
 
 def describe(path: Path, tokenizers: TokenizerPaths) -> Iterator[tuple[str, bool]]:
-    """(line, whether it is good news) for counts, sizes, some captions and all that is wrong."""
+    """Yield (line, ok): counts, sizes, some captions, and everything that is wrong."""
     yield from _describe_tokens(path, tokenizers) if path.is_dir() else _describe_tar(path)
 
 
 def sample_images(path: Path, tokenizers: TokenizerPaths) -> tuple[np.ndarray, int]:
-    """([N, 3, H, W] in [0, 1], how many of them show one image) of images from all over a tar, or of the crops that the
-    codes of token shards give back."""
+    """Images from all parts of a tar, or reconstructed from the codes of token shards.
+
+    Returns ([N, 3, H, W] in [0, 1], number of crops of each image).
+    """
     if not path.is_dir():
         usable = [picture for _, picture in islice(_usable(_open(path)), _PICTURED)]
         return to_unit(np.stack([images.center_crop(picture, _PIXELS) for picture in usable])), 1
@@ -54,16 +57,16 @@ def sample_images(path: Path, tokenizers: TokenizerPaths) -> tuple[np.ndarray, i
         np.int64
     )
     with paddle.no_grad():
-        drawn = tokenizer.decode(paddle.to_tensor(codes.reshape(-1, *tokenization.image_tokenizer["grid"])))
-    return drawn.numpy(), tokenization.crops
+        decoded = tokenizer.decode(paddle.to_tensor(codes.reshape(-1, *tokenization.image_tokenizer["grid"])))
+    return decoded.numpy(), tokenization.crops
 
 
 def _open(tar: Path) -> Shards:
     return Shards([tar], BadSamples(limit=2**63))
 
 
-def _usable(shards: Shards) -> Iterator[tuple[Record, object]]:
-    """(record, picture) of those that are not broken."""
+def _usable(shards: Shards) -> Iterator[tuple[Record, Image.Image]]:
+    """(record, image) of all samples that are not broken."""
     for number in range(len(shards)):
         try:
             record = shards[number]
@@ -101,8 +104,8 @@ def _describe_tokens(folder: Path, tokenizers: TokenizerPaths) -> Iterator[tuple
     )
     yield (
         (
-            f"  of {tokenization.source['samples']} images in {tokenization.source['shards']} shards, {tokenization.image_size} pixels, "
-            f"crop_jitter {tokenization.crop_jitter}"
+            f"  of {tokenization.source['samples']} images in {tokenization.source['shards']} shards, "
+            f"{tokenization.image_size} pixels, crop_jitter {tokenization.crop_jitter}"
         ),
         True,
     )
@@ -110,12 +113,12 @@ def _describe_tokens(folder: Path, tokenizers: TokenizerPaths) -> Iterator[tuple
     yield "  vocabulary {tokenizer}, {entries} entries, {sha256:.12} ({path})".format(**tokenization.vocabulary), True
     skipped = [name for part in manifest.parts for name in part.skipped]
     if skipped:
-        yield f"  {len(skipped)} broken and left out: {', '.join(skipped)}", True
+        yield f"  {len(skipped)} broken and skipped: {', '.join(skipped)}", True
     bad = list(find_damage(folder, manifest))
     if bad:
         yield from ((f"  {problem}", False) for problem in bad)
         return
-    yield "  every file has the hash that the manifest names", True
+    yield "  all files have the hashes in the manifest", True
     yield from ((line, True) for line in _captions(folder, manifest, tokenizers))
 
 
@@ -135,9 +138,9 @@ def _captions(folder: Path, manifest: Manifest, tokenizers: TokenizerPaths) -> I
 
 def _check_tokenizer(where: str, tokenizer, said: dict, folder: Path) -> None:
     if tokenizer.fingerprint() != said["sha256"]:
-        raise UserError(f"{where}: not what the token shards in {folder} were made with")
+        raise UserError(f"{where}: not the tokenizer that the token shards in {folder} were made with")
 
 
 def _evenly_spaced(count: int, wanted: int) -> range:
-    """At most `wanted` of so many numbers, far from each other."""
+    """At most `wanted` indices below `count`, evenly spaced."""
     return range(0, count, max(1, -(-count // wanted)))

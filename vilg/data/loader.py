@@ -23,8 +23,11 @@ EncodeCaption = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` float32 [B, 3, H, W] in [0, 1] or, from token shards, their `codes` int64 [B, n]; `text` int64 [B, T]
-    (None where captions are not read), `seeds` [B]."""
+    """A batch of B samples.
+
+    images: float32 [B, 3, H, W] in [0, 1], or None with token shards, which have `codes` int64 [B, n]. text: int64 [B,
+    T], or None if captions are not read. seeds: one random seed for each sample.
+    """
 
     names: list[str]
     captions: list[str]
@@ -36,8 +39,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.names)
 
+    def required(self, name: str) -> np.ndarray:
+        """The array `name`, which this batch has to have."""
+        array = getattr(self, name)
+        assert array is not None, f"the batch has no {name}"
+        return array
+
 
 def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
+    """A batch of samples with images. encode: caption -> token ids [T], or None."""
     images = to_unit(np.stack([sample.image for sample in samples]))
     captions = [sample.caption for sample in samples]
     text = None if encode is None else np.stack([encode(caption) for caption in captions])
@@ -45,9 +55,10 @@ def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
 
 
 def collate_tokens(samples: list[TokenSample], encode: CaptionEncoder) -> Batch:
+    """A batch of samples from token shards."""
     captions = [encode.tokenizer.decode(sample.words.tolist()) for sample in samples]
     codes = np.stack([sample.codes for sample in samples]).astype(np.int64)
-    text = np.stack([encode.place(sample.words) for sample in samples])
+    text = np.stack([encode.build_inputs(sample.words.tolist()) for sample in samples])
     return Batch([sample.name for sample in samples], captions, None, text, [sample.seed for sample in samples], codes)
 
 
@@ -60,10 +71,10 @@ def training_batches(
     consumed: int,
     encode: EncodeCaption | None = None,
 ) -> Iterator[Batch]:
-    """Endless batches of `batch` samples for `rank`, going on behind the first `consumed` positions.
+    """An infinite stream of batches of `batch` samples for `rank`, starting after the first `consumed` samples.
 
-    Ranks take turns: rank r reads positions consumed + r, consumed + r + ranks, .. so that all ranks together always
-    stand at one position, whatever their number. `settings.threads` readers work ahead of the training.
+    Rank r reads positions consumed + r, consumed + r + ranks, .. so that the position of all ranks together does not
+    depend on their number. `settings.threads` threads read ahead.
     """
     bad_samples = BadSamples(settings.max_bad_samples)
     shards = Shards(expand(settings.shards), bad_samples, captions=encode is not None)
@@ -81,7 +92,7 @@ def token_batches(
     consumed: int,
     encode: CaptionEncoder,
 ) -> Iterator[Batch]:
-    """`training_batches` of what has been encoded before."""
+    """Like `training_batches`, from token shards."""
     return prefetch_batches(
         token_training_stream(tokens, seed),
         consumed + rank,
@@ -93,24 +104,25 @@ def token_batches(
 
 
 def fingerprint(settings: config.Data) -> dict:
-    """What a training of these settings reads, {"shards": how many, "sha256": ..}; other data, or the same in another
-    order, has another hash."""
+    """{"shards": count, "sha256": ..} of the training data. Other data, or the same data in another order, has another
+    hash.
+    """
     return token_shards.fingerprint(settings.tokens) if settings.tokens else image_shards.fingerprint(settings.shards)
 
 
 def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
-    """`all_samples` of `data.heldout`, one at least."""
+    """`all_samples` of `data.heldout`. Raises UserError if there is none."""
     if not settings.heldout:
-        raise UserError("data.heldout: needed by train.eval_every and train.sample_images_every")
+        raise UserError("data.heldout: required by train.eval_every and train.sample_images_every")
     samples = all_samples(settings, settings.heldout, captions)
     first = next(samples, None)
     if first is None:
-        raise UserError("data.heldout: no image of it can be used")
+        raise UserError("data.heldout: contains no usable image")
     return chain([first], samples)
 
 
 def all_samples(settings: config.Data, paths: list[str], captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
-    """Each usable sample of `paths` once, in the order of the shards, centre crop, with all its captions."""
+    """Each usable sample of `paths` once, in order, center-cropped, with all of its captions."""
     bad_samples = BadSamples(settings.max_bad_samples)
     shards = Shards(expand(paths), bad_samples, captions)
     for number in range(len(shards)):

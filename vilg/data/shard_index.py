@@ -1,6 +1,6 @@
-"""Location each sample lies inside a webdataset tar: built once, kept beside the tar, read in one go.
+"""The position of each sample in a webdataset tar: computed once and stored next to the tar.
 
-A sample is `KEY.{png,jpg,jpeg,webp}` with `KEY.json` or `KEY.txt`, the files of a key next to each other, as
+A sample is `KEY.{png,jpg,jpeg,webp}` with `KEY.json` or `KEY.txt`. The files of a key are next to each other, as
 img2dataset writes them.
 """
 
@@ -14,19 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
-CAPTION_SUFFIXES = ("json", "txt")  # json first: it may hold several captions
+CAPTION_SUFFIXES = ("json", "txt")  # json first: it can have several captions
 _FORMAT = 1
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The samples of one tar. `images` and `captions` are int64 [N, 2]: offset and size; a size of 0 means none."""
+    """The samples of one tar. images, captions: int64 [N, 2], offset and size; size 0 if missing."""
 
     shard: Path
     keys: np.ndarray
@@ -40,7 +40,9 @@ class ShardIndex:
 
 
 def open_index(shard: Path) -> ShardIndex:
-    """The index of `shard`, from the file beside it if that is of this very tar, else by reading all headers once."""
+    """The index of `shard`, from the file next to it if that is current, otherwise by reading all headers. Raises
+    UserError.
+    """
     kept = shard.with_name(shard.name + ".index.npz")
     try:
         state = _state_of(shard)
@@ -49,12 +51,12 @@ def open_index(shard: Path) -> ShardIndex:
             index = build_index(shard)
             _write(kept, index, state)
     except OSError as error:
-        raise UserError(f"{shard}: {error.strerror.lower()}") from None
+        raise UserError(f"{shard}: {os_reason(error)}") from None
     return index
 
 
 def build_index(shard: Path) -> ShardIndex:
-    """Read the headers of `shard`; samples that lie behind a truncation are left out."""
+    """Read the headers of `shard`. Samples after a truncation are left out."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     size = shard.stat().st_size
     truncated = False
@@ -76,11 +78,11 @@ def build_index(shard: Path) -> ShardIndex:
 
 
 def _members(archive: tarfile.TarFile):
-    """The members up to the first header that cannot be read."""
+    """All members before the first header that cannot be read."""
     while True:
         try:
             member = archive.next()
-        except tarfile.ReadError:  # cut in the middle of a member
+        except tarfile.ReadError:  # truncated within a member
             return
         if member is None:
             return
@@ -88,7 +90,7 @@ def _members(archive: tarfile.TarFile):
 
 
 def _has_end_mark(shard: Path, offset: int) -> bool:
-    """A tar ends with two blocks of zeros; without the first one at `offset` the file was cut."""
+    """Whether the two zero blocks at the end of the tar exist at `offset`. Otherwise the file is truncated."""
     with open(shard, "rb") as file:
         file.seek(offset)
         return file.read(_BLOCK) == bytes(_BLOCK)
@@ -120,12 +122,12 @@ def _read(kept: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
                 return None
             fields = {name: arrays[name] for name in ("keys", "images", "captions", "json")}
             return ShardIndex(shard, **fields, truncated=bool(arrays["truncated"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing, foreign, half-written
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing, or not an index, or incomplete
         return None
 
 
 def _write(kept: Path, index: ShardIndex, state: np.ndarray) -> None:
-    """Keep the index beside the tar; a folder that cannot be written to costs only the time of the next reading."""
+    """Store the index next to the tar. If the folder is not writable, the headers will be read again next time."""
     try:
         descriptor, temporary = tempfile.mkstemp(dir=kept.parent, suffix=".npz")
         with os.fdopen(descriptor, "wb") as file:
@@ -138,6 +140,6 @@ def _write(kept: Path, index: ShardIndex, state: np.ndarray) -> None:
                 json=index.json,
                 truncated=index.truncated,
             )
-        os.replace(temporary, kept)  # several ranks may do this at once; each writes the same
+        os.replace(temporary, kept)  # several ranks may write the same file at once
     except OSError as error:
-        log.warning("%s: the index cannot be kept (%s)", kept, error.strerror)
+        log.warning("%s: the index cannot be stored (%s)", kept, error.strerror)

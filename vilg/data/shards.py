@@ -1,4 +1,4 @@
-"""Random access to the samples of any number of webdataset tars."""
+"""Random access to the samples of webdataset tars."""
 
 import glob
 import hashlib
@@ -16,7 +16,7 @@ from vilg.errors import UserError
 
 @dataclass(frozen=True)
 class Record:
-    """One sample as it lies in the tar."""
+    """One sample as stored in the tar."""
 
     name: str  # shard:key, for messages
     image: bytes
@@ -25,9 +25,9 @@ class Record:
 
 
 class Shards:
-    """All samples of `paths` that have an image and, where `captions` is asked for, a caption.
+    """All samples of `paths` that have an image and, if `captions` is set, a caption.
 
-    Samples without are bad_samples, as is a truncated tar. Reading is by `os.pread`, so threads need no lock.
+    Other samples and truncated tars count as bad samples. Data is read by `os.pread`, so that threads need no lock.
     """
 
     def __init__(self, paths: list[Path], bad_samples: BadSamples, captions: bool = True):
@@ -40,7 +40,7 @@ class Shards:
         if not len(self._row):
             raise UserError(f"{paths[0]}: no usable sample in {len(paths)} shards")
         self._descriptors: list[int] = []
-        weakref.finalize(self, _close, self._descriptors)  # closes the first ones too if a later one fails
+        weakref.finalize(self, _close, self._descriptors)  # also closes the first ones if a later one fails
         self._descriptors += (os.open(path, os.O_RDONLY) for path in paths)
 
     @staticmethod
@@ -60,7 +60,7 @@ class Shards:
         return len(self._row)
 
     def name(self, number: int) -> str:
-        """shard:key, for messages."""
+        """SHARD:KEY, for messages."""
         index = self.indices[self._shard[number]]
         return f"{index.shard}:{index.keys[self._row[number]]}"
 
@@ -87,8 +87,9 @@ def _close(descriptors: list[int]) -> None:
 
 
 def fingerprint(patterns: list[str]) -> dict:
-    """{"shards": how many, "sha256": a hash of the names of the shards and of where which sample lies in them}, in
-    their order, wherever the shards themselves lie."""
+    """{"shards": count, "sha256": ..}: a hash of shard names and of the position of each sample, independent of the
+    folder.
+    """
     paths, digest = expand(patterns), hashlib.sha256()
     for path in paths:
         index = open_index(path)
@@ -98,8 +99,10 @@ def fingerprint(patterns: list[str]) -> dict:
 
 
 def expand(patterns: list[str], what: str = "shard") -> list[Path]:
-    """What paths and globs name, in the order given, each glob sorted. UserError for one that names nothing."""
-    paths = []
+    """The paths that `patterns` (paths and globs) match, in this order, each glob sorted. Raises UserError if one
+    matches nothing.
+    """
+    paths: list[Path] = []
     for pattern in patterns:
         found = sorted(glob.glob(pattern))
         if not found:

@@ -1,8 +1,8 @@
-"""What a folder of token shards says of itself.
+"""The manifest of a folder of token shards.
 
 part-000000.safetensors   see token_part.py
 part-000001.safetensors
-manifest.json             written last; without it the folder is not complete
+manifest.json             written last; without it the folder is incomplete
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vilg.data.token_part import TokenPart, publish
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -19,11 +19,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class TokenizationConfig:
-    """What the tokens follow from: equal recipes make equal shards.
+    """Everything that determines the tokens: equal configurations give equal shards. (Stored as "recipe".)
 
-    image_tokenizer: {"kind", "path", "codes", "grid", "sha256"}; vocabulary: {"tokenizer", "path", "entries",
-    "sha256"}; source: {"shards", "samples", "sha256"} of the shards of images. The other fields are settings. Paths
-    tell people where things lay, and may change.
+    image_tokenizer: {"kind", "path", "codes", "grid", "sha256"}. vocabulary: {"tokenizer", "path", "entries",
+    "sha256"}. source: {"shards", "samples", "sha256"} of the image shards. The other fields are settings; `part` is
+    tokenize.images_per_file. Paths are informative only and may change.
     """
 
     image_tokenizer: dict
@@ -36,7 +36,7 @@ class TokenizationConfig:
     part: int
 
     def difference(self, other: "TokenizationConfig") -> str | None:
-        """The name of a field in which the two differ."""
+        """The name of a field in which two configurations differ, or None."""
         mine, theirs = _without_paths(self), _without_paths(other)
         return next((name for name in mine if mine[name] != theirs[name]), None)
 
@@ -50,7 +50,7 @@ def _without_paths(tokenization: TokenizationConfig) -> dict:
 
 @dataclass(frozen=True)
 class Part:
-    """A file: bytes, the digest of its arrays, how many images and captions, and the names of what was broken."""
+    """One file: size in bytes, digest of its arrays, number of images and captions, and names of skipped samples."""
 
     file: str
     size: int
@@ -62,6 +62,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
+    """The content of manifest.json."""
+
     version: int
     recipe: TokenizationConfig
     parts: list[Part]
@@ -71,7 +73,7 @@ class Manifest:
         return sum(getattr(part, what) for part in self.parts)
 
     def write(self, folder: Path) -> None:
-        """With its own hash, so that an edited one is found out."""
+        """Write the manifest with a hash of itself, so that later changes are detected."""
         body = asdict(self)
         publish(folder / MANIFEST, json.dumps({**body, "sha256": _hash(body)}, ensure_ascii=False, indent=1).encode())
 
@@ -81,7 +83,7 @@ def part_file(number: int) -> str:
 
 
 def read_part(folder: Path, number: int) -> tuple[TokenizationConfig, Part] | None:
-    """What a file says of itself; None if there is none. UserError."""
+    """The configuration and description stored in a file; None if the file does not exist. Raises UserError."""
     file = folder / part_file(number)
     if not file.exists():
         return None
@@ -91,23 +93,23 @@ def read_part(folder: Path, number: int) -> tuple[TokenizationConfig, Part] | No
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """UserError if there is none, or if it is damaged or of another version."""
+    """Read a manifest. Raises UserError if it is missing, damaged or of another version."""
     file = folder / MANIFEST
     try:
         body = json.loads(file.read_text("utf-8"))
         claimed = body.pop("sha256")
     except FileNotFoundError:
         raise UserError(
-            f"{folder}: no token shards, or `vilg data tokenize` has not finished them: no {MANIFEST}"
+            f"{folder}: no {MANIFEST}: not a folder of token shards, or `vilg data tokenize` has not finished"
         ) from None
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror.lower()}") from None
+        raise UserError(f"{file}: {os_reason(error)}") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{file}: damaged, not the JSON that was written") from None
+        raise UserError(f"{file}: damaged, not valid JSON") from None
     if body.get("version") != VERSION:
         raise UserError(f"{file}: format {body.get('version')}, this vilg reads {VERSION}")
     if claimed != _hash(body):
-        raise UserError(f"{file}: damaged, its contents do not have the hash it names")
+        raise UserError(f"{file}: damaged, its contents do not match its hash")
     return Manifest(VERSION, TokenizationConfig(**body["recipe"]), [Part(**part) for part in body["parts"]])
 
 

@@ -1,14 +1,14 @@
-"""One file of token shards: the codes and words of up to some thousand images, in safetensors.
+"""One file of token shards: codes and caption tokens of up to some thousand images, as safetensors.
 
-    codes          [N, crops, n]  of every crop of every image, in raster order: records of one size
-    words          [W]            of all captions in a row, without BOT, EOT and padding
-    caption_edges  [C + 1]        caption c has words[caption_edges[c] : caption_edges[c + 1]]
-    image_edges    [N + 1]        image i has the captions from image_edges[i] to image_edges[i + 1]
-    names          [B]            SHARD:KEY of all images in a row, in UTF-8
+    codes          [N, crops, n]  of every crop of every image, in raster order
+    words          [W]            token ids of all captions, without BOT, EOT and padding
+    caption_edges  [C + 1]        caption c is words[caption_edges[c] : caption_edges[c + 1]]
+    image_edges    [N + 1]        image i has captions image_edges[i] to image_edges[i + 1]
+    names          [B]            SHARD:KEY of all images, in UTF-8
     name_edges     [N + 1]        likewise
 
-Codes and words are uint16 where the vocabulary has at most 65,536 entries, else uint32. The header holds `about`, a
-JSON object with the SHA-256 of the arrays, so that a file says of itself what it is.
+Ids are uint16 if there are at most 65,536 of them, otherwise uint32. The header has `about`, a JSON object with the
+SHA-256 of the arrays.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 
 _ABOUT = "vilg"
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is kept of an image: `codes` int [crops, n], and the ids of the words of each of its captions."""
+    """The tokens of an image: codes int [crops, n], and the token ids of each of its captions."""
 
     name: str
     codes: np.ndarray
@@ -36,7 +36,7 @@ class Tokens:
 
 
 def pack(images: list[Tokens], shape: tuple[int, int], codes: int, vocabulary: int) -> dict[str, np.ndarray]:
-    """The arrays of a file. shape: (crops, n); codes and vocabulary: how many there are of each."""
+    """The arrays of a file. shape: (crops, n). codes, vocabulary: number of distinct ids of each kind."""
     captions = [words for image in images for words in image.captions]
     names = [image.name.encode() for image in images]
     return {
@@ -65,19 +65,20 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
     result = hashlib.sha256()
     for name, values in sorted(arrays.items()):
         result.update(f"{name} {values.dtype} {values.shape}".encode())
-        result.update(np.ascontiguousarray(values))
+        result.update(np.ascontiguousarray(values).data)
     return result.hexdigest()
 
 
 def write_part(file: Path, arrays: dict[str, np.ndarray], about: dict) -> None:
-    """Publish a file that says `about` and the SHA-256 of its arrays."""
+    """Publish a file with the description `about` and the SHA-256 of its arrays."""
     said = {**about, "sha256": digest(arrays)}
     publish(file, save(arrays, {_ABOUT: json.dumps(said, ensure_ascii=False)}))
 
 
 def publish(file: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, whenever the process is killed or the power fails. UserError if the disk
-    does not take it."""
+    """Write a file atomically: it is complete or absent after a kill or power failure. Raises UserError if the disk
+    fails.
+    """
     hidden = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with open(hidden, "wb") as opened:
@@ -90,18 +91,18 @@ def publish(file: Path, data: bytes) -> None:
         os.close(folder)
     except OSError as error:
         hidden.unlink(missing_ok=True)
-        raise UserError(f"{file}: {error.strerror.lower()}") from None
+        raise UserError(f"{file}: {os_reason(error)}") from None
 
 
 class TokenPart:
-    """A file, memory-mapped: only what is asked for is read. UserError if it is not one of ours."""
+    """A memory-mapped file. Only requested data is read. Raises UserError if it is not a file of token shards."""
 
     def __init__(self, file: Path):
         try:
             self._file = safe_open(file, "numpy")
             self.about = json.loads(self._file.metadata()[_ABOUT])
             self.crops = self._file.get_slice("codes").get_shape()[1]
-        except Exception as error:  # safetensors has types of its own; another's file may lack anything
+        except Exception as error:  # safetensors has its own exceptions, and other files can lack anything
             raise UserError(f"{file}: not a file of token shards, or damaged ({error})") from None
 
     def name(self, image: int) -> str:
@@ -112,7 +113,7 @@ class TokenPart:
         return self._file.get_slice("codes")[image, crop]
 
     def captions(self, image: int) -> range:
-        """The numbers of the captions of an image."""
+        """Indices of the captions of an image."""
         between = self._between("image_edges", image)
         return range(between.start, between.stop)
 
@@ -121,8 +122,9 @@ class TokenPart:
         return self._file.get_slice("words")[self._between("caption_edges", caption)]
 
     def digest(self) -> str:
-        """Of all arrays, which are read for it."""
-        return digest({name: self._file.get_tensor(name) for name in self._file.keys()})
+        """The digest of all arrays, which are read for it."""
+        names = self._file.keys()  # of safetensors, not of a dict
+        return digest({name: self._file.get_tensor(name) for name in names})
 
     def _between(self, edges: str, number: int) -> slice:
         start, stop = self._file.get_slice(edges)[number : number + 2]

@@ -1,4 +1,4 @@
-"""Random access to images and captions that were made tokens before; see tokenizing.py."""
+"""Random access to token shards; tokenizing.py writes them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from vilg import config
 from vilg.data.shards import expand
 from vilg.data.token_manifest import Manifest, Part, TokenizationConfig, read_manifest
 from vilg.data.token_part import TokenPart
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 from vilg.progress import Progress
 
-_OPEN = 4096  # files that are mapped at a time; Linux allows a process 65,530 maps
+_OPEN = 4096  # files mapped at the same time; Linux allows 65,530 maps for a process
 _THREADS = 4  # that hash files
 
 
 @dataclass(frozen=True)
 class TokenSample:
-    """Codes uint [n] of one crop of an image and the words uint [m] of one of its captions; `seed` as a `Sample`'s."""
+    """Codes uint [n] of one crop of an image, and token ids uint [m] of one of its captions. seed: as in `Sample`."""
 
     name: str
     codes: np.ndarray
@@ -31,10 +31,10 @@ class TokenSample:
 
 
 class TokenShards:
-    """All images of the folders that `patterns` name, in the order of the shards that they were made of.
+    """All images of the folders `patterns`, in the order of the shards that they were made from.
 
-    UserError for a folder that is not complete, and for a file that lacks or has another size than it was written with;
-    `find_damage` reads it all.
+    Raises UserError for an incomplete folder, and for a file that is missing or has another size. `find_damage` reads
+    everything.
     """
 
     def __init__(self, patterns: list[str]):
@@ -48,8 +48,10 @@ class TokenShards:
         self._opened = lru_cache(_OPEN)(self._open)
 
     def check_compatible(self, settings: config.Data, tokenizers: dict[str, str]) -> None:
-        """UserError unless a run of these settings would make the same of the images. tokenizers: the fingerprints of
-        its own, {"text": .., "image": ..}."""
+        """Raise UserError unless a run with these settings would compute the same tokens.
+
+        tokenizers: fingerprints of the run's tokenizers, {"text": .., "image": ..}.
+        """
         for folder, manifest in self.folders.items():
             tokenization = manifest.recipe
             for kind, there in (("image", tokenization.image_tokenizer), ("text", tokenization.vocabulary)):
@@ -67,7 +69,7 @@ class TokenShards:
         return int(self._edges[-1])
 
     def sample(self, number: int, rng: np.random.Generator) -> TokenSample:
-        """One of the crops and one of the captions of an image, drawn by `rng`."""
+        """A random crop and a random caption of an image, chosen by `rng`."""
         part, image, tokenization = self._at(number)
         chosen = part.codes(image, rng.integers(part.crops))
         captions = part.captions(image)
@@ -80,7 +82,7 @@ class TokenShards:
         return TokenSample(part.name(image), chosen, words, int(rng.integers(2**63)))
 
     def whole(self, number: int) -> tuple[str, np.ndarray, list[np.ndarray]]:
-        """(name, codes uint [crops, n], the words of each caption) of an image."""
+        """(name, codes uint [crops, n], token ids of each caption) of an image."""
         part, image, _ = self._at(number)
         return (
             part.name(image),
@@ -89,7 +91,7 @@ class TokenShards:
         )
 
     def _at(self, number: int) -> tuple[TokenPart, int, TokenizationConfig]:
-        """(file, number of the image in it, what it was made by)."""
+        """(file, index of the image in it, configuration)."""
         index = int(np.searchsorted(self._edges, number, "right")) - 1
         return self._opened(index), int(number - self._edges[index]), self._parts[index][1].recipe
 
@@ -97,12 +99,12 @@ class TokenShards:
         folder, _, expected = self._parts[index]
         part = TokenPart(folder / expected.file)
         if part.about["sha256"] != expected.sha256:
-            raise UserError(f"{folder / expected.file}: not the file that the manifest beside it names")
+            raise UserError(f"{folder / expected.file}: not the file in the manifest")
         return part
 
 
 def find_damage(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """What is wrong with each file, if anything is; all of it is read."""
+    """Yield a message for each file that is damaged. All files are read."""
 
     def problem(part: Part) -> str | None:
         file = folder / part.file
@@ -110,7 +112,7 @@ def find_damage(folder: Path, manifest: Manifest) -> Iterator[str]:
             _check_size(file, part.size)
             opened = TokenPart(file)
             if opened.about["sha256"] != part.sha256 or opened.digest() != part.sha256:
-                return f"{file}: damaged, not the numbers that were written"
+                return f"{file}: damaged, the arrays do not match the hash"
         except UserError as error:
             return str(error)
         return None
@@ -123,7 +125,7 @@ def find_damage(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def fingerprint(patterns: list[str]) -> dict:
-    """{"shards": how many files, "sha256": a hash of what is in them, in their order}, wherever they lie."""
+    """{"shards": number of files, "sha256": ..}: a hash of their content in order, independent of the folder."""
     parts = [part for folder in expand(patterns, "folder of token shards") for part in read_manifest(folder).parts]
     digest = hashlib.sha256("\n".join(part.sha256 for part in parts).encode())
     return {"shards": len(parts), "sha256": digest.hexdigest()}
@@ -133,6 +135,6 @@ def _check_size(file: Path, expected: int) -> None:
     try:
         size = file.stat().st_size
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror.lower()}") from None
+        raise UserError(f"{file}: {os_reason(error)}") from None
     if size != expected:
         raise UserError(f"{file}: {size} bytes, {expected} were written")

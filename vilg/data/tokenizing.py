@@ -1,9 +1,9 @@
-"""Making token shards: every image is encoded once, and every caption.
+"""Implements `vilg data tokenize`: encodes all images and captions of shards once.
 
-The images of `data.shards` are cut into parts of `tokenize.images_per_file`; part i makes file i and follows from the tokenization
-alone, so it does not matter who makes it, and when. A file is published whole, and says what it was made by: what is
-there is never made again, and a process that is killed leaves no more than the part it was at undone. Ranks take turns
-in the parts and say nothing to each other; the one that finds all parts done writes the manifest.
+The images of `data.shards` are divided into parts of `tokenize.images_per_file`. Part i becomes file i and depends only
+on the configuration, so any rank can write it at any time. Files are published atomically and never written again; an
+interrupted process loses only its current part. Ranks take turns in the parts without communicating, and the rank that
+finds all parts complete writes the manifest.
 """
 
 import logging
@@ -42,12 +42,14 @@ from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
-_WORDS = max_caption_tokens(LONGEST_TEXT) + 1  # of a caption: no run reads more, and one too many is counted as cut
+_WORDS = (
+    max_caption_tokens(LONGEST_TEXT) + 1
+)  # tokens kept of a caption: one more than any run reads, so that truncation is counted
 
 
 @dataclass(frozen=True)
 class TokenizeResult:
-    """What this process has done: `images` encoded in `seconds`; `manifest` where all ranks have done theirs."""
+    """What this process did: `images` encoded in `seconds`. manifest: set if all parts are complete."""
 
     images: int
     seconds: float
@@ -55,19 +57,19 @@ class TokenizeResult:
 
 
 def tokenize(settings: config.Pretraining) -> TokenizeResult:
-    """Make what is not yet made of this rank's share of the folder that `data.tokens` names; every rank calls this.
+    """Write the missing parts of this rank's share of the folder `data.tokens`. All ranks call this.
 
-    UserError if the folder holds tokens that other settings, tokenizers or images make.
+    Raises UserError if the folder has token shards of other settings, tokenizers or images.
     """
     rank, ranks = independent_rank()
     require(
         len(settings.data.tokens) == 1,
-        f"data.tokens={settings.data.tokens}: names the one folder that the token shards are written to",
+        f"data.tokens={settings.data.tokens}: has to name exactly one folder, to which token shards are written",
     )
     folder = Path(settings.data.tokens[0])
     writer = TokenShardWriter(settings)
-    numbers = range(-(-len(writer.shards) // settings.tokenize.images_per_file))
-    todo = [number for number in numbers[rank::ranks] if writer.finished_part(folder, number) is None]
+    parts = range(-(-len(writer.shards) // settings.tokenize.images_per_file))
+    todo = [number for number in parts[rank::ranks] if writer.finished_part(folder, number) is None]
     folder.mkdir(parents=True, exist_ok=True)
     began, images = time.perf_counter(), 0
     with Progress("tokenize", sum(len(writer.image_range(number)) for number in todo), quiet=rank > 0) as progress:
@@ -76,24 +78,25 @@ def tokenize(settings: config.Pretraining) -> TokenizeResult:
             for batch in writer.encode_part(number):
                 made += batch
                 progress.advance(len(batch))
-            progress.advance(len(writer.image_range(number)) - len(made))  # the broken ones
+            progress.advance(len(writer.image_range(number)) - len(made))  # skipped samples
             writer.write(folder, number, made)
             images += len(made)
-    return TokenizeResult(images, time.perf_counter() - began, _finish(folder, writer, len(numbers)))
+    return TokenizeResult(images, time.perf_counter() - began, _finish(folder, writer, len(parts)))
 
 
 def _finish(folder: Path, writer: "TokenShardWriter", count: int) -> Manifest | None:
-    """The manifest, if every part is there; written unless it is there already."""
-    parts = [writer.finished_part(folder, number) for number in range(count)]
-    if None in parts:
+    """Write the manifest if all parts are complete and it does not exist. Returns it, or None."""
+    found = [writer.finished_part(folder, number) for number in range(count)]
+    parts = [part for part in found if part is not None]
+    if len(parts) < count:
         return None
     if not (folder / MANIFEST).exists():
         try:
             Manifest(VERSION, writer.tokenization, parts).write(folder)
         except UserError:
-            if not (folder / MANIFEST).exists():  # else another rank was faster, and has cleared away
+            if not (folder / MANIFEST).exists():  # otherwise another rank has written it already
                 raise
-    for leftover in (*folder.glob(".part-*.safetensors.*"), *folder.glob(f".{MANIFEST}.*")):  # of the killed
+    for leftover in (*folder.glob(".part-*.safetensors.*"), *folder.glob(f".{MANIFEST}.*")):  # of killed processes
         leftover.unlink(missing_ok=True)
     manifest = read_manifest(folder)
     if manifest.parts != parts:
@@ -102,18 +105,19 @@ def _finish(folder: Path, writer: "TokenShardWriter", count: int) -> Manifest | 
 
 
 class TokenShardWriter:
-    """Makes any part of the token shards of these settings."""
+    """Writes any part of the token shards for some settings."""
 
     def __init__(self, settings: config.Pretraining):
         data, self.settings = settings.data, settings.tokenize
         require(
             self.settings.crops == 1 or data.crop_jitter > 0,
-            f"tokenize.crops={self.settings.crops}: without data.crop_jitter all crops of an image are the same",
+            f"tokenize.crops={self.settings.crops}: all crops of an image are equal without data.crop_jitter",
         )
         self.image_tokenizer = image.load(settings.image_tokenizer.path)
         self.text_tokenizer = load_tokenizer(settings.text)
         self.bad_samples, self.threads = BadSamples(data.max_bad_samples), data.threads
-        self.shards, self._broken = Shards(expand(data.shards), self.bad_samples), set()
+        self.shards = Shards(expand(data.shards), self.bad_samples)
+        self._broken: set[int] = set()
         self.tokenization = TokenizationConfig(
             _describe_image_tokenizer(self.image_tokenizer, settings),
             _describe_text_tokenizer(self.text_tokenizer, settings.text),
@@ -126,15 +130,14 @@ class TokenShardWriter:
         )
 
     def finished_part(self, folder: Path, number: int) -> Part | None:
-        """What the file of a part says of itself, None if there is none. UserError if another tokenization made it."""
+        """The description of an existing file, or None. Raises UserError if it has another configuration."""
         found = read_part(folder, number)
         if found is None:
             return None
         tokenization, part = found
         if other := self.tokenization.difference(tokenization):
             raise UserError(
-                f"{folder / part_file(number)}: made with another {other} than these settings name; they "
-                "need a folder of their own"
+                f"{folder / part_file(number)}: made with another {other} than these settings name; use another folder"
             )
         return part
 
@@ -144,7 +147,7 @@ class TokenShardWriter:
         ]
 
     def encode_part(self, number: int) -> Iterator[list[Tokens]]:
-        """The images of a part, batch by batch; broken ones are bad_samples."""
+        """Encode the images of a part in batches. Broken samples are skipped."""
         at_once = max(1, self.settings.batch_size // self.settings.crops)
         for batch in prefetch_ordered(self._read, self.image_range(number), at_once, self.threads):
             codes = self._encode(np.concatenate([crops for _, crops, _ in batch]))

@@ -1,4 +1,4 @@
-"""Trains a model on all ranks under the settings' stage, precision and recompute."""
+"""Trains a model on all ranks with the sharding stage, precision and recompute of the settings."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,10 +17,10 @@ Losses = Callable[[nn.Layer], Iterator[tuple[str, paddle.Tensor]]]
 
 
 class Engine:
-    """A step is any number of `micro_step`s and then `step`.
+    """One training step is any number of `micro_step` calls followed by one `step` call.
 
-    make_optimizer(model) gives the optimizer; `clip` is the largest global norm of a gradient, 0 for any. Without settings
-    every rank has all of the model, in fp32.
+    make_optimizer: function from the model to its optimizer. clip: largest global norm of the gradient, 0 for no
+    clipping. Without settings every rank holds the whole model in fp32.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Engine:
         self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
 
     def micro_step(self, losses: Losses, factors: dict[str, float]) -> dict[str, float]:
-        """Add the gradients of the sum of factor x loss, and return the losses.
+        """Accumulate the gradients of the sum of factor x loss, and return the losses.
 
-        `losses(model)` computes one after the other, and each goes backward before the next is asked for. The engine
-        averages over ranks, so the factor of a mean over all of them holds their number.
+        `losses(model)` yields (name, loss) one at a time; each loss is backpropagated before the next is computed.
+        Gradients are averaged over ranks, so for a mean over all ranks the factor has to include the number of ranks.
         """
         values = {}
         with self.precision.autocast():
@@ -57,10 +57,10 @@ class Engine:
         return values
 
     def step(self, lr: float) -> float:
-        """Average, clip, update at learning rate `lr`; returns the global norm of the gradient before the clipping.
+        """Reduce, clip and update with learning rate `lr`. Returns the global gradient norm before clipping.
 
-        If it is not finite nothing was updated. With fp16 that happens now and then, and the next step has a smaller
-        loss scale; otherwise it is the end, and the engine is of no more use.
+        If the norm is not finite, nothing was updated. With fp16 this is expected now and then, and the next step uses
+        a smaller loss scale. In other precisions training cannot continue.
         """
         stage = self.stage
         stage.optimizer.set_lr(lr)
@@ -79,21 +79,21 @@ class Engine:
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a gradient that is not finite is nothing unusual."""
+        """Whether a non-finite gradient is expected now and then (fp16)."""
         return self.stage.scaler is not None
 
     def state(self) -> list[states.TensorShard]:
-        """What this rank holds of parameters, buffers and moments: `model/NAME`, `moment1/NAME`, .."""
+        """The tensor shards of this rank: parameters, buffers and moments, named `model/NAME`, `moment1/NAME`, .."""
         held = states.tensor_shards(self._sharded_parameters(), self._optimizer, self.world.rank)
         return held + [
             states.replicated(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
         ]
 
     def load_state(self, given: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
-        """Take what the `state` of all ranks of a job, this or another one, gave.
+        """Load what `state` returned on all ranks of this or another job.
 
-        given: {name: whole shape}; read(name, start, stop) gives elements of a flattened tensor. UserError, and nothing
-        has changed, if a name or a shape does not fit.
+        given: {name: global shape}. read(name, start, stop) returns elements of a flattened tensor. Raises UserError,
+        and changes nothing, if a name or a shape does not fit.
         """
         held = self._sharded_parameters()
         expected = states.shapes(held) | {f"model/{name}": value.shape for name, value in self._buffers.items()}
@@ -105,14 +105,14 @@ class Engine:
 
     @property
     def loss_scale(self) -> dict:
-        """The state of fp16's loss scaler as JSON takes it, for checkpoints; empty without one."""
-        state = self.stage.scaler.state_dict() if self.stage.scaler else {}
+        """The state of the fp16 loss scaler in JSON types, for checkpoints; empty in other precisions."""
+        state = dict(self.stage.scaler.state_dict()) if self.stage.scaler else {}
         return {name: np.asarray(value).tolist() for name, value in state.items()}
 
     @loss_scale.setter
     def loss_scale(self, state: dict) -> None:
         if self.stage.scaler and state:
-            self.stage.scaler.load_state_dict(state)
+            self.stage.scaler.load_state_dict(state)  # type: ignore[arg-type]  # a TypedDict of Paddle
 
     def _sharded_parameters(self) -> list[states.ShardedParameter]:
         return [self.stage.sharded_parameter(name, value) for name, value in self._parameters.items()]

@@ -1,13 +1,14 @@
-"""How much of the states each rank holds: Paddle's own data parallelism and sharding behind one interface.
+"""The sharding stages: Paddle's data parallelism and sharding with one interface.
 
-stage 0   everything; gradients are averaged once a step                        fused_allreduce_gradients
-stage 1   a share of the optimizer's states                                     DygraphShardingOptimizer
-stage 2   a share of the gradients too                                          group_sharded_parallel("os_g")
-stage 3   a share of the parameters too, put together layer by layer while used group_sharded_parallel("p_g_os")
+stage  what each rank holds only a shard of          Paddle
+0      nothing; gradients are averaged once a step   fused_allreduce_gradients
+1      optimizer states                              DygraphShardingOptimizer
+2      and gradients                                 group_sharded_parallel("os_g")
+3      and parameters, gathered layer by layer       group_sharded_parallel("p_g_os")
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import paddle
 from paddle import nn
@@ -26,25 +27,25 @@ from vilg.distributed.world import World
 
 
 class Stage(Protocol):
-    """What the engine asks of a stage."""
+    """The interface that the engine uses."""
 
-    model: nn.Layer  # to be called instead of the model
-    optimizer: paddle.optimizer.Optimizer  # its step() updates, and puts the parameters together where they are split
+    model: nn.Layer  # call this instead of the model
+    optimizer: paddle.optimizer.Optimizer  # step() also gathers the parameters
     scaler: paddle.amp.GradScaler | None
     clip: GlobalNormClip
 
     def reduce(self) -> None:
-        """What is left to do with the gradients of a step before the optimizer sees them."""
+        """Complete the reduction of the gradients before the optimizer step."""
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
-        """What this rank holds of a parameter, between two steps."""
+        """The part of a parameter that this rank holds between two steps."""
 
 
 class DataParallel:
-    """Stage 0. Nothing is said between ranks before the last micro-batch."""
+    """Stage 0. Ranks communicate once a step, after the last micro-batch."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class DataParallel:
 
 
 class ShardedOptimizer:
-    """Stage 1. Each parameter has an owner in the sharding group, who updates it and sends it to the others."""
+    """Stage 1. Each parameter has an owner in the sharding group, which updates it and broadcasts the result."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class ShardedOptimizer:
         scaler: paddle.amp.GradScaler | None,
     ):
         self.model, self._world = model, world
-        self.scaler = scaler and fleet.distributed_scaler(scaler)  # whose ranks agree on what has overflowed
+        self.scaler = scaler and fleet.distributed_scaler(scaler)  # its ranks agree on overflows
         self.clip = optimizer._grad_clip = GlobalNormClip(
             max_norm, world.sharding_group, lambda parameter: False, scaler is not None
         )
@@ -105,9 +106,11 @@ class ShardedOptimizer:
 
 
 class _GroupSharded:
-    """What stages 2 and 3 share. Gradients go to their owners in every backward pass: no rank has room for all."""
+    """Common part of stages 2 and 3. Gradients are reduced to their owners in every backward pass, since no rank can
+    hold them all.
+    """
 
-    level: str
+    level: Literal["os_g", "p_g_os"]
 
     def __init__(
         self,
@@ -119,7 +122,7 @@ class _GroupSharded:
         settings: config.Distributed,
     ):
         self._world, self._inner, self._offload = world, optimizer, settings.offload
-        # Of stage 2 each parameter has one owner; stage 3 leaves small ones whole and marks them.
+        # In stage 2 each parameter has one owner. Stage 3 replicates small parameters and marks them.
         self.clip = optimizer._grad_clip = GlobalNormClip(
             max_norm, world.sharding_group, lambda parameter: hasattr(parameter, "unslice"), scaler is not None
         )
@@ -132,11 +135,11 @@ class _GroupSharded:
             world.sharding_group,
             offload=settings.offload,
             dp_group=world.replica_group if world.topology.replicas > 1 else None,
-            # A bucket of gradients is sent once all of them are there, but neither direction uses the other's head.
+            # A bucket is sent when all of its gradients exist, but neither direction uses the other's output head.
             buffer_max_size=1,
             segment_size=settings.segment_size,
-            # Fetching the next layer ahead follows the order of the first step. The directions differ in theirs, and a
-            # layer that was fetched and then not used would be used later as it was.
+            # Prefetching follows the layer order of the first step. The two directions use different orders, and a
+            # layer that was prefetched but not used would be used later with outdated values.
             sync_comm=True,
         )
 
@@ -159,7 +162,7 @@ class ShardedGradients(_GroupSharded):
 
 
 class ShardedParameters(_GroupSharded):
-    """Stage 3. Of a parameter larger than `segment_size` each rank has the same share, padded at the end."""
+    """Stage 3. Each rank holds an equal share of every parameter larger than `segment_size`, padded at the end."""
 
     level = "p_g_os"
 
@@ -185,7 +188,7 @@ class ShardedParameters(_GroupSharded):
 
 
 def _master_weight(optimizer: paddle.optimizer.Optimizer, parameter: paddle.Tensor) -> paddle.Tensor:
-    """The fp32 master of a parameter in 16 bits, once there is one, else the parameter."""
+    """The fp32 master weight of a 16-bit parameter if it exists already, otherwise the parameter."""
     return optimizer._master_weights.get(parameter.name, parameter)
 
 
@@ -202,10 +205,10 @@ def build(
     scaler: paddle.amp.GradScaler | None,
     settings: config.Distributed,
 ) -> Stage:
-    """The stage of the settings. With one shard there is nothing to split, and any stage is stage 0."""
+    """The stage that the settings ask for. With one shard every stage is stage 0."""
     if world.topology.shards == 1:
         return DataParallel(world, model, optimizer, max_norm, scaler)
     if settings.stage == 1:
         return ShardedOptimizer(world, model, optimizer, max_norm, scaler)
-    stage = ShardedGradients if settings.stage == 2 else ShardedParameters
-    return stage(world, model, optimizer, max_norm, scaler, settings)
+    group_sharded = ShardedGradients if settings.stage == 2 else ShardedParameters
+    return group_sharded(world, model, optimizer, max_norm, scaler, settings)  # type: ignore[return-value]  # Paddle's types

@@ -1,11 +1,11 @@
-"""The processes of this job, and the few things they say to each other besides gradients."""
+"""The processes of a job: rank, topology, and collectives for everything except gradients."""
 
 import faulthandler
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -17,29 +17,32 @@ from vilg.distributed.rendezvous import wait_for_rank_zero
 from vilg.distributed.topology import build_topology
 from vilg.errors import UserError
 
+Value = TypeVar("Value")
+
 
 def install_signal_handlers() -> None:
-    """What this process does on the signals of those that started it."""
-    # When one rank ends, fleetrun ends the others. Paddle's own handler would then print the report of a crash,
-    # below which nobody finds the line that says what was wrong.
+    """Set the reactions of this process to SIGTERM and SIGUSR1."""
+    # When one rank ends, fleetrun ends the others. Paddle's own handler would then print a crash report, which hides
+    # the actual error message.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    faulthandler.register(signal.SIGUSR1, file=2)  # the launcher asks a rank that hangs where it stands
+    faulthandler.register(signal.SIGUSR1, file=2)  # the launcher requests the stacks of a stalled rank
 
 
 def independent_rank() -> tuple[int, int]:
-    """(rank, ranks) of this process in a job whose ranks share out the work and say nothing to each other, so that none
-    ever waits."""
+    """(rank, ranks) of a job whose ranks divide the work without communicating, so that no rank ever waits for
+    another.
+    """
     install_signal_handlers()
     return dist.get_rank(), dist.get_world_size()
 
 
 class World:
-    """This process's place among all, and collectives that cost nothing where there is only one process."""
+    """The rank of this process and collectives over all ranks. With a single process the collectives cost nothing."""
 
     def __init__(self, settings: config.Distributed | None = None):
-        """Joins the others. Raises SettingsError if the states cannot be split between so many as the settings say."""
+        """Join the other processes. Raises SettingsError if the states cannot be sharded as the settings ask."""
         install_signal_handlers()
-        # Both set by fleetrun.
+        # Both variables are set by fleetrun.
         ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
         self.topology = build_topology(settings or config.Distributed(), ranks, on_this_node)
         self.ranks = ranks
@@ -60,8 +63,8 @@ class World:
         self.fleet_groups = fleet.get_hybrid_communicate_group()
         self.sharding_group = self.fleet_groups.get_sharding_parallel_group()
         self.replica_group = self.fleet_groups.get_data_parallel_group()
-        # Nobody goes on before all are here: a rank that refuses its settings next would leave others in the middle of
-        # fleet.init, and they would say that it is gone below its line that says why.
+        # Wait for all ranks. If a rank that refuses its settings ended earlier, the others would fail in fleet.init
+        # and report a lost peer after the actual error message.
         self.barrier()
 
     @property
@@ -70,48 +73,52 @@ class World:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this is rank 0, which writes what is written once."""
+        """Whether this is rank 0, which writes files that exist once per job."""
         return self.rank == 0
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over all ranks; the keys are the same on every rank."""
+        """Sum each value over all ranks. The keys have to be the same on every rank."""
         if self.ranks == 1:
             return dict(values)
         total = paddle.to_tensor(np.array([values[key] for key in sorted(values)], dtype=np.float64))
         dist.all_reduce(total)
-        return dict(zip(sorted(values), total.tolist()))
+        return dict(zip(sorted(values), total.numpy().tolist()))
 
     def sum_tensor(self, value: paddle.Tensor) -> paddle.Tensor:
-        """`value` summed over all ranks, in place."""
+        """Sum `value` over all ranks, in place."""
         if self.ranks > 1:
             dist.all_reduce(value)
         return value
 
     def broadcast(self, value: paddle.Tensor) -> paddle.Tensor:
-        """`value` of rank 0, in place."""
+        """Replace `value` by the value of rank 0, in place."""
         if self.ranks > 1:
             dist.broadcast(value, src=0)
         return value
 
     def interleave(self, rows: paddle.Tensor) -> paddle.Tensor:
-        """The rows [N, ..] of all ranks in the order of their positions in the data: 0 of each rank, 1 of each, .."""
+        """Collect the rows [N, ..] of all ranks in the order of the data: row 0 of each rank, row 1 of each rank, and
+        so on.
+        """
         if self.ranks == 1:
             return rows
-        parts = []
+        parts: list[paddle.Tensor] = []
         dist.all_gather(parts, rows)
         return paddle.stack(parts, axis=1).reshape([-1, *rows.shape[1:]])
 
-    def gather(self, value: Any) -> list[Any]:
-        """Any picklable value of every rank, in the order of ranks."""
+    def gather(self, value: Value) -> list[Value]:
+        """Collect a picklable value from every rank, in rank order."""
         if self.ranks == 1:
             return [value]
-        values = []
+        values: list[Value] = []
         dist.all_gather_object(values, value)
         return values
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Bad input that one rank meets in this block is raised on every rank; else the others would wait for it."""
+        """A UserError of one rank in this block is raised on all ranks. Otherwise the others would wait for that
+        rank.
+        """
         failure = None
         try:
             yield
@@ -122,16 +129,16 @@ class World:
 
     @contextmanager
     def sigterm_received(self) -> Iterator[Callable[[], bool]]:
-        """SIGTERM, which a scheduler sends some time before it takes the machine away, ends no rank in this block.
+        """SIGTERM does not end this process within the block. Schedulers send it some time before they stop a job.
 
-        Yields a call: whether this rank got one.
+        Yields a function that tells whether this rank has received SIGTERM.
         """
         got = []
         signal.signal(signal.SIGTERM, lambda *_: got.append(True))
         try:
             yield lambda: bool(got)
         except Exception:
-            if got:  # fleetrun ends this rank because another one failed, and what fails here now follows from that
+            if got:  # fleetrun ends this rank because another one failed; this error is a consequence
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
         finally:

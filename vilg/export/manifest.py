@@ -1,4 +1,4 @@
-"""`manifest.json` of an export: what is in it, what it was made from, and the hash of every file."""
+"""The `manifest.json` of an export: sizes, origin, and the hash of every file."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from vilg.attention import layout
 from vilg.attention.layout import Layout
 from vilg.attention.patterns import DIRECTIONS, schedule
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 
 FORMAT = 1
 NAME, VOCABULARY = "manifest.json", "vocab.txt"
@@ -29,7 +29,7 @@ PROGRAMS = (*map(prefill, DIRECTIONS), *map(step, DIRECTIONS), ENCODE, DECODE)
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shapes that the programs were traced with; the number of texts, images and samples is free."""
+    """The shapes that the programs were traced with. The number of texts, images and samples is free."""
 
     layers: int
     heads: int
@@ -37,18 +37,20 @@ class Sizes:
     conv_kernel: int
     text_length: int
     grid: tuple[int, int]
-    image_size: int  # pixels a side
+    image_size: int  # side in pixels
     vocabulary: int  # entries of the text vocabulary
     codes: int  # of the image codebook
 
     @property
     def patterns(self) -> list[str]:
-        """Of each layer."""
+        """The pattern of each layer."""
         return schedule(self.layers)
 
     @property
     def windows(self) -> list[str]:
-        """Each pattern once, in the order of their first layers; layers of one pattern see the same places."""
+        """Each pattern once, in order of the first layer that uses it. Layers with the same pattern see the same
+        positions.
+        """
         return list(dict.fromkeys(self.patterns))
 
     def layout(self, direction: str, pattern: str) -> Layout:
@@ -63,9 +65,12 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """operator: whether the programs need the compiled attention operator. versions: of vilg and Paddle.
-    self_test: how far the export was from the checkpoint when it was made (exporter.py). drop_caption: the setting that
-    the model was trained with; None in exports that are older than this entry."""
+    """The content of manifest.json.
+
+    operator: whether the programs need the compiled attention operator. versions: of vilg and Paddle. self_test:
+    differences between export and checkpoint (exporter.py). drop_caption: train.caption_dropout of the training; None
+    in older exports.
+    """
 
     sizes: Sizes
     operator: bool
@@ -93,13 +98,13 @@ def file_of(path: Path) -> File:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of an export, once every file has been found to be what it says. UserError says what is wrong."""
+    """Read the manifest of an export and verify all of its files. Raises UserError."""
     try:
         tree = json.loads((folder / NAME).read_text("utf-8"))
     except OSError as error:
         if (folder / "settings.yaml").is_file():
             raise UserError(f"{folder}: a run, not an export; {_MAKES_ONE}") from None
-        raise UserError(f"{folder}: not an export ({NAME}: {error.strerror.lower()})") from None
+        raise UserError(f"{folder}: not an export ({NAME}: {os_reason(error)})") from None
     except ValueError:
         raise UserError(f"{folder / NAME}: damaged, not JSON") from None
     try:
@@ -128,7 +133,7 @@ def _check(path: Path, expected: File) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror.lower()}; the export is not whole") from None
+        raise UserError(f"{path}: {os_reason(error)}; the export is incomplete") from None
     if found != expected.size:
         raise UserError(f"{path}: {found} bytes instead of {expected.size}; the export is damaged")
     if file_of(path) != expected:

@@ -1,4 +1,4 @@
-"""An export at work: nothing but Paddle Inference, the decoding caches and the sampling."""
+"""Runs an export with Paddle Inference, without any training code."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from vilg.text.tokenizer import WordPiece
 
 
 class Predictor(Pipeline):
-    """generate(texts, n, seed), caption(images) and score(images, texts) of an export; see Pipeline.
+    """generate(texts, n, seed), caption(images) and score(images, texts) with an export; see Pipeline.
 
-    One thread at a time uses a predictor; `clone` gives another one its own. UserError if the
-    folder is no export, if a file of it is missing or damaged, or if it needs the operator and that cannot be had.
+    Only one thread at a time may use a predictor; `clone` creates one for another thread. Raises UserError if the
+    folder is not an export, if a file is missing or damaged, or if the required operator is not available.
     """
 
     def __init__(self, folder: str | Path):
@@ -39,7 +39,7 @@ class Predictor(Pipeline):
         self.decoding_model = ProgramDecodingModel(self.manifest.sizes, self._programs)
 
     def clone(self) -> "Predictor":
-        """A predictor for another thread, with weights of its own from the files that this one has checked."""
+        """A predictor for another thread, with its own copy of the weights."""
         twin = object.__new__(Predictor)
         twin.__dict__.update(self.__dict__)
         twin._programs = {name: program.clone() for name, program in self._programs.items()}
@@ -54,7 +54,7 @@ class Predictor(Pipeline):
 
 
 class ProgramDecodingModel:
-    """A DecodingModel over exported programs."""
+    """The DecodingModel of exported programs."""
 
     def __init__(self, sizes: manifest.Sizes, programs: dict[str, Program]):
         self.sizes, self.programs = sizes, programs
@@ -65,8 +65,11 @@ class ProgramDecodingModel:
 
 
 class ProgramDecodingState:
-    """A DecodingState over exported programs: the prefill has read the source, the step goes on, and what the layers keep
-    stands here in between."""
+    """The DecodingState of exported programs.
+
+    The prefill program encodes the source, and the step program is called for each token. This object holds keys and
+    values between the calls.
+    """
 
     def __init__(self, model: ProgramDecodingModel, direction: str, source: np.ndarray, samples: int):
         sizes = model.sizes
@@ -85,10 +88,11 @@ class ProgramDecodingState:
 
     @property
     def cache_elements(self) -> int:
-        """How many numbers are kept."""
+        """Number of elements in the caches."""
         return sum(one.size for one in self._sources) + sum(kept.rows.size for kept in self._kept)
 
     def first(self) -> np.ndarray:
+        assert self._first is not None, "only text_to_image has a first code"
         return self._first.numpy().repeat(self._samples, axis=0)
 
     def step(self, ids: np.ndarray) -> np.ndarray:

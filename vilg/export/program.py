@@ -11,30 +11,31 @@ from vilg.errors import UserError
 
 
 class ProgramLoadError(UserError):
-    """A program that Paddle Inference cannot load: of another version of Paddle, or not written whole."""
+    """A program that Paddle Inference cannot load: from another version of Paddle, or incomplete."""
 
 
 class Program:
-    """`PATH.json` and `PATH.pdiparams`; loaded at the first call, so that what is never used takes no memory.
+    """`PATH.json` and `PATH.pdiparams`, loaded at the first call so that unused programs take no memory.
 
-    A program belongs to one thread at a time. `written_by` is the version of Paddle that wrote it. The first call
-    raises ProgramLoadError if this version cannot load it.
+    Only one thread at a time may use a program. written_by: version of Paddle that wrote it. The first call raises
+    ProgramLoadError if this version cannot load it.
     """
 
     def __init__(self, path: Path, written_by: str = paddle.__version__):
-        self._path, self._written_by, self._predictor = path, written_by, None
+        self._path, self._written_by = path, written_by
+        self._predictor: inference.Predictor | None = None
 
     def __call__(self, *inputs: np.ndarray | paddle.Tensor) -> list[paddle.Tensor]:
         predictor = self._loaded()
         try:
             outputs = predictor.run([paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for one in inputs])
         finally:
-            # It leaves all that Paddle computes in this process with one thread: Paddle 3.3.1 sets it after every run.
+            # Paddle 3.3.1 sets the number of threads of the whole process to one after every run.
             paddle.base.core.set_num_threads(_threads())
-        return [output.clone() for output in outputs]  # the next call writes into the same memory
+        return [output.clone() for output in outputs]  # the next call reuses the memory
 
     def clone(self) -> "Program":
-        """For another thread. The clones of Paddle 3.3.1 copy the weights, so this one may as well load them late."""
+        """A program for another thread, loaded at its first call. (Clones of Paddle 3.3.1 copy the weights anyway.)"""
         return Program(self._path, self._written_by)
 
     def _loaded(self) -> inference.Predictor:
@@ -46,7 +47,7 @@ class Program:
             if paddle.is_compiled_with_cuda() and paddle.get_device() != "cpu":
                 settings.enable_use_gpu(256, 0)
             else:
-                # oneDNN lays the weights out anew at every shape it meets: on one token a step takes 1.6 times as long.
+                # oneDNN reorders the weights for every new shape: a step of one token takes 1.6 times as long.
                 settings.disable_mkldnn()
                 settings.set_cpu_math_library_num_threads(_threads())
             try:
@@ -60,4 +61,4 @@ class Program:
 
 
 def _threads() -> int:
-    return int(os.environ["OMP_NUM_THREADS"])  # vilg/runtime.py sets it
+    return int(os.environ["OMP_NUM_THREADS"])  # set by vilg/runtime.py

@@ -1,7 +1,7 @@
-"""The model cut into programs that keep nothing: what one step leaves to the next goes out and comes in again.
+"""The model as stateless programs: caches are outputs of one call and inputs of the next.
 
-Every program of the transformer is traced from the code that decodes in Python (generation/decoder.py,
-attention/cache.py), so there is one attention, one embedding and one block.
+The programs are traced from the code that decodes in Python (generation/decoder.py, attention/cache.py), so that
+attention, embeddings and blocks exist only once.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from vilg.model.transformer import Transformer
 
 
 def save_programs(model: Transformer, tokenizer: ImageTokenizer, sizes: Sizes, folder: Path) -> None:
-    """Write all programs into `folder`; model and tokenizer are in evaluation mode."""
+    """Write all programs to `folder`. Model and tokenizer have to be in evaluation mode."""
     for direction in DIRECTIONS:
         save_direction_programs(model, direction, sizes, folder)
     pixels = InputSpec([None, 3, sizes.image_size, sizes.image_size], "float32", "images")
@@ -35,29 +35,33 @@ def save_direction_programs(model: Transformer, direction: str, sizes: Sizes, fo
 
 
 class Prefill(nn.Layer):
-    """Reads the source. In: ids int64 [P, source]. Out: in text_to_image float32 [P, codes], the logits of the first
-    code; then of each layer the source's keys [P, H, D, source] and values [P, H, source, D]."""
+    """Encodes the source.
+
+    Input: ids int64 [P, source]. Outputs: in text_to_image the logits of the first code, float32 [P, codebook_size];
+    then, for each layer, keys [P, H, D, source] and values [P, H, source, D] of the source.
+    """
 
     def __init__(self, model: Transformer, direction: str):
         super().__init__()
         self.model, self.direction = model, direction
 
     def forward(self, source):
-        last, kept = prefill_source(self.model, self.direction, source)
-        kept = [one for layer in kept for one in arrange_source(layer.k, layer.v)]
+        last, layers = prefill_source(self.model, self.direction, source)
+        outputs = [tensor for layer in layers for tensor in arrange_source(layer.k, layer.v)]
         if self.direction == TEXT_TO_IMAGE:
-            kept = [self.model.predict(self.direction, last)[:, 0], *kept]
-        return kept
+            outputs = [self.model.predict(self.direction, last)[:, 0], *outputs]
+        return outputs
 
 
 class Step(nn.Layer):
-    """Takes one token of R = P samples continuations.
+    """Processes one token of R = P x samples continuations.
 
-    In: ids int64 [R]; place int64 [1], the token's number in the target; for each of `patterns` (Sizes.windows) a
-    window float32 [seen, 2 layers of it, R, H, D], keys and values of what the token sees; for each, own int64 [1], the
-    row in it that is the token's; then the sources as Prefill gives them.
-    Out: logits float32 [R, classes] of the token behind; for each pattern [1, 2 layers of it, R, H, D], the keys and
-    values of this token.
+    Inputs: ids int64 [R]; place int64 [1], the position in the target; for each of `patterns` (Sizes.windows) a window
+    float32 [visible, 2 x layers with it, R, H, D] with the visible keys and values; for each of them own int64 [1], the
+    row of this token in the window; and the outputs of Prefill.
+
+    Outputs: logits float32 [R, classes] of the next token; for each pattern [1, 2 x layers with it, R, H, D], the keys
+    and values of this token.
     """
 
     def __init__(self, model: Transformer, direction: str, patterns: list[str]):
@@ -67,7 +71,7 @@ class Step(nn.Layer):
     def forward(self, ids, place, windows, owns, sources):
         x = self.model.embed_target(self.direction, ids, place)
         unbound = [paddle.unbind(window, axis=1) for window in windows]
-        kept = [[] for _ in self.patterns]
+        kept: list[list[paddle.Tensor]] = [[] for _ in self.patterns]
         for number, pattern in enumerate(self.model.patterns):
             which = self.patterns.index(pattern)
             first = len(kept[which])
@@ -79,7 +83,7 @@ class Step(nn.Layer):
 
 
 class _StepAttention:
-    """What a layer sees of the target in one step: its window, with the new token put where it belongs."""
+    """Attention of a layer in one step: the window of visible keys and values, with the new token inserted."""
 
     def __init__(self, window, own, source):
         self._window, self._own, self._source = window, own, source

@@ -1,4 +1,6 @@
-"""Image to text by beam search: the likeliest captions, not the likeliest word at each place."""
+"""Beam search for captions: the most likely captions instead of the most likely token at each position."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,51 +18,55 @@ def beam_search(
     tokenizer: TextTokenizer,
     width: int,
     penalty: float = 1.0,
-    prefix: list[int] = (),
+    prefix: Sequence[int] = (),
 ) -> list[Found]:
-    """Codes int64 [B, n] -> for each image up to `width` (score, word ids), the best first, that begin with `prefix`.
+    """Search for the most likely captions of each image, all of which begin with `prefix`.
 
-    The score is log p(words, EOT | image) / (words + 1)^penalty: 0 prefers short captions, 1 compares means. [UNK] is
-    never written: p is that of a model which cannot, and so a little more than what ranking.log_likelihood says. A
-    caption is considered wherever a beam might end. The images are searched side by side. With a width of all captions
-    there are this is an exhaustive search.
+    codes: int64 [B, n]. Returns, for each image, up to `width` pairs (score, token ids), best first.
+
+    The score is log p(tokens, EOT | image) / (number of tokens + 1)^penalty: penalty 0 prefers short captions, 1
+    compares means. [UNK] is never generated, so p is slightly larger than in ranking.log_likelihood. A beam counts as a
+    caption wherever it could end. All images are searched together. If `width` is the number of possible captions, the
+    search is exhaustive.
     """
-    writer = CaptionDecoder(model, codes, tokenizer, list(prefix), width)
-    longest = len(prefix) + writer.left + 1
-    searches = [_Search(width, penalty, list(prefix), given, tokenizer.sep_id, longest) for given in writer.given]
+    decoder = CaptionDecoder(model, codes, tokenizer, list(prefix), width)
+    longest = len(prefix) + decoder.left + 1
+    searches = [_Search(width, penalty, list(prefix), given, tokenizer.sep_id, longest) for given in decoder.given]
     while True:
-        log_p = log_probabilities(writer.logits()).reshape([len(codes), width, -1])
+        log_p = log_probabilities(decoder.logits()).reshape([len(codes), width, -1])
         moves = [search.advance(of_image) for search, of_image in zip(searches, log_p)]
-        if not writer.left or all(search.done for search in searches):
+        if not decoder.left or all(search.done for search in searches):
             return [search.finished for search in searches]
-        beams, words = (np.concatenate(parts) for parts in zip(*moves))
-        writer.write(words, beams + np.arange(len(codes)).repeat(width) * width)
+        beams, tokens = (np.concatenate(parts) for parts in zip(*moves))
+        decoder.append(tokens, beams + np.arange(len(codes)).repeat(width) * width)
 
 
 class _Search:
-    """The beams of one image; `finished` are the best captions so far, `done` once no beam can do better."""
+    """The beams of one image. finished: the best captions so far. done: no beam can improve on them."""
 
     def __init__(self, width: int, penalty: float, prefix: list[int], given: float, end: int, longest: int):
         self.width, self.penalty, self.end = width, penalty, end
-        self.words = [prefix] * width
+        self.tokens = [prefix] * width
         self.totals = np.full(width, -np.inf)
-        self.totals[0] = given  # at first all beams are one
+        self.totals[0] = given  # all beams are identical at the start
         self.finished: Found = []
         self.done = False
         self._most = longest ** max(0.0, penalty)
 
     def advance(self, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log p float64 [width, vocabulary] of the next word of each beam -> of the new beams, which beam each goes on
-        from and its new word."""
-        ended = (self.totals + log_p[:, self.end]) / (len(self.words[0]) + 1) ** self.penalty
-        self.finished += [(float(score), self.words[beam]) for beam, score in enumerate(ended) if score > -np.inf]
+        """Extend the beams. log_p: float64 [width, vocab_size] of the next token of each beam.
+
+        Returns, for each new beam, the index of the beam that it extends and its new token.
+        """
+        ended = (self.totals + log_p[:, self.end]) / (len(self.tokens[0]) + 1) ** self.penalty
+        self.finished += [(float(score), self.tokens[beam]) for beam, score in enumerate(ended) if score > -np.inf]
         self.finished = sorted(self.finished, key=lambda one: -one[0])[: self.width]
-        going_on = self.totals[:, None] + np.where(np.arange(log_p.shape[1]) == self.end, -np.inf, log_p)
-        chosen = np.argsort(-going_on.ravel(), kind="stable")[: self.width]
-        beams, words = chosen // log_p.shape[1], chosen % log_p.shape[1]
-        self.totals = going_on.ravel()[chosen]
-        self.words = [[*self.words[beam], int(word)] for beam, word in zip(beams, words)]
-        # What goes on costs nothing from here on at best, and is as long as may be.
+        continued = self.totals[:, None] + np.where(np.arange(log_p.shape[1]) == self.end, -np.inf, log_p)
+        chosen = np.argsort(-continued.ravel(), kind="stable")[: self.width]
+        beams, tokens = chosen // log_p.shape[1], chosen % log_p.shape[1]
+        self.totals = continued.ravel()[chosen]
+        self.tokens = [[*self.tokens[beam], int(token)] for beam, token in zip(beams, tokens)]
+        # Upper bound of a continuation: no further loss, and the greatest length.
         if len(self.finished) == self.width and self.totals.max() / self._most < self.finished[-1][0]:
             self.done = True
-        return beams, words
+        return beams, tokens

@@ -1,4 +1,4 @@
-"""The target of one direction token by token, each from what attention keeps of those before (attention/cache.py)."""
+"""Decoding with the trained model in Python: one target token at a time, with caches (attention/cache.py)."""
 
 import numpy as np
 import paddle
@@ -11,14 +11,15 @@ from vilg.model.transformer import Transformer
 
 
 class SourceAttention:
-    """What a layer sees while it reads the source, which no target token changes; keeps its keys and values.
+    """Attention of a layer over the source, which does not depend on target tokens. Stores its keys and values.
 
     k, v: [P, source length, H, D].
     """
 
     def __init__(self, layout: Layout, backend: str):
         self._layout, self._backend = layout.source(), backend
-        self.k = self.v = None
+        self.k: paddle.Tensor
+        self.v: paddle.Tensor
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor:
         self.k, self.v = k, v
@@ -28,7 +29,7 @@ class SourceAttention:
 def prefill_source(
     model: Transformer, direction: str, source: paddle.Tensor
 ) -> tuple[paddle.Tensor, list[SourceAttention]]:
-    """The hidden state [P, 1, hidden] of the source's last position, and what each layer keeps of the source."""
+    """The hidden state [P, 1, hidden] of the source's last position, and keys and values of all layers."""
     x, kept = model.embed_source(direction, source), []
     for block, pattern in zip(model.blocks, model.patterns):
         kept.append(SourceAttention(model.layout(direction, pattern), block.attention.backend))
@@ -37,7 +38,7 @@ def prefill_source(
 
 
 class TransformerDecodingState:
-    """A DecodingState by a model in evaluation mode; sources are read once for all of their continuations.
+    """The DecodingState of a model in evaluation mode. Each distinct source is encoded once.
 
     direction and source as in Transformer: text ids [P, T] or image ids [P, n].
     """
@@ -60,7 +61,7 @@ class TransformerDecodingState:
 
     @property
     def cache_elements(self) -> int:
-        """How many numbers the caches keep."""
+        """Number of elements in the caches."""
         return sum(cache.num_elements for cache in self._caches)
 
     def reorder(self, rows: np.ndarray) -> None:
@@ -78,7 +79,7 @@ class TransformerDecodingState:
 
 
 class TransformerDecodingModel:
-    """A DecodingModel over a model in evaluation mode."""
+    """The DecodingModel of a model in evaluation mode."""
 
     def __init__(self, model: Transformer):
         self.model = model

@@ -49,9 +49,9 @@ def unique_sources(source: np.ndarray) -> tuple[np.ndarray, Callable[[paddle.Ten
     """The distinct rows of a source [P, length], and a function that expands a tensor [rows, ..] of results to [P,
     ..].
     """
-    numbers: dict[bytes, int] = {}
-    of = [numbers.setdefault(row.tobytes(), len(numbers)) for row in source]
-    if len(numbers) == len(of):
+    indices: dict[bytes, int] = {}
+    of = [indices.setdefault(row.tobytes(), len(indices)) for row in source]
+    if len(indices) == len(of):
         return source, lambda read: read
     which = paddle.to_tensor(of)
-    return source[[of.index(number) for number in range(len(numbers))]], lambda read: paddle.index_select(read, which)
+    return source[[of.index(number) for number in range(len(indices))]], lambda read: paddle.index_select(read, which)

@@ -1,4 +1,4 @@
-"""A trained model taken from a checkpoint, with the tokenizers it was trained with."""
+"""Loads the model of a checkpoint together with its tokenizers."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 
 
 class CheckpointPipeline(Pipeline):
-    """A checkpoint's model, in evaluation mode, in Python."""
+    """The pipeline of a checkpoint: the model in evaluation mode, in Python."""
 
     def __init__(
         self,
@@ -43,11 +43,13 @@ class CheckpointPipeline(Pipeline):
 def load_checkpoint_pipeline(
     folder: checkpoint.Location, attention: config.Attention | None = None
 ) -> CheckpointPipeline:
-    """The model of a checkpoint directory, which may be a URL, or of the newest valid checkpoint of a run's directory;
-    with `attention` it computes so."""
+    """Load a checkpoint directory (a path or URL), or the newest valid checkpoint of a run.
+
+    attention: overrides the attention settings of the run.
+    """
     found = checkpoint.location(folder)
     if isinstance(found, Path) and (found / "settings.yaml").is_file():
-        found = newest_checkpoint_in_run(found)  # verified while it was looked for
+        found = newest_checkpoint_in_run(found)  # has been verified already
     else:
         checkpoint.verify(found)
     reader = checkpoint.CheckpointReader(found)
@@ -69,7 +71,7 @@ def load_checkpoint_pipeline(
         attention,
     )
     weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
-    model.set_state_dict(weights)
+    model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
     model.eval()
     return CheckpointPipeline(found, settings, model, text_tokenizer, image_tokenizer)
 

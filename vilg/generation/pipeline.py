@@ -1,4 +1,4 @@
-"""A model with its tokenizers: from texts to pictures, from pictures to texts, and how well the two fit."""
+"""A model with its tokenizers: texts to images, images to texts, and scores of pairs."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -23,20 +23,20 @@ from vilg.text.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
-MAX_ROWS = 32  # continuations that are decoded together: each has caches of its own
-MAX_SAMPLES = 10_000  # of a text, whose codes and pictures are kept until the last is drawn
-MAX_BEAMS = 1_000  # of an image: each has caches of its own, and all are decoded together
+MAX_ROWS = 32  # continuations decoded together; each has its own caches
+MAX_SAMPLES = 10_000  # of a text; all of them are kept in memory
+MAX_BEAMS = 1_000  # of an image; each has its own caches, and all are decoded together
 
 Images = np.ndarray | Sequence[Image.Image]
 
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """What was drawn of each of P texts, the best first where some were left out.
+    """Generated images of P texts, best first if some were discarded.
 
-    codes int64 [P, n, h, w]; scores float64 [P, n]: log p(text | image) in nats, or the scorer's, None if nobody asked
-    for them; samples int64 [P, n]:
-    the number of each among those drawn of its text, so that seed + number draws it again alone.
+    codes: int64 [P, n, h, w]. scores: float64 [P, n], log p(text | image) in nats or the results of the scorer; None if
+    not requested. samples: int64 [P, n], index of each image among all generated for its text; seed + index generates
+    it again alone.
     """
 
     codes: np.ndarray
@@ -45,22 +45,22 @@ class GeneratedImages:
 
 
 class Pipeline(ABC):
-    """What is common to a checkpoint (generation/from_checkpoint.py) and an export (export/predictor.py)."""
+    """The common part of a checkpoint (generation/from_checkpoint.py) and an export (export/predictor.py)."""
 
     decoding_model: DecodingModel
     text_tokenizer: TextTokenizer
-    image_size: int  # pixels a side
-    origin: str  # the folder it came from
-    checkpoint: str  # what its weights are
-    caption_dropout: float | None  # share of empty captions in its training; None if that is not known
+    image_size: int  # side in pixels
+    origin: str  # the folder that it was loaded from
+    checkpoint: str  # the checkpoint of its weights
+    caption_dropout: float | None  # train.caption_dropout of its training; None if unknown
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """float32 [B, 3, H, W] in [0, 1] -> codes int64 [B, h, w]."""
+        """Images float32 [B, 3, H, W] in [0, 1] -> codes int64 [B, h, w]."""
 
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes int64 [B, h, w] -> float32 [B, 3, H, W] in [0, 1]."""
+        """Codes int64 [B, h, w] -> images float32 [B, 3, H, W] in [0, 1]."""
 
     def generate(
         self,
@@ -75,9 +75,10 @@ class Pipeline(ABC):
         guidance: float = 1.0,
         best_of: int = 0,
     ) -> np.ndarray:
-        """`n` pictures of each text, float32 [len(texts), n, 3, H, W] in [0, 1].
+        """Generate `n` images for each text: float32 [len(texts), n, 3, H, W] in [0, 1].
 
-        Picture i of seed s is picture 0 of seed s + i. `best_of` draws so many and keeps those that score best.
+        Image i of seed s equals image 0 of seed s + i. With `best_of`, this many are generated and the best ones are
+        returned.
         """
         sampler = Sampler(seed, temperature, top_k, greedy, top_p)
         return self.decode_samples(self.sample(texts, sampler, n, best_of, guidance, scored=best_of > n).codes)
@@ -95,19 +96,21 @@ class Pipeline(ABC):
         length_penalty: float = 1.0,
         prefix: str = "",
     ) -> list[str]:
-        """A text for each image that begins with `prefix`: with `beams` the best that a search of that width finds; of
-        sampled words where a seed or another setting of chance is given, or `greedy` is False; else of the likeliest.
-        Images as in `score`."""
+        """Generate a caption for each image, beginning with `prefix`. Images as in `score`.
+
+        With `beams`, beam search of this width; with a seed, another sampling setting or greedy=False, sampling;
+        otherwise greedy decoding.
+        """
         if greedy is None:
             greedy = seed is None and (temperature, top_k, top_p) == (1.0, 0, 1.0)
         sampler = Sampler(seed or 0, temperature, top_k, greedy, top_p)
         return self.caption_codes(self.encode_images(images), sampler, beams, length_penalty, prefix)
 
     def score(self, images: Images, texts: Sequence[str]) -> np.ndarray:
-        """log p(text | image) of each pair in nats, float64 [B]; the higher, the better they fit.
+        """log p(text | image) of each pair in nats, float64 [B]. Higher is better.
 
-        Images are a float32 array [B, 3, size, size] in [0, 1], or pictures of any size, which are cut to the largest
-        centred square as in training.
+        images: a float32 array [B, 3, size, size] in [0, 1], or PIL images of any size, which are center-cropped as in
+        training.
         """
         if len(images) != len(texts):
             raise UserError(f"{len(images)} images and {len(texts)} texts")
@@ -125,38 +128,39 @@ class Pipeline(ABC):
         scored: bool = True,
         show_progress: bool = False,
     ) -> GeneratedImages:
-        """Codes of `n` drawings of each text, which begin with the codes `prefix_codes` int64 [k] if given.
+        """Generate codes of `n` images for each text.
 
-        `best_of` > n draws so many of each and keeps those that `scorer`, or log p(text | image), finds best.
+        prefix_codes: int64 [k], codes that every image begins with. With best_of > n, this many are generated and the
+        best by `scorer`, or by log p(text | image), are kept. Raises UserError.
         """
         if n < 1:
             raise UserError(f"-n {n}: must be at least 1")
         if best_of and best_of < n:
             raise UserError(f"--best-of {best_of}: fewer than the {n} to keep")
-        if (drawn := max(n, best_of)) > MAX_SAMPLES:
-            raise UserError(f"{'--best-of' if best_of else '-n'} {drawn}: at most {MAX_SAMPLES} drawings of a text")
-        if sampler.seed + drawn > SEEDS:
-            raise UserError(f"--seed {sampler.seed}: the seeds of {drawn} drawings go beyond 2^63 - 1")
+        if (candidates := max(n, best_of)) > MAX_SAMPLES:
+            raise UserError(f"{'--best-of' if best_of else '-n'} {candidates}: at most {MAX_SAMPLES} images for a text")
+        if sampler.seed + candidates > SEEDS:
+            raise UserError(f"--seed {sampler.seed}: the seeds of {candidates} images exceed 2^63 - 1")
         if guidance != 1 and self.caption_dropout == 0:
             log.warning(
-                "--guidance %g: this model has never met an empty caption; train with train.caption_dropout=0.1",
+                "--guidance %g: this model was trained without empty captions; train with train.caption_dropout=0.1",
                 guidance,
             )
         ids, (height, width) = self._ids(texts), self.decoding_model.grid
-        codes = self._sample_codes(ids, sampler, drawn, guidance, prefix_codes, show_progress)
+        codes = self._sample_codes(ids, sampler, candidates, guidance, prefix_codes, show_progress)
         if scorer:
             scores = np.stack(
                 [
-                    run_scorer(scorer, [text] * drawn, self.decode_samples(of_text[None])[0])
+                    run_scorer(scorer, [text] * candidates, self.decode_samples(of_text[None])[0])
                     for text, of_text in zip(texts, codes)
                 ]
             )
-        elif scored or drawn > n:
-            scores = self._scores(ids.repeat(drawn, axis=0), codes.reshape([-1, height * width]), show_progress)
-            scores = scores.reshape([len(texts), drawn])
+        elif scored or candidates > n:
+            scores = self._scores(ids.repeat(candidates, axis=0), codes.reshape([-1, height * width]), show_progress)
+            scores = scores.reshape([len(texts), candidates])
         else:
             return GeneratedImages(codes, None, np.tile(np.arange(n), (len(texts), 1)))
-        chosen = np.stack([best(row, n) if drawn > n else np.arange(n) for row in scores])
+        chosen = np.stack([best(row, n) if candidates > n else np.arange(n) for row in scores])
         take = np.take_along_axis
         return GeneratedImages(take(codes, chosen[:, :, None, None], 1), take(scores, chosen, 1), chosen)
 
@@ -164,26 +168,26 @@ class Pipeline(ABC):
         self,
         ids: np.ndarray,
         sampler: Sampler,
-        drawn: int,
+        candidates: int,
         guidance: float,
         prefix_codes: np.ndarray | None,
         show_progress: bool,
     ) -> np.ndarray:
-        """Codes int64 [P, drawn, h, w], some drawings of some texts at a time."""
+        """Codes int64 [P, candidates, h, w], generated in batches."""
         towards, count = (
             Guidance(guidance, self._ids([""])[0]),
             self.decoding_model.grid[0] * self.decoding_model.grid[1],
         )
         prefix_codes = np.tile(np.empty(0, np.int64) if prefix_codes is None else prefix_codes, (len(ids), 1))
-        samples = min(drawn, MAX_ROWS)
+        samples = min(candidates, MAX_ROWS)
         at_once = MAX_ROWS // samples
         parts = [
-            (slice(text, text + at_once), first, min(samples, drawn - first))
+            (slice(text, text + at_once), first, min(samples, candidates - first))
             for text in range(0, len(ids), at_once)
-            for first in range(0, drawn, samples)
+            for first in range(0, candidates, samples)
         ]
-        codes = np.empty([len(ids), drawn, *self.decoding_model.grid], np.int64)
-        with Progress("drawing", len(parts) * count, quiet=not show_progress) as progress:
+        codes = np.empty([len(ids), candidates, *self.decoding_model.grid], np.int64)
+        with Progress("generating", len(parts) * count, quiet=not show_progress) as progress:
             for part, first, some in parts:
                 made = generate_codes(
                     self.decoding_model,
@@ -206,12 +210,14 @@ class Pipeline(ABC):
         prefix: str = "",
         show_progress: bool = False,
     ) -> list[str]:
-        """A text for each image of codes int64 [B, n] that begins with `prefix`, by `sampler` or by a search."""
+        """A caption for each image, from codes int64 [B, n], by `sampler` or by beam search."""
         if not 0 <= beams <= MAX_BEAMS:
             raise UserError(f"--beams {beams}: must be between 0 and {MAX_BEAMS}")
         if beams and replace(sampler, greedy=False) != Sampler():
-            raise UserError("--beams: nothing is left to chance; leave out --seed, --temperature, --top-k and --top-p")
-        if not abs(length_penalty) <= 10:  # its power of a caption's length is a number
+            raise UserError(
+                "--beams: beam search is deterministic; do not use --seed, --temperature, --top-k or --top-p with it"
+            )
+        if not abs(length_penalty) <= 10:  # larger powers of a caption's length overflow
             raise UserError(f"--length-penalty {length_penalty}: must be between -10 and 10")
         tokenizer = self.text_tokenizer
         prefix_codes = encode_caption(prefix, tokenizer)
@@ -228,12 +234,12 @@ class Pipeline(ABC):
         return texts
 
     def decode_samples(self, codes: np.ndarray) -> np.ndarray:
-        """Codes int64 [P, n, h, w] -> float32 [P, n, 3, H, W] in [0, 1]."""
+        """Codes int64 [P, n, h, w] -> images float32 [P, n, 3, H, W] in [0, 1]."""
         images = np.concatenate([self.decode(part) for part in _parts(codes.reshape([-1, *codes.shape[2:]]))])
         return images.reshape([*codes.shape[:2], *images.shape[1:]])
 
     def encode_images(self, images: Images) -> np.ndarray:
-        """Codes int64 [B, n] of images as `score` takes them."""
+        """Codes int64 [B, n] of images as in `score`. Raises UserError."""
         if not len(images):
             raise UserError("at least one image expected")
         if not isinstance(images, np.ndarray):
@@ -243,13 +249,13 @@ class Pipeline(ABC):
                 f"images of shape [B, 3, {self.image_size}, {self.image_size}] in [0, 1] expected, not "
                 f"{images.dtype} {list(images.shape)}"
             )
-        if not np.abs(images - 0.5).max() <= 0.501:  # beyond rounding, or NaN
+        if not np.abs(images - 0.5).max() <= 0.501:  # more than rounding, or NaN
             raise UserError(f"images in [0, 1] expected, not from {images.min():g} to {images.max():g}")
         codes = [self.encode(part.astype(np.float32)) for part in _parts(images)]
         return np.concatenate(codes).reshape([len(images), -1])
 
     def exceeds_text_length(self, text: str) -> bool:
-        """Whether the model reads only the beginning of `text`."""
+        """Whether `text` is truncated for the model."""
         return len(encode_caption(text, self.text_tokenizer)) > max_caption_tokens(self.decoding_model.text_length)
 
     def _ids(self, texts: Sequence[str]) -> np.ndarray:
@@ -268,13 +274,13 @@ class Pipeline(ABC):
 
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """As many rows as are worked on together."""
+    """Batches of rows that are processed together."""
     return (rows[first : first + MAX_ROWS] for first in range(0, len(rows), MAX_ROWS))
 
 
 def run_scorer(scorer: Scorer, texts: list[str], pictures: np.ndarray) -> np.ndarray:
-    """The scorer's scores, float64 [B]. UserError if it gives anything but a number for each."""
+    """The results of the scorer, float64 [B]. Raises UserError unless it returns one finite number for each pair."""
     scores = np.asarray(scorer(texts, pictures), np.float64)
     if scores.shape != (len(texts),) or not np.isfinite(scores).all():
-        raise UserError(f"the scorer gave {scores.shape} instead of {len(texts)} finite scores")
+        raise UserError(f"the scorer returned {scores.shape} instead of {len(texts)} finite scores")
     return scores

@@ -21,10 +21,10 @@ def log_likelihood(model: DecodingModel, text: np.ndarray, codes: np.ndarray) ->
     state = model.prefill(IMAGE_TO_TEXT, codes)
     found = np.zeros(len(text))
     counted = text[:, 1:] < model.vocab_size  # text tokens and EOT; everything after that is padding
-    for place in range(counted.any(0).sum()):
-        log_p = log_probabilities(state.step(text[:, place]))
-        rows = counted[:, place].nonzero()[0]
-        found[rows] += log_p[rows, text[rows, place + 1]]
+    for position in range(counted.any(0).sum()):
+        log_p = log_probabilities(state.step(text[:, position]))
+        rows = counted[:, position].nonzero()[0]
+        found[rows] += log_p[rows, text[rows, position + 1]]
     return found
 
 

@@ -1,7 +1,7 @@
 """Chooses tokens from logits."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Sampler:
 class PerSampleSampler:
     """Uses one of several samplers for each source."""
 
-    samplers: list[Sampler]
+    samplers: Sequence[Sampler]
 
     def start(self, sources: int, samples: int) -> Choice:
         assert sources == len(self.samplers)

@@ -1,16 +1,16 @@
-"""Image tokenizers: images <-> grids of code indices."""
+"""Image tokenizers: images to grids of code indices and back."""
 
 import json
 from pathlib import Path
 
 from vilg import config
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 from vilg.image.dvae import DVAE
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.image.vqgan import VQGAN
 from vilg.image.vqvae import VQVAE
 
-# kind -> (class, settings); a new kind of tokenizer is one more line.
+# kind -> (class, settings)
 KINDS: dict[str, tuple[type[ImageTokenizer], type]] = {
     VQVAE.kind: (VQVAE, config.VQVAE),
     VQGAN.kind: (VQGAN, config.VQGAN),
@@ -28,7 +28,7 @@ def load(folder: str | Path) -> ImageTokenizer:
         description = json.loads(file.read_text("utf-8"))
         kind, settings = description["kind"], description["settings"]
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror.lower()}") from None
+        raise UserError(f"{file}: {os_reason(error)}") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file}: damaged, not the description of an image tokenizer") from None
     if kind not in KINDS:

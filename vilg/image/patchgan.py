@@ -44,9 +44,9 @@ class PatchDiscriminator(nn.Sequential):
         return 3 * 2**layers
 
 
-def hinge_loss(real: paddle.Tensor, drawn: paddle.Tensor) -> paddle.Tensor:
+def hinge_loss(real: paddle.Tensor, fake: paddle.Tensor) -> paddle.Tensor:
     """The hinge loss of the discriminator, from its logits for real and for reconstructed patches."""
-    return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + drawn).mean())
+    return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
 
 
 def adaptive_weight(reconstruction: paddle.Tensor, adversarial: paddle.Tensor) -> paddle.Tensor:

@@ -1,4 +1,4 @@
-"""What every image tokenizer can do, whatever its kind: images <-> grids of code indices."""
+"""The interface of all image tokenizers: images to grids of code indices and back."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from vilg.errors import UserError
 
 
 def in_fp32(method: Callable) -> Callable:
-    """A method of one tensor that computes in fp32 wherever it is called: also in the autocast of a model in 16 bits."""
+    """Decorator for a method with one tensor argument: it computes in fp32, also within autocast of a 16-bit model."""
 
     @wraps(method)
     def computed(self, given: paddle.Tensor) -> paddle.Tensor:
@@ -28,10 +28,9 @@ def in_fp32(method: Callable) -> Callable:
 
 
 class ImageTokenizer(nn.Layer):
-    """The interface of VQ-VAE, VQGAN and dVAE (section 3.1.1 of the paper). Always fp32.
+    """The interface of VQ-VAE, VQGAN and dVAE (section 3.1.1 of the paper). Always in fp32.
 
-    A subclass sets `kind`, the name under which `vilg.image.load` finds it, and `settings`, the dataclass it is built
-    from.
+    A subclass defines `kind`, the name for `vilg.image.load`, and is built from the dataclass `settings`.
     """
 
     kind: str
@@ -48,30 +47,31 @@ class ImageTokenizer(nn.Layer):
     @property
     @abstractmethod
     def factor(self) -> int:
-        """How many pixels a side of one code covers."""
+        """Side in pixels of the area that one code represents."""
 
     @abstractmethod
     def encode_indices(self, images: paddle.Tensor) -> paddle.Tensor:
-        """`encode` for sides that `factor` divides."""
+        """The implementation of `encode` for sides that are multiples of `factor`."""
 
     @abstractmethod
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
-        """Code indices [B, h, w] -> z_emb [B, h, w, d]. A subclass makes it `in_fp32`."""
+        """Code indices [B, h, w] -> z_emb [B, h, w, d]. Subclasses decorate it with `in_fp32`."""
 
     @abstractmethod
     def decode_embeddings(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        """z_emb [B, h, w, d] -> images [B, 3, H, W] in [0, 1], with gradients (section 3.1.3 trains through it).
-        A subclass makes it `in_fp32`."""
+        """z_emb [B, h, w, d] -> images [B, 3, H, W] in [0, 1], differentiable (section 3.1.3 trains through it).
+        Subclasses decorate it with `in_fp32`.
+        """
 
     @in_fp32
     def encode(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> code indices, int64 [B, h, w]. UserError if `factor` does not divide a side:
-        the convolutions would leave the rest out."""
+        """Images [B, 3, H, W] in [0, 1] -> code indices, int64 [B, h, w].
+
+        Raises UserError if a side is not a multiple of `factor`, since convolutions would ignore the rest.
+        """
         height, width = images.shape[2:]
         if height % self.factor or width % self.factor:
-            raise UserError(
-                f"{height} x {width} pixels: this {self.kind} makes one code of {self.factor} x {self.factor}"
-            )
+            raise UserError(f"{height} x {width} pixels: this {self.kind} needs multiples of {self.factor}")
         return self.encode_indices(images)
 
     def decode(self, indices: paddle.Tensor) -> paddle.Tensor:
@@ -79,13 +79,13 @@ class ImageTokenizer(nn.Layer):
         return self.decode_embeddings(self.embed(indices))
 
     def grid(self, size: int) -> tuple[int, int]:
-        """(h, w) for a square image of `size` pixels; an error if `factor` does not divide it."""
+        """(h, w) for a square image of `size` pixels. Raises UserError if `size` is not a multiple of `factor`."""
         if size <= 0 or size % self.factor:
-            raise UserError(f"data.image_size={size}: this {self.kind} makes one code of {self.factor} pixels a side")
+            raise UserError(f"data.image_size={size}: this {self.kind} needs a multiple of {self.factor} pixels")
         return size // self.factor, size // self.factor
 
     def fingerprint(self) -> str:
-        """SHA-256 of kind, settings and weights: equal for tokenizers that give equal codes."""
+        """SHA-256 of kind, settings and weights. Tokenizers that give equal codes have equal fingerprints."""
         settings = original_names(self.kind, asdict(self.settings))
         digest = hashlib.sha256(json.dumps([self.kind, settings], sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
@@ -101,12 +101,12 @@ class ImageTokenizer(nn.Layer):
         save_file({name: value.numpy() for name, value in self.state_dict().items()}, folder / "weights.safetensors")
 
     def load_weights(self, file: Path) -> None:
-        """Read the weights that `save` wrote; names or shapes that do not fit are an error and change nothing."""
+        """Load weights that `save` wrote. Raises UserError, and changes nothing, if names or shapes do not fit."""
         try:
             weights = load_file(file)
         except Exception as error:  # safetensors raises its own type for a damaged file and OSError for a missing one
             raise UserError(f"{file}: cannot be read ({error})") from error
         own = {name: list(value.shape) for name, value in self.state_dict().items()}
         if own != {name: list(value.shape) for name, value in weights.items()}:
-            raise UserError(f"{file}: these are not the weights that config.json beside it describes")
-        self.set_state_dict(weights)
+            raise UserError(f"{file}: these are not the weights for the config.json next to it")
+        self.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})

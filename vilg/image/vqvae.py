@@ -10,7 +10,9 @@ from vilg.image.tokenizer import ImageTokenizer, in_fp32
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2D:
-    """A same-size (or halving) convolution. No bias: on a CPU it costs a third of the layer and brings nothing."""
+    """A convolution that keeps (or halves) the size. No bias: on a CPU it would cost a third of the layer without
+    benefit.
+    """
     return nn.Conv2D(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias_attr=False)
 
 
@@ -31,7 +33,8 @@ class Encoder(nn.Sequential):
     """Images [B, 3, H, W] -> features [B, code_dim, H/f, W/f]."""
 
     def __init__(self, settings: config.VQVAE):
-        layers, channels = [], 3
+        channels = 3
+        layers: list[nn.Layer] = []
         for level in reversed(range(settings.downsamplings)):
             outputs = max(32, settings.base_channels >> level)
             layers += [convolution(channels, outputs, 4, stride=2), nn.ReLU()]
@@ -41,11 +44,11 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """z_emb [B, code_dim, h, w] -> images [B, 3, f h, f w], before the final squashing."""
+    """z_emb [B, code_dim, h, w] -> images [B, 3, f h, f w], before the final mapping to [0, 1]."""
 
     def __init__(self, settings: config.VQVAE):
         channels = settings.base_channels
-        layers = [convolution(settings.code_dim, channels, 3)]
+        layers: list[nn.Layer] = [convolution(settings.code_dim, channels, 3)]
         layers += [ResidualBlock(channels) for _ in range(settings.residual_blocks)]
         for level in range(1, settings.downsamplings + 1):
             last = level == settings.downsamplings
@@ -56,7 +59,7 @@ class Decoder(nn.Sequential):
 
 
 class VQVAE(ImageTokenizer):
-    """Encoder, nearest-code quantizer and decoder G."""
+    """Encoder, nearest-code quantizer and decoder."""
 
     kind = "vqvae"
 
@@ -90,14 +93,14 @@ class VQVAE(ImageTokenizer):
         return (self._decode_raw(z_emb) * 0.5 + 0.5).clip(0.0, 1.0)
 
     def _decode_raw(self, z_emb: paddle.Tensor) -> paddle.Tensor:
-        """z_emb [B, h, w, d] -> images around [-1, 1], not clipped: clipping would stop the gradient of the loss."""
+        """z_emb [B, h, w, d] -> images in about [-1, 1]. Not clipped, since clipping would stop gradients."""
         return self.decoder(z_emb.transpose([0, 3, 1, 2]))
 
     def losses(self, images: paddle.Tensor, choose: bool = True):
-        """Equation (2) on images [B, 3, H, W] in [0, 1]; without its codebook term if that is averaged.
+        """Equation (2) for images [B, 3, H, W] in [0, 1], without its codebook term if the codebook is updated by EMA.
 
-        Without a choice the images are drawn from the features themselves, which nothing binds to the codes.
-        Returns (loss, {name: part of the loss}, features, indices).
+        With choose=False (the autoencoder phase) the decoder gets the features themselves. Returns (loss, {name: part
+        of the loss}, features, indices).
         """
         features = self.features(images)
         z_emb, indices, codebook_term, commitment_term = self.quantizer(features)

@@ -14,14 +14,14 @@ from vilg.model.linear import Linear
 
 
 class AttentionContext(Protocol):
-    """What positions that come in pieces see: a source by itself, or one target token behind all that is kept."""
+    """Attention for partial sequences: a source alone, or one target token with cached keys and values."""
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor) -> paddle.Tensor:
-        """[B, S, H, D] each -> [B, S, H, D]."""
+        """q, k, v [B, S, H, D] -> [B, S, H, D]."""
 
 
 class Attention(nn.Layer):
-    """Multi-head self-attention over the pairs of positions that a layout lets see each other."""
+    """Multi-head self-attention over the pairs of positions that a layout makes visible."""
 
     def __init__(self, settings: config.Model, backend: str):
         super().__init__()
@@ -29,7 +29,7 @@ class Attention(nn.Layer):
         self.heads, self.head_size = settings.heads, hidden // settings.heads
         self.backend = choose_backend(
             backend, self.head_size, paddle.get_device()
-        )  # now: an error should not wait for a step
+        )  # here, so that errors are raised before the first step
         self.qkv = Linear(hidden, 3 * hidden, weight_attr=normal())
         self.out = Linear(hidden, hidden, weight_attr=residual(settings.layers))
         self.norm_q = LayerNorm(self.head_size) if settings.qk_norm else None
@@ -43,7 +43,7 @@ class Attention(nn.Layer):
             attended = packed_attention(qkv, context, self.backend)
         else:
             q, k, v = qkv.unbind(2)
-            if self.norm_q is not None:
+            if self.norm_q is not None and self.norm_k is not None:
                 q, k = self.norm_q(q), self.norm_k(k)
             if isinstance(context, Layout):
                 attended = block_sparse_attention(q, k, v, context, self.backend)
@@ -53,6 +53,8 @@ class Attention(nn.Layer):
 
 
 class MLP(nn.Layer):
+    """Two linear layers with GELU, 4 x hidden wide."""
+
     def __init__(self, settings: config.Model):
         super().__init__()
         hidden = settings.hidden
@@ -66,7 +68,7 @@ class MLP(nn.Layer):
 class Block(nn.Layer):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
-    `sandwich_norm` normalizes each branch once more on its way out.
+    With `sandwich_norm`, the output of each branch is normalized as well.
     """
 
     def __init__(self, settings: config.Model, backend: str):

@@ -10,7 +10,7 @@ from vilg.text.sequence import embedding_size
 class TextEmbedding(nn.Layer):
     """Text ids [B, T] -> [B, T, hidden]. Positions and the vector that marks text are learned.
 
-    With `place`, int64 [1]: ids [B, 1] at that position.
+    With `position`, int64 [1]: ids [B, 1] at that position.
     """
 
     def __init__(self, vocab_size: int, length: int, hidden: int):
@@ -19,15 +19,15 @@ class TextEmbedding(nn.Layer):
         self.positions = self.create_parameter([length, hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
-    def forward(self, ids: paddle.Tensor, place: paddle.Tensor | None = None) -> paddle.Tensor:
-        positions = self.positions if place is None else paddle.index_select(self.positions, place)
+    def forward(self, ids: paddle.Tensor, position: paddle.Tensor | None = None) -> paddle.Tensor:
+        positions = self.positions if position is None else paddle.index_select(self.positions, position)
         return self.words(ids) + (positions + self.part)
 
 
 class ImageEmbedding(nn.Layer):
     """Image ids [B, n] -> [B, n, hidden]. A position is the sum of a learned row and a learned column of the grid.
 
-    With `place`, int64 [1]: ids [B, 1] at that position in raster order.
+    With `position`, int64 [1]: ids [B, 1] at that position in raster order.
     """
 
     def __init__(self, codebook_size: int, grid: tuple[int, int], hidden: int):
@@ -37,11 +37,11 @@ class ImageEmbedding(nn.Layer):
         self.columns = self.create_parameter([1, grid[1], hidden], attr=normal())
         self.part = self.create_parameter([hidden], attr=normal())
 
-    def forward(self, ids: paddle.Tensor, place: paddle.Tensor | None = None) -> paddle.Tensor:
-        if place is None:
-            places = (self.rows + self.columns).reshape([-1, self.part.shape[0]])
+    def forward(self, ids: paddle.Tensor, position: paddle.Tensor | None = None) -> paddle.Tensor:
+        if position is None:
+            positions = (self.rows + self.columns).reshape([-1, self.part.shape[0]])
         else:
             width = self.columns.shape[1]
             rows, columns = self.rows.squeeze(1), self.columns.squeeze(0)
-            places = paddle.index_select(rows, place // width) + paddle.index_select(columns, place % width)
-        return self.codes(ids) + (places + self.part)
+            positions = paddle.index_select(rows, position // width) + paddle.index_select(columns, position % width)
+        return self.codes(ids) + (positions + self.part)

@@ -1,4 +1,4 @@
-"""The model: one transformer that draws images from text and writes text from images (section 3.1.2 of the paper)."""
+"""The model: one transformer for text to image and image to text (section 3.1.2 of the paper)."""
 
 import paddle
 from paddle import nn
@@ -15,10 +15,10 @@ from vilg.text.sequence import boi_id
 
 
 class Transformer(nn.Layer):
-    """Both directions over the same weights; the direction only chooses the order of the parts and the masks.
+    """Both directions with the same weights. The direction determines only the order of the parts and the masks.
 
-    vocab_size: entries of the text vocabulary; codebook_size: of the image codebook; grid: (h, w) image tokens, n = h w.
-    attention: how it is computed; it changes no weight and, but for rounding, no result.
+    vocab_size: entries of the text vocabulary. codebook_size: entries of the image codebook. grid: (h, w) image tokens,
+    n = h w. attention: implementation of attention, which affects no weights and results only by rounding.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Transformer(nn.Layer):
     ):
         super().__init__()
         self.settings, self.vocab_size, self.codebook_size = settings, vocab_size, codebook_size
-        self.text_length, self.grid = text_length, tuple(grid)
+        self.text_length, self.grid = text_length, (grid[0], grid[1])
         backend = (attention or config.Attention()).backend
         self.embed_text = TextEmbedding(vocab_size, text_length, settings.hidden)
         self.embed_image = ImageEmbedding(codebook_size, grid, settings.hidden)
@@ -46,8 +46,8 @@ class Transformer(nn.Layer):
     def forward(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
         """Text ids [B, T] and image ids [B, n] -> logits of the target part.
 
-        text_to_image: [B, n, codes], at k the prediction of z_{k+1} (BOI's is the first).
-        image_to_text: [B, T-1, vocabulary], at k the prediction of text position k+1.
+        text_to_image: [B, n, codebook_size], at k the prediction of z_{k+1} (the first one is that of BOI).
+        image_to_text: [B, T-1, vocab_size], at k the prediction of text position k+1.
         """
         states = self.hidden_states(direction, text, image)
         if direction == TEXT_TO_IMAGE:
@@ -70,13 +70,13 @@ class Transformer(nn.Layer):
         boi = paddle.full([source.shape[0], 1], boi_id(self.vocab_size), source.dtype)
         return self.embed_text(paddle.concat([source[:, :-1], boi], axis=1))
 
-    def embed_target(self, direction: str, ids: paddle.Tensor, place: paddle.Tensor) -> paddle.Tensor:
-        """One token of the target, ids [B] at `place` int64 [1] -> [B, 1, hidden]."""
+    def embed_target(self, direction: str, ids: paddle.Tensor, position: paddle.Tensor) -> paddle.Tensor:
+        """One target token: ids [B] at position `position` int64 [1] -> [B, 1, hidden]."""
         embed = self.embed_image if direction == TEXT_TO_IMAGE else self.embed_text
-        return embed(ids.unsqueeze(1), place)
+        return embed(ids.unsqueeze(1), position)
 
     def predict(self, direction: str, states: paddle.Tensor) -> paddle.Tensor:
-        """States of the last layer [B, S, hidden] -> logits [B, S, classes] of what follows in the target."""
+        """States of the last layer [B, S, hidden] -> logits [B, S, classes] of the next target token."""
         return (self.image_head if direction == TEXT_TO_IMAGE else self.text_head)(self.norm(states))
 
     def layout(self, direction: str, pattern: str) -> Layout:
@@ -84,10 +84,10 @@ class Transformer(nn.Layer):
 
 
 def targets(direction: str, text: paddle.Tensor, image: paddle.Tensor, vocab_size: int):
-    """(ids, counted) for the logits of `forward`: the id to predict, and whether it counts in the loss.
+    """(ids, counted) for the logits of `forward`: the ids to predict, and whether each counts in the loss.
 
-    Drawing predicts every image token. Writing predicts the words and EOT; what lies behind EOT is padding, whose ids
-    are not in the vocab_size, and does not count.
+    Text-to-image predicts all image tokens. Image-to-text predicts text tokens and EOT; the padding after EOT has ids
+    outside the vocabulary and does not count.
     """
     if direction == TEXT_TO_IMAGE:
         return image, paddle.ones_like(image, dtype="bool")

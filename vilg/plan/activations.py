@@ -32,9 +32,9 @@ class _Replay:
         image = model.grid[0] * model.grid[1]
         self.tokens = batch * (model.text_length + image)
         self.x = self.tokens * self.settings.hidden * width
-        drawing = direction == TEXT_TO_IMAGE
-        self.targets = batch * (image if drawing else model.text_length - 1)
-        self.classes = model.codebook_size if drawing else model.vocab_size
+        text_to_image = direction == TEXT_TO_IMAGE
+        self.targets = batch * (image if text_to_image else model.text_length - 1)
+        self.classes = model.codebook_size if text_to_image else model.vocab_size
         self.maps = [
             self._maps(layout.build(direction, pattern, model.text_length, model.grid, self.settings.conv_kernel))
             for pattern in model.patterns

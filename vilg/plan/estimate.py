@@ -1,4 +1,4 @@
-"""What a device, a node and a step of a job will need."""
+"""Estimates memory, traffic and time of a job before it runs."""
 
 from dataclasses import asdict, dataclass
 from math import prod
@@ -17,21 +17,24 @@ from vilg.plan.input_sizes import InputSizes
 from vilg.plan.states import MASTER, MOMENTS, States, padded_to_shards, states
 from vilg.plan.traffic import Traffic, traffic
 
-# An assumption, for what no plan counts: the driver's context, NCCL's channels, gaps between the allocator's blocks,
-# and the image tokenizer with the pictures of a micro-batch.
+# Assumed for everything that is not computed: driver context, NCCL channels, fragmentation, and the image tokenizer
+# with the images of a micro-batch.
 RESERVE = 6 * 10**9
-_BUCKET = 128 * 2**20  # Paddle's fused_allreduce_gradients copies that many bytes of gradients together
+_BUCKET = 128 * 2**20  # bytes of gradients that Paddle's fused_allreduce_gradients reduces at once
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of the fullest device and node, bytes and operations of a step; see docs/launch.md.
+    """Memory of the fullest device and node, and traffic, operations and time of one step. Sizes are in bytes; see
+    docs/launch.md.
 
-    start: the whole model in fp32, which every device has before it is split. activations: of one direction of a
-    micro-batch. buffers: of communication while computing. update: what step() takes beside the states, when the
-    activations are gone. operations: of all devices, without recompute; recomputed_blocks: what that adds. seconds: of a step,
-    if the devices reach `utilisation` of their peak and wait for nothing. saving: host memory of a node for the copy
-    that is written while the training goes on.
+    - start: the whole model in fp32, which every device holds before it is sharded
+    - activations: of one direction of a micro-batch
+    - buffers: communication buffers during computation
+    - update: what step() allocates in addition to the states, after the activations were freed
+    - operations: of all devices, without recompute; recomputed: additional operations for recompute
+    - seconds: of a step, if the devices reach `utilisation` of their peak and never wait
+    - saving: host memory of a node for the copy that is written while training continues
     """
 
     ranks: int
@@ -52,7 +55,7 @@ class Estimate:
     host_limit: int
     traffic: Traffic
     operations: float
-    recomputed_blocks: float
+    recomputed: float
     seconds: float
 
     @property
@@ -64,7 +67,11 @@ class Estimate:
 
 
 def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float) -> Estimate:
-    """Nothing is computed and no weight is made. SettingsError for settings that `vilg pretrain` would refuse."""
+    """Estimate a job. Nothing is computed and no weights are created.
+
+    utilisation: share of cluster.device_tflops that the devices reach. Raises SettingsError for settings that `vilg
+    pretrain` refuses.
+    """
     cluster, distributed = settings.cluster, settings.distributed
     require(0 < utilisation <= 1, f"--utilisation {utilisation}: must be in (0, 1]")
     nodes = cluster.nodes or 1
@@ -73,7 +80,7 @@ def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float
     width = 4 if distributed.precision == "fp32" else 2
     with paddle.LazyGuard():
         model = sizes.model(settings)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda one: one.device)
     worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
     buffers = _buffers(shapes, distributed, topology, width)
@@ -102,13 +109,13 @@ def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float
         host_limit=round(cluster.host_memory * 1e9),
         traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width),
         operations=operations,
-        recomputed_blocks=again,
+        recomputed=again,
         seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation),
     )
 
 
 def _backend(settings: config.Pretraining) -> str:
-    """The backend on a GPU: whether the operator is built there cannot be seen from here."""
+    """The attention backend on a GPU. Whether the operator will be available there cannot be known here."""
     if settings.attention.backend != "auto":
         return settings.attention.backend
     return "operator" if settings.model.hidden // settings.model.heads in HEAD_SIZES_ON_GPU else "blockwise"
@@ -120,7 +127,7 @@ def _recomputed(model: Transformer, settings: config.Distributed, pairs: int) ->
 
 
 def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
-    """Stage 3 puts the layer at work together, and gives its gradient a place of the same size."""
+    """Stage 3 gathers one layer at a time, and allocates its gradient at the same size."""
     if topology.shards == 1 or settings.stage < 3:
         return 0
     sliced = [size for size in map(prod, shapes.values()) if size > settings.segment_size]
@@ -128,7 +135,7 @@ def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topolog
 
 
 def _update(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
-    """The norm of the gradient is taken in fp32, parameter by parameter; replicas exchange gradients in buckets."""
+    """The gradient norm is computed in fp32, one parameter at a time. Replicas reduce gradients in buckets."""
     largest = max(map(prod, shapes.values()))
     in_buckets = topology.replicas > 1 and (topology.shards == 1 or settings.stage < 2)
     bucket = max(_BUCKET, largest * width) if in_buckets else 0

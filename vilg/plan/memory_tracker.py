@@ -1,11 +1,11 @@
-"""Memory as a run takes it and gives it back."""
+"""Counts allocated memory and its peak."""
 
 
 class MemoryTracker:
-    """Bytes that live now, and the most that ever lived together."""
+    """`live`: bytes allocated now. `peak`: the most bytes that were allocated at the same time."""
 
     def __init__(self):
-        self.live, self.peak = 0, 0
+        self.live = self.peak = 0.0
 
     def allocate(self, size: float) -> None:
         self.live += size
@@ -15,6 +15,6 @@ class MemoryTracker:
         self.live -= size
 
     def allocate_briefly(self, size: float) -> None:
-        """For a moment only."""
+        """Allocate and free at once, which only affects the peak."""
         self.allocate(size)
         self.free(size)

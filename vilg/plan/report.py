@@ -1,10 +1,10 @@
-"""A plan as lines that one reads."""
+"""Formats a plan as text."""
 
 from vilg.plan.estimate import RESERVE, Estimate
 
 
 def report(plan: Estimate) -> str:
-    """Memory by what it is for, then traffic, arithmetic and time."""
+    """Memory by purpose, then traffic, operations and time."""
     states = plan.states
     lines = [
         f"{plan.parameters:,} parameters on {plan.ranks} devices: {plan.replicas} replicas x {plan.shards} "
@@ -20,10 +20,10 @@ def report(plan: Estimate) -> str:
         "communication": plan.buffers,
     }
     if (idle := plan.update - plan.activations - plan.buffers) > 0:
-        device["more while updating"] = idle
+        device["more during the update"] = idle
     device["reserve (assumed)"] = RESERVE
     if plan.device_bytes > (training := sum(device.values())):
-        device["more at the start, whole in fp32"] = plan.device_bytes - training
+        device["more at the start (whole model in fp32)"] = plan.device_bytes - training
     lines += _column("a device", device, plan.device_bytes, plan.device_limit)
     if plan.host_bytes:
         held = {
@@ -32,27 +32,30 @@ def report(plan: Estimate) -> str:
             "moments": states.host_moments,
         }
         host = {name: size * plan.devices_per_node for name, size in held.items() if size}
-        host["copy that is being saved"] = plan.saving
+        host["copy for a checkpoint"] = plan.saving
         lines += ["", *_column("host memory of a node", host, plan.host_bytes, plan.host_limit)]
-    again = f" and {plan.recomputed_blocks:.3g} once more" if plan.recomputed_blocks else ""
+    again = f" and {plan.recomputed:.3g} recomputed" if plan.recomputed else ""
     lines += [
         "",
         "a step",
         f"  {'sent by a device inside its node':34}{_gb(plan.traffic.inside)}",
         f"  {'sent by a node to others':34}{_gb(plan.traffic.across)}",
         f"  {'operations':34}{plan.operations:12.3g}{again}",
-        f"  {'time at this utilisation':34}{plan.seconds:12.2f} s, waiting for nothing",
+        f"  {'time at this utilisation':34}{plan.seconds:12.2f} s, without waiting for communication",
     ]
     return "\n".join(lines)
 
 
 def format_suggestion(better: tuple[list[str], Estimate] | None) -> str:
-    """What `suggest.suggest` found."""
+    """The result of `suggest` as text."""
     if better is None:
-        return "No micro-batch, recompute, stage or offload makes it fit: it takes a smaller model or larger devices."
+        return (
+            "No change of micro-batch, recompute, stage or offload makes the job fit. Use a smaller model or larger "
+            "devices."
+        )
     overrides, plan = better
     return (
-        f"The cheapest change that fits: {' '.join(overrides)}\n  {_gb(plan.device_bytes).strip()} a device, "
+        f"Fits with: {' '.join(overrides)}\n  {_gb(plan.device_bytes).strip()} a device, "
         f"{_gb(plan.host_bytes).strip()} of host memory a node, {plan.seconds:.2f} s a step"
     )
 
@@ -62,7 +65,7 @@ def _column(title: str, parts: dict[str, int], total: int, limit: int) -> list[s
     return [
         title,
         *(f"  {name:34}{_gb(size)}" for name, size in parts.items()),
-        f"  {'together':34}{_gb(total)} of {limit / 1e9:.0f}: {verdict}",
+        f"  {'total':34}{_gb(total)} of {limit / 1e9:.0f}: {verdict}",
     ]
 
 

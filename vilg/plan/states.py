@@ -1,7 +1,6 @@
-"""What a rank holds between two steps, in bytes, by the rules of Paddle's sharding.
+"""Model states that a rank holds between two steps, in bytes, by the rules of Paddle's sharding.
 
-Each rule names its source in Paddle 3.3.1. tests/fleet/test_sharded_training.py compares the result with what the ranks
-of real jobs hold.
+Each rule names its source in Paddle 3.3.1. tests/fleet/test_sharded_training.py compares the result with real jobs.
 """
 
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ MASTER, MOMENTS = 4, 8  # bytes of a parameter's fp32 master and of Adam's two m
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one rank: on its device, and with offload in the host's memory.
-
-    Adam's two powers of beta, eight bytes a tensor, are left out.
+    """Bytes of one rank on its device and, with offload, in host memory. Adam's powers of beta (eight bytes a tensor)
+    are left out.
     """
 
     parameters: int
@@ -39,9 +37,9 @@ class States:
 
 
 def states(shapes: list[list[int]], settings: config.Distributed, shards: int, width: int) -> list[States]:
-    """The states of each rank of a sharding group, for trained parameters of these shapes in the model's order.
+    """The states of each rank of a sharding group, for trained parameters of these shapes in model order.
 
-    width: bytes of a number that is computed with, 4 or 2; with 2 there are fp32 masters.
+    width: bytes of an element in computation, 4 or 2. With 2 there are fp32 master weights.
     """
     sizes = [prod(shape) for shape in shapes]
     if shards == 1:
@@ -56,9 +54,7 @@ def states(shapes: list[list[int]], settings: config.Distributed, shards: int, w
         return [_states(width, padded, owned, owned) for owned in assign_greedily(sizes, shards)]
     sliced = sum(padded_to_shards(size, shards, width) // shards for size in sizes if size > settings.segment_size)
     whole = [size for size in sizes if size <= settings.segment_size]
-    return [
-        _stage_3(width, sliced, sum(whole), sum(map(lambda size: padding(size, width), whole)), settings.offload)
-    ] * shards
+    return [_stage_3(width, sliced, sum(whole), sum(padding(size, width) for size in whole), settings.offload)] * shards
 
 
 def _states(width: int, parameters: int, gradients: int, updated: int) -> States:
@@ -66,10 +62,10 @@ def _states(width: int, parameters: int, gradients: int, updated: int) -> States
 
 
 def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> States:
-    """Parameters up to segment_size stay whole, with their gradients in one padded array."""
+    """Parameters up to segment_size are replicated, with their gradients in one padded array."""
     if not offload:
         return _states(width, sliced + whole, sliced + whole + pads, sliced + whole)
-    # The device keeps what is whole; the slices live on the host as their fp32 masters, and so do their gradients.
+    # The device holds replicated parameters. Slices are in host memory as fp32 masters, and so are their gradients.
     return States(
         whole * width,
         (whole + pads) * width,
@@ -82,8 +78,11 @@ def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> S
 
 
 def assign_greedily(sizes: list[int], shards: int) -> list[int]:
-    """Each parameter goes to the rank that has least (DygraphShardingOptimizer._partition_parameters, after sorting,
-    and GroupShardedOptimizerStage2._segment_params, in the model's order): the elements of each rank."""
+    """Elements that each rank owns when each parameter goes to the rank with the fewest elements so far.
+
+    This is DygraphShardingOptimizer._partition_parameters (after sorting) and
+    GroupShardedOptimizerStage2._segment_params (in model order).
+    """
     owned = [0] * shards
     for size in sizes:
         owned[owned.index(min(owned))] += size
@@ -91,10 +90,10 @@ def assign_greedily(sizes: list[int], shards: int) -> list[int]:
 
 
 def padding(size: int, width: int) -> int:
-    """Elements behind a parameter of `size` in an array of several (GroupShardedStage3._param2align)."""
+    """Padding elements after a parameter of `size` elements in a shared array (GroupShardedStage3._param2align)."""
     return -size * width % _ALIGNMENT // width
 
 
 def padded_to_shards(size: int, shards: int, width: int) -> int:
-    """Elements of the array that a sliced parameter is put together in (GroupShardedStage3._flatten_layer_params)."""
+    """Elements of the array in which a sharded parameter is gathered (GroupShardedStage3._flatten_layer_params)."""
     return -(-(size + padding(size, width)) // shards) * shards

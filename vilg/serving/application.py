@@ -1,4 +1,4 @@
-"""The page, a word on the server's health, and the gate before both, as one ASGI application."""
+"""The ASGI application: the web page, the health endpoint, and the middleware around them."""
 
 import fastapi
 import gradio as gr
@@ -10,12 +10,14 @@ from vilg.serving.batching import Batcher
 from vilg.serving.limits import Limits
 from vilg.serving.middleware import RequestLimits
 
-_BESIDES = 1.4  # base64 makes a picture longer by a third, and the other fields are short
+_BODY_OVERHEAD = 1.4  # base64 adds a third to the size of an image, and the other fields are small
 
 
 def application(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> ASGIApp:
-    """`pipeline` only tells what its model reads; it is the batcher's thread that uses it."""
-    app = fastapi.FastAPI(openapi_url=None)  # its pages of documentation come from another host
+    """Build the application. `pipeline` is only asked for properties of the model; the thread of the batcher runs
+    it.
+    """
+    app = fastapi.FastAPI(openapi_url=None)  # the documentation pages would load scripts from another host
 
     @app.get("/health")
     def health() -> dict[str, int]:
@@ -30,4 +32,4 @@ def application(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> ASGIApp
     gr.mount_gradio_app(
         app, page.build(pipeline, batcher, limits), "", show_api=False, ssr_mode=False, max_file_size=longest
     )
-    return RequestLimits(app, int(longest * _BESIDES) + 10**5)
+    return RequestLimits(app, int(longest * _BODY_OVERHEAD) + 10**5)

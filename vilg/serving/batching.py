@@ -1,4 +1,4 @@
-"""Requests that arrive together are carried out together, by the one thread that the model belongs to."""
+"""Executes concurrent requests in batches, in the one thread that runs the model."""
 
 import asyncio
 import logging
@@ -13,32 +13,37 @@ from vilg.generation.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
-_GATHER = 0.02  # seconds that a request waits for others to come along
+_GATHER = 0.02  # seconds that a request waits for others to join its batch
 
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """What there is of a request's result so far; the last is the result."""
+    """A partial result of a request, or with `last` the final one."""
 
-    result: Any
+    result: Any  # images or captions; the submitter of the task knows which
     last: bool = False
 
 
 class Task(Protocol):
-    """What one request asks for."""
+    """What a request asks for."""
 
-    kind: Hashable  # tasks of one kind may share a batch
-    rows: int  # of the batch that it takes up
+    @property
+    def kind(self) -> Hashable:
+        """Tasks of one kind may share a batch."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of a batch that the task needs."""
 
     @staticmethod
-    def run_batch(pipeline: Pipeline, tasks: Sequence["Task"]) -> Iterator[list[ProgressEvent | None]]:
-        """Carry out tasks of one kind: again and again the event for each of them, if there is any."""
+    def run_batch(pipeline: Pipeline, tasks: Sequence[Any]) -> Iterator[list[ProgressEvent | None]]:
+        """Execute tasks of one kind. Yields a list with an event, or None, for each task, several times."""
 
 
 class RequestHandle:
-    """A request on its way: the thread tells its event, the coroutine that holds the handle hears them.
+    """A pending request. The thread sends events, and the coroutine that owns the handle receives them.
 
-    Leaving the `with` block gives the request up.
+    Leaving the `with` block cancels the request.
     """
 
     def __init__(self, task: Task):
@@ -48,7 +53,7 @@ class RequestHandle:
         self._newest: ProgressEvent | Exception | None = None
 
     async def next_event(self, seconds: float) -> ProgressEvent | None:
-        """The newest event, or None if there were none for so long. The request's error is raised here."""
+        """The newest event, or None if there was none for `seconds`. Raises the error of the request."""
         try:
             await asyncio.wait_for(self._arrived.wait(), seconds)
         except asyncio.TimeoutError:
@@ -59,7 +64,7 @@ class RequestHandle:
         return self._newest
 
     def notify(self, event: ProgressEvent | Exception) -> None:
-        """From any thread. An event that has not been received yet is replaced."""
+        """Send an event, from any thread. An event that has not been received yet is replaced."""
         self.finished = isinstance(event, Exception) or event.last
         try:
             self._loop.call_soon_threadsafe(self._put, event)
@@ -78,11 +83,11 @@ class RequestHandle:
 
 
 class Batcher:
-    """Carries out tasks in batches of at most `rows`; a task more than `waiting` ones is refused.
+    """Executes tasks in batches of at most `rows` rows. At most `waiting` tasks may wait.
 
-    The first that waits is carried out with all others of its kind that there is room for. A request that was given up
-    is dropped, and a batch that nobody waits for is not finished. `requests` and `batches` count what was started, and
-    `given_up` the requests whose client left.
+    The first waiting task is executed together with all others of its kind that fit. Cancelled requests are dropped,
+    and a batch in which all requests are cancelled is stopped. `requests` and `batches` count started ones, `given_up`
+    cancelled requests.
     """
 
     def __init__(self, pipeline: Pipeline, rows: int, waiting: int):
@@ -103,7 +108,7 @@ class Batcher:
         self._thread.join()
 
     def submit(self, task: Task) -> RequestHandle:
-        """Within a running event loop. UserError if too many wait already."""
+        """Add a task, within a running event loop. Raises UserError if too many tasks wait."""
         with self._changed:
             self._forget()
             if self._closed:
@@ -116,7 +121,7 @@ class Batcher:
         return handle
 
     def position(self, handle: RequestHandle) -> int | None:
-        """How many wait before this one; None once it is being carried out."""
+        """The number of tasks before this one; None once it is executed."""
         with self._changed:
             return self._waiting.index(handle) if handle in self._waiting else None
 
@@ -138,7 +143,7 @@ class Batcher:
             handle.notify(UserError("the server is being stopped"))
 
     def _next(self) -> list[RequestHandle]:
-        """The handles to carry out now, once there are any; none when the server ends."""
+        """Wait for the next batch. Empty when the server stops."""
         with self._changed:
             while not self._closed:
                 self._forget()
@@ -173,7 +178,7 @@ class Batcher:
                 elif not handle.finished:
                     handle.notify(UserError("the server is being stopped"))
         except Exception as error:
-            if len(batch) > 1:  # one of them is to blame; the others shall have their results
+            if len(batch) > 1:  # retry one by one, so that only the failing request fails
                 for handle in batch:
                     if not handle.finished:
                         self._carry_out([handle])

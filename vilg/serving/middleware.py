@@ -1,4 +1,4 @@
-"""What stands between the network and gradio: bodies that are too long stay out, references to other hosts stay in."""
+"""ASGI middleware: limits request bodies, and removes references to other hosts from pages."""
 
 import re
 
@@ -6,39 +6,43 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The browser shall load nothing from another host, whatever the page says. gradio's own scripts stand in the page.
+# Browsers must not load anything from other hosts. gradio's own scripts are inline.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
 
-# A font's host to connect to before it is needed, and a script for pages inside of other pages.
+# gradio preconnects to a font host, and loads a script for embedded pages.
 _ELSEWHERE = re.compile(rb"""<(link|script)\b[^>]*?\b(href|src)\s*=\s*["']https?://[^>]*>(\s*</script>)?""")
 
 
 class RequestLimits:
-    """An ASGI application around another one; `longest` bytes of a request's body at most."""
+    """An application around another one. Request bodies may have at most `longest` bytes."""
 
     def __init__(self, app: ASGIApp, longest: int):
         self._app, self._longest = app, longest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         headers = Headers(scope=scope)
-        if "transfer-encoding" in headers:  # its length is known only when it is here
-            return await PlainTextResponse("a Content-Length is needed", 411)(scope, receive, send)
+        if "transfer-encoding" in headers:  # the length would be known only after reading it
+            await PlainTextResponse("a Content-Length is required", 411)(scope, receive, send)
+            return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._longest:
-            return await PlainTextResponse(f"more than {self._longest} bytes", 413)(scope, receive, send)
+            await PlainTextResponse(f"more than {self._longest} bytes", 413)(scope, receive, send)
+            return
         await self._app(scope, receive, _ResponseFilter(send))
 
 
 class _ResponseFilter:
-    """Sends what it is given with the policy on it, and HTML without what lies elsewhere."""
+    """Adds the content security policy to responses, and removes elements that load from other hosts from HTML."""
 
     def __init__(self, send: Send):
-        self._send, self._start, self._body = send, None, b""
+        self._send, self._body = send, b""
+        self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""`vilg serve`: an export behind a page and its HTTP API, until it is told to stop."""
+"""`vilg serve`: serves an export with a web page and an HTTP API until it is stopped."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ from vilg.serving.batching import Batcher
 from vilg.serving.limits import Limits
 from vilg.serving.tasks import CaptionTask, ImageTask
 
-_LAST_WORDS = 2  # seconds that open connections have when the server stops
+_LAST_WORDS = 2  # seconds for open connections when the server stops
 
 
 def serve(export: Path, host: str, port: int, limits: Limits) -> None:
-    """Serve an export at host:port (0: any free one) until SIGINT or SIGTERM; a line on stdout says where.
+    """Serve an export at host:port (0: any free port) until SIGINT or SIGTERM. Prints the address to stdout.
 
-    This process begins no connection any more, for good. UserError if the address cannot be had, if the export is none,
-    or without gradio.
+    This process opens no connections to other hosts afterwards. Raises UserError if the address is not available, if
+    the folder is not an export, or if gradio is missing.
     """
     with _listen(host, port) as listener:
         predictor = Predictor(export)
@@ -36,13 +36,15 @@ def serve(export: Path, host: str, port: int, limits: Limits) -> None:
             raise UserError(f"vilg serve: {missing}; pip install 'vilg[serve]'") from None
         _warm_up(predictor)
         for one in signal.SIGINT, signal.SIGTERM:
-            signal.signal(one, lambda *_: sys.exit(0))  # uvicorn has its own while it runs, and sends it on at its end
+            signal.signal(
+                one, lambda *_: sys.exit(0)
+            )  # uvicorn installs its own handler and restores this one when it ends
         with (
             tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch,
             Batcher(predictor, limits.rows, limits.waiting) as batcher,
         ):
             os.environ["GRADIO_TEMP_DIR"] = scratch
-            with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while a page is built
+            with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while building a page
                 app = application(predictor, batcher, limits)
             _run(app, listener)
 
@@ -52,14 +54,15 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"--host {host} --port {port}: {said.lower()}") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--host {host} --port {port}: {reason.lower()}") from None
 
 
 def _warm_up(predictor: Predictor) -> None:
-    """Load what is loaded at its first call, before anyone waits for it."""
-    for task in ImageTask("", 1, Sampler(), 1.0), CaptionTask(Image.new("RGB", (8, 8)), 1):
-        for _ in zip(range(2), task.run_batch(predictor, [task])):
+    """Load everything that is loaded at its first call before requests arrive."""
+    image, caption = ImageTask("", 1, Sampler(), 1.0), CaptionTask(Image.new("RGB", (8, 8)), 1)
+    for events in (image.run_batch(predictor, [image]), caption.run_batch(predictor, [caption])):
+        for _ in zip(range(2), events):
             pass
 
 
@@ -73,7 +76,7 @@ def _run(app, listener: socket.socket) -> None:
             print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
     offline.connect_to_nobody()
-    # uvloop, which uvicorn would take where it is installed, connects without the audit events that offline.py watches.
+    # uvloop, if installed, would connect without the audit events that offline.py uses.
     Server(uvicorn.Config(app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_LAST_WORDS)).run(
         [listener]
     )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,14 +41,14 @@ class ImageTask:
 
     @property
     def kind(self) -> Hashable:
-        return "drawing", self.guidance
+        return "text_to_image", self.guidance
 
     @property
     def rows(self) -> int:
         return self.count
 
     @staticmethod
-    def run_batch(pipeline: Pipeline, tasks: list["ImageTask"]) -> Iterator[list[ProgressEvent | None]]:
+    def run_batch(pipeline: Pipeline, tasks: Sequence["ImageTask"]) -> Iterator[list[ProgressEvent | None]]:
         """Partial results from time to time, and the final ones."""
         model, encode = (
             pipeline.decoding_model,
@@ -83,14 +83,14 @@ class CaptionTask:
 
     @property
     def kind(self) -> Hashable:
-        return "describing", self.beams
+        return "image_to_text", self.beams
 
     @property
     def rows(self) -> int:
         return self.beams
 
     @staticmethod
-    def run_batch(pipeline: Pipeline, tasks: list["CaptionTask"]) -> Iterator[list[ProgressEvent | None]]:
+    def run_batch(pipeline: Pipeline, tasks: Sequence["CaptionTask"]) -> Iterator[list[ProgressEvent | None]]:
         """(caption, probability) for each task, best first. probability: geometric mean of the token probabilities;
         None for a greedy caption. Images are processed together.
         """
@@ -101,9 +101,7 @@ class CaptionTask:
             ]
             return
         yield [
-            ProgressEvent(
-                [(pipeline.text_tokenizer.decode(words), math.exp(score)) for score, words in found], last=True
-            )
+            ProgressEvent([(pipeline.text_tokenizer.decode(ids), math.exp(score)) for score, ids in found], last=True)
             for found in beam_search(pipeline.decoding_model, codes, pipeline.text_tokenizer, beams)
         ]
 
@@ -111,12 +109,12 @@ class CaptionTask:
 def _render_preview(pipeline: Pipeline, codes: np.ndarray) -> np.ndarray:
     """Images uint8 [B, H, W, 3] of the codes so far, int64 [B, k], with missing parts in grey."""
     height, width = pipeline.decoding_model.grid
-    whole = np.zeros([len(codes), height * width], np.int64)
-    whole[:, : codes.shape[1]] = codes
-    pixels = to_uint8(pipeline.decode(whole.reshape([-1, height, width])))
-    drawn = (np.arange(height * width) < codes.shape[1]).reshape([height, width])
+    padded = np.zeros([len(codes), height * width], np.int64)
+    padded[:, : codes.shape[1]] = codes
+    pixels = to_uint8(pipeline.decode(padded.reshape([-1, height, width])))
+    generated = (np.arange(height * width) < codes.shape[1]).reshape([height, width])
     cell = [size // side for size, side in zip(pixels.shape[1:3], (height, width))]
-    pixels[:, ~np.kron(drawn, np.ones(cell, bool))] = _GREY
+    pixels[:, ~np.kron(generated, np.ones(cell, bool))] = _GREY
     return pixels
 
 

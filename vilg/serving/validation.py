@@ -1,4 +1,4 @@
-"""What came from outside, made into what it has to be, or refused in one line (UserError)."""
+"""Validates the fields of requests. Invalid ones are refused in one line (UserError)."""
 
 import io
 import math
@@ -14,10 +14,10 @@ from vilg.text.sequence import max_caption_tokens
 
 
 def text(given: str | None, limits: Limits, pipeline: Pipeline) -> str:
-    """A caption that the model reads whole."""
+    """A caption that fits into the model."""
     found = (given or "").strip()
     if not found:
-        raise UserError("write what to draw")
+        raise UserError("the caption is empty")
     if len(found) > limits.characters:
         raise UserError(f"the text is too long: {len(found)} characters, at most {limits.characters}")
     if pipeline.exceeds_text_length(found):
@@ -28,25 +28,25 @@ def text(given: str | None, limits: Limits, pipeline: Pipeline) -> str:
 
 
 def image(given: bytes | None, limits: Limits) -> Image.Image:
-    """A picture in RGB, from a file's bytes."""
+    """An RGB image from the bytes of a file."""
     if given is None:
-        raise UserError("give a picture to describe")
+        raise UserError("an image is required")
     if len(given) > limits.megabytes * 10**6:
-        raise UserError(f"the picture is too large: {len(given) / 1e6:.1f} MB, at most {limits.megabytes}")
+        raise UserError(f"the image is too large: {len(given) / 1e6:.1f} MB, at most {limits.megabytes}")
     try:
-        # Of the header; nothing is decoded yet.
+        # From the header; nothing is decoded yet.
         width, height = Image.open(io.BytesIO(given), formats=decode.FORMATS).size
         if width * height > limits.megapixels * 10**6:
-            raise UserError(f"the picture is too large: {width} x {height} pixels, at most {limits.megapixels} million")
+            raise UserError(f"the image is too large: {width} x {height} pixels, at most {limits.megapixels} million")
         return decode.decode_image(Record("upload", given, b"", False))
     except UserError:
         raise
-    except Exception:  # each decoder of PIL raises what it likes on broken bytes
-        raise UserError("this is no picture that can be read: a broken file, or of an unknown kind") from None
+    except Exception:  # decoders of PIL raise any exception for broken data
+        raise UserError("the image cannot be read: the file is broken or of an unknown kind") from None
 
 
 def integer(name: str, given, lowest: int, highest: int) -> int:
-    """A whole number."""
+    """A whole number in a range."""
     value = number(name, given)
     if value != int(value) or not lowest <= value <= highest:
         raise UserError(f"{name} {given}: must be a whole number from {lowest} to {highest}")
@@ -54,7 +54,7 @@ def integer(name: str, given, lowest: int, highest: int) -> int:
 
 
 def number(name: str, given, lowest: float = -math.inf) -> float:
-    """A number, neither infinite nor NaN."""
+    """A finite number."""
     try:
         value = float(given)
     except (TypeError, ValueError, OverflowError):

@@ -33,7 +33,7 @@ class PaddleNLPTokenizer:
 
     def encode(self, text: str) -> list[int]:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [number for number in ids if number not in self._special]  # text such as "[SEP]" in a caption
+        return [token_id for token_id in ids if token_id not in self._special]  # text such as "[SEP]" in a caption
 
     def entries(self) -> dict[str, int]:
         return self._tokenizer.get_vocab()
@@ -42,5 +42,5 @@ class PaddleNLPTokenizer:
         return hash_entries(self.entries())
 
     def decode(self, ids: list[int]) -> str:
-        words = [number for number in ids if number not in self._special]
-        return join_tokens(self._tokenizer.convert_ids_to_tokens(words))
+        text_ids = [token_id for token_id in ids if token_id not in self._special]
+        return join_tokens(self._tokenizer.convert_ids_to_tokens(text_ids))

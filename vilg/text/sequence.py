@@ -45,20 +45,20 @@ def encode_caption(caption: str, tokenizer: TextTokenizer) -> list[int]:
 
 
 class CaptionEncoder:
-    """caption -> int64 [T]. Captions of more than T-3 tokens are truncated and counted in `cut`."""
+    """caption -> int64 [T]. Captions of more than T-3 tokens are truncated and counted in `truncated`."""
 
     def __init__(self, tokenizer: TextTokenizer, length: int):
         self.tokenizer, self.length = tokenizer, length
-        self.cut = 0
+        self.truncated = 0
 
     def __call__(self, caption: str) -> np.ndarray:
-        return self.place(encode_caption(caption, self.tokenizer))
+        return self.build_inputs(encode_caption(caption, self.tokenizer))
 
-    def place(self, ids: Sequence[int]) -> np.ndarray:
+    def build_inputs(self, ids: Sequence[int]) -> np.ndarray:
         """Token ids of a caption, any number of them -> int64 [T]."""
         longest = max_caption_tokens(self.length)
         if len(ids) > longest:
-            self.cut += 1
+            self.truncated += 1
             ids = ids[:longest]
         text = padding(self.tokenizer.vocab_size, self.length)
         text[: len(ids) + 2] = [self.tokenizer.cls_id, *ids, self.tokenizer.sep_id]

@@ -1,4 +1,4 @@
-"""WordPiece vocabularies in the form of BERT's `vocab.txt`."""
+"""Trains WordPiece vocabularies in the format of BERT's `vocab.txt`."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ from tokenizers.trainers import WordPieceTrainer
 from vilg.errors import UserError
 from vilg.text.wordpiece import UNKNOWN, wordpiece
 
-# The order of BERT-Chinese, which readers of vocab.txt expect at the front.
+# In the order of BERT-Chinese, which readers of vocab.txt expect.
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-# Distinct characters kept. The default of `tokenizers`, 1000, turns most of Chinese into [UNK].
+# Distinct characters. With the default of `tokenizers`, 1000, most Chinese characters become [UNK].
 ALPHABET = 6000
 
 
 def train_vocabulary(captions: Iterable[str], size: int, out: Path, min_count: int = 1) -> int:
-    """Write a vocabulary of at most `size` entries, one a line; returns how many there are.
+    """Write a vocabulary of at most `size` entries, one a line. Returns the number of entries. Reads `captions` twice.
 
-    Characters that occur less than `min_count` times are left out. With 2, the share of [UNK] in the training captions
-    is Good and Turing's estimate of what is unknown elsewhere; with 1 there is none, and a model that never met [UNK]
-    thinks it impossible. `captions` is read twice.
+    Characters with fewer than `min_count` occurrences are left out. With 2, the share of [UNK] in the training captions
+    is the Good-Turing estimate of the share of unknown characters in other text. With 1 there is no [UNK] in training,
+    and the model would learn that it never occurs.
     """
     if size <= len(SPECIAL_TOKENS):
         raise UserError(f"--size {size}: must be more than the {len(SPECIAL_TOKENS)} special tokens")
@@ -40,14 +40,14 @@ def train_vocabulary(captions: Iterable[str], size: int, out: Path, min_count: i
     entries = tokenizer.get_vocab()
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".part")
-    temporary.write_text("".join(entry + "\n" for entry in sorted(entries, key=entries.get)), "utf-8")
+    temporary.write_text("".join(entry + "\n" for entry in sorted(entries, key=lambda entry: entries[entry])), "utf-8")
     os.replace(temporary, out)
     return len(entries)
 
 
 def _characters(captions: Iterable[str]) -> Counter[str]:
-    """How often each character stands in a word, words being what WordPiece is given."""
-    cutter, counts = wordpiece({UNKNOWN: 0}), Counter()
+    """Number of occurrences of each character in the words that WordPiece splits."""
+    cutter, counts = wordpiece({UNKNOWN: 0}), Counter[str]()
     for caption in captions:
         for word, _ in cutter.pre_tokenizer.pre_tokenize_str(cutter.normalizer.normalize_str(caption)):
             counts.update(word)

@@ -1,4 +1,4 @@
-"""What a run counts of its codes, and what it does for a codebook of nearest ones besides gradients."""
+"""Statistics of code usage, restarts of dead codes, and EMA updates of the codebook during tokenizer training."""
 
 import numpy as np
 import paddle
@@ -12,55 +12,58 @@ from vilg.training.seed import step_seed
 
 
 class Codebook:
-    """Usage and perplexity of every kind; revival and moving averages of nearest codes."""
+    """Usage and perplexity for all kinds of tokenizers; restarts and EMA updates for nearest-code quantizers."""
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World, model: ImageTokenizer):
         self.settings, self.world = settings, world
         self.usage = CodeUsage(model.codebook_size, settings.dead_codes.threshold)
         quantizer = getattr(model, "quantizer", None)
         self.nearest = quantizer if isinstance(quantizer, NearestCode) else None
-        uses_ema = self.nearest and settings.codebook.update == "ema"
-        self.ema = EMACodebook(self.nearest, settings.codebook.decay) if uses_ema else None
-        # Of each micro-batch of this step: the features, and what the averages need.
+        self.ema: EMACodebook | None = None
+        if self.nearest and settings.codebook.update == "ema":
+            self.ema = EMACodebook(self.nearest, settings.codebook.decay)
+        # For each micro-batch of this step: the features, and the sums for the EMA.
         self._features: list[paddle.Tensor] = []
         self._step: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 
     def add(self, indices: paddle.Tensor, features: paddle.Tensor | None = None) -> None:
-        """Note the codes [B, h, w] of a micro-batch; with nearest ones the features [B, h, w, d] that chose them."""
+        """Count the codes [B, h, w] of a micro-batch. Nearest-code quantizers also pass the features [B, h, w, d]."""
         chosen = self.world.sum_tensor(count_codes(indices, self.usage.counts.shape[0]))
         self.usage.add(chosen)
-        if self.nearest:
+        if self.nearest and features is not None:
             self._features.append(features.detach())
         if self.ema:
             self._step.append((chosen, sum_by_code(self._features[-1], indices, self.usage.counts.shape[0])))
 
     def initialize(self, codes: paddle.Tensor) -> None:
-        """Nearest codes begin anew, as `codes` [codes, d]."""
+        """Replace the codebook of a nearest-code quantizer by `codes` [codes, d]."""
+        assert self.nearest is not None, "only nearest codes have a codebook that can be replaced"
         self.nearest.codebook.set_value(codes)
         if self.ema:
             self.ema.restart(paddle.arange(codes.shape[0]))
 
     def on_step_end(self, step: int) -> dict[str, float]:
+        """Apply EMA updates and restarts. Returns usage metrics at the end of each window."""
         metrics: dict[str, float] = {}
-        if self._step:
+        if self.ema and self._step:
             chosen, summed = (sum(part[1:], part[0]) for part in zip(*self._step, strict=True))
             self.ema.update(chosen, self.world.sum_tensor(summed))
             self._step = []
         rules = self.settings.dead_codes
         if step % rules.every == 0 and self.usage.counts.any():
             metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}
-            # Of less than a whole window, behind the first choice of an autoencoder, nearly all codes look dead.
+            # Skip a window that began before the first quantized step: nearly all codes would look dead.
             whole = step - rules.every + 1 >= self.settings.first_quantized_step
             if self.nearest and whole and step <= rules.until * self.settings.train.steps:
-                metrics["codes_restarted"] = self._restart_dead_codes(step)
+                metrics["codes_restarted"] = self._restart_dead_codes(self.nearest, step)
             self.usage.reset()
         self._features = []
         return metrics
 
-    def _restart_dead_codes(self, step: int) -> int:
-        """Every rank has the features of the whole batch and the same seed, so the codebooks stay equal."""
+    def _restart_dead_codes(self, quantizer: NearestCode, step: int) -> int:
+        """All ranks have the features of the whole batch and the same seed, so their codebooks stay equal."""
         features = self.world.interleave(paddle.concat(self._features).flatten(1, 2)).flatten(0, 1)  # [B h w, d]
-        moved = self.usage.restart_dead_codes(self.nearest, features, step_seed(self.settings.run.seed, step, 0))
+        moved = self.usage.restart_dead_codes(quantizer, features, step_seed(self.settings.run.seed, step, 0))
         if self.ema:
             self.ema.restart(moved)
         return moved.shape[0]

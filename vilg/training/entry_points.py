@@ -1,11 +1,13 @@
-"""The training commands: settings in, a finished run out."""
+"""The training commands: from settings to a finished run."""
 
 import logging
+from collections.abc import Callable
 
 from vilg import config
 from vilg.distributed.world import World
 from vilg.text.sequence import max_caption_tokens
 from vilg.training.dvae import DVAETraining
+from vilg.training.image_tokenizer import ImageTokenizerTraining
 from vilg.training.loop import TrainingLoop
 from vilg.training.pretraining import Pretraining
 from vilg.training.vqgan import VQGANTraining
@@ -13,26 +15,30 @@ from vilg.training.vqvae import VQVAETraining
 
 log = logging.getLogger(__name__)
 
-_TOKENIZERS = {"vqvae": VQVAETraining, "vqgan": VQGANTraining, "dvae": DVAETraining}
+_TOKENIZERS: dict[str, Callable[[config.ImageTokenizerTraining, World], ImageTokenizerTraining]] = {
+    "vqvae": VQVAETraining,
+    "vqgan": VQGANTraining,
+    "dvae": DVAETraining,
+}
 
 
 def pretrain(settings: config.Pretraining) -> None:
-    """Pre-train the shared transformer; every rank calls this with the same settings."""
+    """Pre-train the shared transformer. All ranks call this with the same settings."""
     world = World(settings.distributed)
-    settings.train.accumulation(world.ranks)  # refuse a batch that does not divide before anything is read
-    with world.fail_together():  # one node may lack a file
+    settings.train.accumulation(world.ranks)  # check the batch size before anything is read
+    with world.fail_together():  # a file may be missing on one node only
         objective = Pretraining(settings, world)
     TrainingLoop(settings, objective, world).run()
-    if objective.encode.cut:
+    if objective.encode.truncated:
         log.warning(
-            "%d times a caption had more than text.length - 3 = %d tokens and was cut",
-            objective.encode.cut,
+            "%d captions had more than text.length - 3 = %d tokens and were truncated",
+            objective.encode.truncated,
             max_caption_tokens(settings.text.length),
         )
 
 
 def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:
-    """Train a VQ-VAE, a VQGAN or a dVAE; every rank calls this with the same settings."""
+    """Train a VQ-VAE, VQGAN or dVAE. All ranks call this with the same settings."""
     world = World()
     settings.train.accumulation(world.ranks)
     with world.fail_together():

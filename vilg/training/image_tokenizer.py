@@ -1,10 +1,11 @@
-"""What the training of the three kinds of image tokenizers shares: data, held-out images, measures and pictures."""
+"""The common part of training the three kinds of image tokenizers: data, held-out images, metrics and sample images."""
 
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -26,9 +27,9 @@ from vilg.training.codebook_init import initial_codebook
 
 log = logging.getLogger(__name__)
 
-OUTPUT = "image_tokenizer"  # the folder of a finished run that `vilg.image.load` reads
-_DRAWN = 16  # held-out images shown in VisualDL
-_PIXELS_TOGETHER = 64 * 64**2  # of held-out images in one pass: 64 of the emoji, four of 256 x 256
+OUTPUT = "image_tokenizer"  # a finished run's folder for `vilg.image.load`
+_DRAWN = 16  # held-out images in VisualDL
+_PIXELS_TOGETHER = 64 * 64**2  # pixels in one pass: 64 emoji, or four images of 256 x 256
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,27 @@ class Inputs:
 
 
 class ImageTokenizerTraining(ABC):
-    """Trains the image tokenizer of the settings' kind on the images of the shards; a subclass knows its losses.
+    """The objective of an image tokenizer. Subclasses define the losses.
 
-    The loss of the tokenizer bears the name of its kind. `self.parts` are of this rank's last micro-batch.
+    The loss of the tokenizer has the name of its kind. `self.parts` holds the parts of the loss of the last micro-batch
+    of this rank.
     """
 
     throughput_unit = "images"
-    perceptual_loss = False  # whether the kind is trained by LPIPS, not only measured
+    perceptual_loss = False  # whether LPIPS is part of the loss, not only a metric
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
         self.settings, self.world = settings, world
         paddle.seed(settings.run.seed)
         self.model: ImageTokenizer = image.KINDS[settings.kind][0](getattr(settings, settings.kind))
-        self.model.grid(settings.data.image_size)  # refuses a size that the codes do not divide
+        self.model.grid(settings.data.image_size)  # raises for an unsuitable image size
         self.codebook = Codebook(settings, world, self.model)
         self.adversaries: dict[str, nn.Layer] = {}
-        self.parts: dict[str, paddle.Tensor] = {}
+        self.parts: dict[str, paddle.Tensor | float] = {}
         self.step = 0
         self.lpips = self._read_lpips()
-        looked_at = settings.train.eval_every or settings.train.sample_images_every
-        self.heldout = heldout_images(settings.data) if looked_at else None
+        needs_heldout = settings.train.eval_every or settings.train.sample_images_every
+        self.heldout = heldout_images(settings.data) if needs_heldout else np.empty([0, 3, 0, 0], np.float32)
 
     def batches(self, consumed: int) -> Iterator[Batch]:
         return training_batches(
@@ -84,26 +86,27 @@ class ImageTokenizerTraining(ABC):
 
     @property
     def quantizes(self) -> bool:
-        """Whether codes are chosen yet, or the run is still an autoencoder (config.Autoencoder)."""
+        """Whether features are quantized in this step. False in the autoencoder phase (config.Autoencoder)."""
         return self.step >= self.settings.first_quantized_step
 
     def autoencode(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> what stands for their z_emb before codes are chosen, [B, h, w, d]: where the
-        nearest will be, what the encoder says."""
+        """The input of the decoder in the autoencoder phase, [B, h, w, d], for images [B, 3, H, W] in [0, 1]."""
         return self.model.features(images)
 
     def set_codebook(self, codes: paddle.Tensor, spread: float) -> None:
-        """From this step on one of `codes` [codes, d] is chosen, the nearest unless a subclass knows better; `spread` is
-        their mean squared distance from what is `autoencode`."""
+        """End the autoencoder phase with the codebook `codes` [codes, d].
+
+        spread: mean squared distance of the codes from the features that they represent.
+        """
         self.codebook.initialize(codes)
 
     @property
     def done(self) -> float:
-        """The share of all steps before this one."""
+        """The share of all steps that precede the current one."""
         return (self.step - 1) / self.settings.train.steps
 
     def prepare_batch(self, batch: Batch) -> Inputs:
-        return Inputs(batch.names, paddle.to_tensor(batch.images))
+        return Inputs(batch.names, paddle.to_tensor(batch.required("images")))
 
     def loss_denominators(self, inputs: Inputs) -> dict[str, float]:
         return {self.settings.kind: float(len(inputs.names))}
@@ -112,7 +115,7 @@ class ImageTokenizerTraining(ABC):
         return len(inputs.names)
 
     @abstractmethod
-    def losses(self, inputs: Inputs, model: ImageTokenizer) -> Iterator[tuple[str, paddle.Tensor]]:
+    def losses(self, inputs: Inputs, model: Any) -> Iterator[tuple[str, paddle.Tensor]]:
         """See Objective."""
 
     def weight(self, name: str) -> float:
@@ -122,14 +125,18 @@ class ImageTokenizerTraining(ABC):
         return {name: float(value) for name, value in self.parts.items()} | self.codebook.on_step_end(step)
 
     def evaluate(self) -> dict[str, float]:
-        """How far the held-out images come back from their codes, and how many codes they use. Alike on every rank;
-        the ranks share the images out. Nothing before codes are chosen, from which alone they come back."""
+        """Reconstruction metrics and code usage on the held-out images, which the ranks divide. Equal on all ranks.
+
+        Empty in the autoencoder phase, in which images cannot be reconstructed from codes.
+        """
         if not self.quantizes:
             return {}
         own = self.heldout[self.world.rank :: self.world.ranks]
-        images = own if len(own) else self.heldout[:1]  # a rank too many looks at one that counts for nothing
-        codes, drawn = reconstruct(self.model, images)
-        counted = {name: value * len(own) for name, value in reconstruction_metrics(images, drawn, self.lpips).items()}
+        images = own if len(own) else self.heldout[:1]  # without an own image, process one that does not count
+        codes, reconstructed = reconstruct(self.model, images)
+        counted = {
+            name: value * len(own) for name, value in reconstruction_metrics(images, reconstructed, self.lpips).items()
+        }
         chosen = self.world.sum_tensor(count_codes(codes, self.model.codebook_size) * bool(len(own)))
         measured = {name: value / len(self.heldout) for name, value in self.world.sum(counted).items()} | usage(chosen)
         return {f"heldout_{name}": value for name, value in measured.items()}
@@ -150,10 +157,10 @@ class ImageTokenizerTraining(ABC):
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         there = int(state.pop("first_choice", [1])[0])
         if there != self.settings.first_quantized_step:
-            # Behind that step what the codes mean is another thing than before it, and nonsense for the other.
+            # The meaning of the codes changes at that step.
             raise UserError(
-                f"a run in which codes are chosen from step {there} on, and not from step "
-                f"{self.settings.first_quantized_step} as autoencoder.until and train.steps say here"
+                f"a run that quantizes from step {there} on; with these settings (autoencoder.until, train.steps) "
+                f"it would be step {self.settings.first_quantized_step}"
             )
         self.codebook.load_state(state)
 
@@ -163,7 +170,7 @@ class ImageTokenizerTraining(ABC):
     def _read_lpips(self) -> lpips.LPIPS | None:
         rules, size = self.settings.perceptual, self.settings.data.image_size
         place, crop = rules.path, rules.crop
-        # All or none: a rank whose node lacks the file would train by another loss than the others.
+        # On all ranks or on none: without the file on one node, its ranks would minimize another loss.
         if self.world.sum({"there": float(bool(place) and Path(place).exists())})["there"] == self.world.ranks:
             config.require(
                 size >= lpips.MIN_SIDE, f"data.image_size={size}: LPIPS (perceptual.path) wants {lpips.MIN_SIDE}"
@@ -192,28 +199,30 @@ def heldout_images(settings: config.Data) -> np.ndarray:
 
 @paddle.no_grad()
 def reconstruct(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.Tensor, np.ndarray]:
-    """Images [N, 3, H, W] in [0, 1] -> their codes [N, h, w], and the images that come back from these."""
-    codes, drawn = [], []
+    """Encode and decode images [N, 3, H, W] in [0, 1]. Returns (codes [N, h, w], reconstructions)."""
+    codes, reconstructed = [], []
     for part in _parts(images):
         codes.append(tokenizer.encode(paddle.to_tensor(images[part])))
-        drawn.append(tokenizer.decode(codes[-1]).numpy())
-    return paddle.concat(codes), np.concatenate(drawn)
+        reconstructed.append(tokenizer.decode(codes[-1]).numpy())
+    return paddle.concat(codes), np.concatenate(reconstructed)
 
 
 def _parts(images: np.ndarray) -> list[slice]:
-    """Images [N, 3, H, W] cut into what goes through a network together."""
+    """Slices of images [N, 3, H, W] that are processed together."""
     together = max(1, _PIXELS_TOGETHER // (images.shape[2] * images.shape[3]))
     return [slice(start, start + together) for start in range(0, len(images), together)]
 
 
-def reconstruction_metrics(images: np.ndarray, drawn: np.ndarray, distance: lpips.LPIPS | None) -> dict[str, float]:
-    """How like images [N, 3, H, W] in [0, 1] are to what `reconstruct` drew of them: the means over all."""
-    measured = {"psnr": mean_psnr(images, drawn), "ssim": mean_ssim(images, drawn)}
-    return measured | ({"lpips": mean_lpips(distance, images, drawn)} if distance else {})
+def reconstruction_metrics(
+    images: np.ndarray, reconstructed: np.ndarray, distance: lpips.LPIPS | None
+) -> dict[str, float]:
+    """Mean PSNR, SSIM and (if `distance` is given) LPIPS between images [N, 3, H, W] in [0, 1] and reconstructions."""
+    measured = {"psnr": mean_psnr(images, reconstructed), "ssim": mean_ssim(images, reconstructed)}
+    return measured | ({"lpips": mean_lpips(distance, images, reconstructed)} if distance else {})
 
 
 def usage(chosen: paddle.Tensor) -> dict[str, float]:
-    """How many of the codes are in use; `chosen` [codes] is how often each was."""
+    """Share of used codes and perplexity, from the counts `chosen` [codes]."""
     counted = CodeUsage(chosen.shape[0])
     counted.add(chosen)
     return {"codes_used": counted.used(), "perplexity": counted.perplexity()}
@@ -221,7 +230,7 @@ def usage(chosen: paddle.Tensor) -> dict[str, float]:
 
 @paddle.no_grad()
 def mean_lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> float:
-    """The mean LPIPS of images [N, 3, H, W] in [0, 1]."""
+    """Mean LPIPS between images [N, 3, H, W] in [0, 1]."""
     found = [
         distance(*(paddle.to_tensor(each[part]) * 2.0 - 1.0 for each in (images, others))) for part in _parts(images)
     ]

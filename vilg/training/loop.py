@@ -1,4 +1,4 @@
-"""The one training loop, for every kind of objective, on any number of ranks."""
+"""The training loop, for all objectives and any number of ranks."""
 
 import logging
 import math
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class TrainingLoop:
-    """Trains `objective` under the settings of a run, from its newest checkpoint or from nothing."""
+    """Trains `objective` with the settings of a run, from its newest checkpoint or from the start."""
 
     def __init__(
         self, settings: config.Pretraining | config.ImageTokenizerTraining, objective: Objective, world: World
@@ -43,21 +43,21 @@ class TrainingLoop:
             settings.train.max_grad_norm,
             getattr(settings, "distributed", None),
         )
-        # Adversaries see what the model has drawn, in fp32 and unsharded.
+        # Adversarial models run in fp32 and are not sharded.
         self.adversaries = Adversaries(
             world, objective.adversaries, partial(adamw, settings.train), settings.train.max_grad_norm
         )
         self.step = self.consumed = 0
         self.checkpoints = CheckpointManager(
-            checkpoint.location(settings.checkpoint.place(settings.run)), world, settings.checkpoint
+            checkpoint.location(settings.checkpoint.directory(settings.run)), world, settings.checkpoint
         )
         self._data = fingerprint(settings.data) | {"seed": settings.run.seed, "image_size": settings.data.image_size}
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
-        """Train up to `train.steps` (or `train.stop_at`). Every rank calls this.
+        """Train up to `train.steps` (or `train.stop_at`). All ranks call this.
 
-        After a SIGTERM to any rank the step is finished and saved, and the run ends as if it had come so far by itself.
+        After a SIGTERM to any rank, the current step is finished and saved, and the run ends normally.
         """
         self._resume()
         train = self.settings.train
@@ -78,7 +78,7 @@ class TrainingLoop:
                     break
                 try:
                     metrics = self._train_step(batches)
-                except UserError:  # on every rank alike
+                except UserError:  # on all ranks
                     self._finish_saving()
                     raise
                 if self._due(train.eval_every, last):
@@ -87,8 +87,8 @@ class TrainingLoop:
                 if metrics_writer:
                     metrics_writer.write_metrics(metrics)
                     metrics_writer.write_images(self.step, pictures)
-                # Last: a run that is killed behind this goes on from here, and must not lack the step's metrics_writer. Those
-                # of steps behind the checkpoint are dropped.
+                # Save after writing metrics: a resumed run must not lack metrics of steps up to the checkpoint. Later
+                # lines are dropped when it resumes.
                 if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or flags["due"]:
                     self._save()
                 speed = f"{self.objective.throughput_unit}_per_second"
@@ -102,13 +102,13 @@ class TrainingLoop:
         self.world.barrier()
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """One optimizer update; returns its line of metrics.jsonl."""
+        """Make one optimizer update and return its line of metrics.jsonl."""
         began = time.perf_counter()
         train = self.settings.train
-        # Whatever is random in a step follows from (seed, step, rank), so a resumed run needs no stored generator.
+        # All random numbers of a step follow from (seed, step, rank), so checkpoints store no generator state.
         paddle.seed(step_seed(self.settings.run.seed, self.step, self.world.rank))
         self.objective.on_step_begin(self.step + 1)
-        with self.world.fail_together():  # a rank's reader may meet one broken sample too many
+        with self.world.fail_together():  # one rank may exceed data.max_bad_samples
             inputs = [self.objective.prepare_batch(next(batches)) for _ in range(self.accumulation)]
         losses = self._losses(inputs)
         total = sum(
@@ -144,14 +144,14 @@ class TrainingLoop:
         }
 
     def _losses(self, inputs: list) -> dict[str, float]:
-        """Gradients of the weighted sum of mean losses, and the means over all ranks and micro-batches."""
+        """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches."""
         counts: dict[str, float] = {}
         for one in inputs:
             for name, count in self.objective.loss_denominators(one).items():
                 counts[name] = counts.get(name, 0.0) + count
         counts = self.world.sum(counts)
         sums = dict.fromkeys(counts, 0.0)
-        # The engine averages over ranks, a mean over all of them is this rank's sum times their number.
+        # The engine averages over ranks, so the factor of a mean over all ranks includes their number.
         factors = {name: self.objective.weight(name) * self.world.ranks / count for name, count in counts.items()}
         for one in inputs:
             for name, summed in self.engine.micro_step(partial(self.objective.losses, one), factors).items():
@@ -169,11 +169,11 @@ class TrainingLoop:
         return metrics_writer
 
     def _sum_flags(self, **said: bool) -> dict[str, float]:
-        """On how many ranks each of these is so."""
+        """The number of ranks on which each flag is true."""
         return self.world.sum({name: float(value) for name, value in said.items()})
 
     def _checkpoint_is_due(self) -> bool:
-        """Whether the clock asks for a checkpoint; rank 0's, so that all agree."""
+        """Whether checkpoint.every_minutes have passed, by the clock of rank 0."""
         minutes = self.settings.checkpoint.every_minutes
         return self.world.is_rank_zero and minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
 
@@ -199,17 +199,17 @@ class TrainingLoop:
             self.checkpoints.finish()
         self._require_saved()
         if self.world.is_rank_zero and self.step:
-            log.info("SIGTERM: step %d is saved, resume=auto goes on from there", self.step)
+            log.info("SIGTERM: step %d is saved; resume=auto continues from it", self.step)
 
     def _require_saved(self) -> None:
-        """What goes on where the training goes on is not enough where it ends."""
+        """Raise UserError unless the last step has been saved. A failed save may be ignored earlier, but not here."""
         if self.checkpoints.newest_step != self.step:
             raise UserError(
                 f"step {self.step} could not be saved; newest checkpoint: {self.checkpoints.newest or 'none'}"
             )
 
     def _finish_saving(self) -> None:
-        """Before the end with another error, which a failure of this must not hide."""
+        """Wait for a save before another error is raised, which an error of the save must not hide."""
         try:
             self.checkpoints.finish()
         except UserError as error:
@@ -238,34 +238,40 @@ class TrainingLoop:
             log.info("resumed %s at step %d", chosen, self.step)
         if chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(self.step)):
             self.checkpoints.newest, self.checkpoints.newest_step = chosen, self.step
-        else:  # so that resume=auto, by which the launcher starts a run again, finds it among the run's own
+        else:  # so that resume=auto, which restarts use, finds it among the run's own checkpoints
             self._save()
             self.checkpoints.finish()
 
     def _chosen_checkpoint(self) -> checkpoint.Location | None:
-        """What `resume` asks for, unless going on from there would leave checkpoints of another future beside it."""
+        """The checkpoint that `resume` selects.
+
+        Raises UserError if the run has later checkpoints, which would not belong to its continuation.
+        """
         resume, folder = self.settings.resume, self.checkpoints.folder
         chosen = checkpoint.resolve_resume(resume, folder, self.world)
         if resume == "auto":
             return chosen
         with self.world.fail_together():
             start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
-            newer = [path for path in checkpoint.checkpoints_in(folder) if checkpoint.step_of(path) > start]
+            newer = [path for path in checkpoint.checkpoints_in(folder) if (checkpoint.step_of(path) or 0) > start]
             if newer:
                 raise UserError(
-                    f"{newer[-1]}: this run has gone beyond step {start} already; resume=auto goes on from "
-                    "there, another run.name starts anew"
+                    f"{newer[-1]}: this run has checkpoints after step {start}; continue it with resume=auto, or "
+                    "start a new run with another run.name"
                 )
         return chosen
 
     def _check_compatible(self, chosen: checkpoint.Location, manifest: checkpoint.Manifest) -> None:
-        """A checkpoint of other tokenizers, or of a model that differs where no shape shows it, is of another model; on
-        other data the samples would come in another order."""
+        """Raise UserError for a checkpoint with other tokenizers, other data, or another model.
+
+        Compares the model settings that no tensor shape reveals. With other data, samples would come in another order.
+        """
         for kind, tokenizer in self.objective.tokenizers().items():
             if manifest.tokenizers.get(kind) != tokenizer:
                 raise UserError(f"{chosen}: trained with another {kind} tokenizer than these settings name")
-        for name in ("heads", "conv_kernel") if "model" in manifest.settings else ():
-            there, here = manifest.settings["model"][name], getattr(self.settings.model, name)
+        model = getattr(self.settings, "model", None)  # an image tokenizer has no such section
+        for name in ("heads", "conv_kernel") if model and "model" in manifest.settings else ():
+            there, here = manifest.settings["model"][name], getattr(model, name)
             if there != here:
                 raise UserError(
                     f"{chosen}: a checkpoint of another model: model.{name} is {there} there and {here} here"

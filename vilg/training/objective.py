@@ -1,4 +1,4 @@
-"""What a run minimizes: the seam between the one training loop and the kinds of training."""
+"""The interface between the training loop and what is trained."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,51 +12,70 @@ from vilg.data.loader import Batch
 
 
 class Objective(Protocol):
-    """The loop asks these questions in this order, once a step or once a micro-batch."""
+    """What a run minimizes. The loop calls these methods in this order, once a step or once a micro-batch."""
 
-    model: nn.Layer
-    throughput_unit: str  # what speed is counted in: tokens, images
-    adversaries: dict[str, nn.Layer]  # models that are trained against `model`, each with an optimizer of its own
+    throughput_unit: str  # unit of the reported speed: tokens or images
+    adversaries: dict[str, nn.Layer]  # adversarial models, each with its own optimizer
+
+    @property
+    def model(self) -> nn.Layer:
+        """The model that is trained."""
+        ...
 
     def batches(self, consumed: int) -> Iterator[Batch]:
-        """This rank's micro-batches behind the first `consumed` samples of the run."""
+        """The micro-batches of this rank after the first `consumed` samples of the run."""
+        ...
 
     def on_step_begin(self, step: int) -> None:
-        """Called before the micro-batches of a step, counted from 1."""
+        """Called before the micro-batches of a step. Steps count from 1."""
 
     def prepare_batch(self, batch: Batch) -> Any:
-        """What `losses` reads, computed without gradients; a dataclass whose fields can be dumped."""
+        """The inputs of `losses`, computed without gradients: a dataclass whose fields can be written to a file."""
+        ...
 
     def loss_denominators(self, inputs: Any) -> dict[str, float]:
-        """How many terms each loss of this micro-batch sums up, so that the mean is one over the whole step."""
+        """The number of terms in each summed loss of this micro-batch. Means are taken over the whole step."""
+        ...
 
     def throughput_units(self, inputs: Any) -> int:
-        """How many `unit`s this micro-batch is."""
+        """The number of units (see `throughput_unit`) in this micro-batch."""
+        ...
 
-    def losses(self, inputs: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
-        """(name, summed loss), one after the other: the engine goes backward through each before it asks for the next,
-        so that the activations of only one live at a time. `model` is what the engine has made of the objective's. The
-        loss that trains a rival bears its name; without one the rival stays as it is in this step."""
+    def losses(self, inputs: Any, model: Any) -> Iterator[tuple[str, paddle.Tensor]]:
+        """Yield (name, summed loss) one at a time.
+
+        The engine backpropagates each loss before it asks for the next, so that only the activations of one are in
+        memory. `model` is the wrapped model of the engine. The loss of an adversarial model has the name of that model;
+        in a step without it the adversarial model is not updated.
+        """
+        ...
 
     def weight(self, name: str) -> float:
         """The weight of a loss in the sum."""
+        ...
 
     def on_step_end(self, step: int) -> dict[str, float]:
-        """Called behind the optimizer's update; what it returns goes into metrics.jsonl."""
+        """Called after the optimizer update. The returned values are added to metrics.jsonl."""
+        ...
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics on the held-out data. Every rank calls it and gets the same."""
+        """Metrics on the held-out data. All ranks call it and get equal results."""
+        ...
 
     def sample_images(self) -> dict[str, np.ndarray]:
-        """Pictures for VisualDL, uint8 [H, W, 3]. Every rank calls it, for each may hold a part of the model."""
+        """Images for VisualDL, uint8 [H, W, 3]. All ranks call it, since each may hold a shard of the model."""
+        ...
 
     def tokenizers(self) -> dict[str, str]:
-        """The fingerprints of the tokenizers that the model learns from; a checkpoint of others is refused."""
+        """Fingerprints of the tokenizers that the model depends on. A checkpoint with other fingerprints is refused."""
+        ...
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must hold besides the engine's state."""
+        """What a checkpoint has to store in addition to the engine's state."""
+        ...
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None: ...
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Load what `state` returned."""
 
     def on_train_end(self, folder: Path) -> None:
-        """Called on rank 0 once all steps are done."""
+        """Called on rank 0 after the last step."""

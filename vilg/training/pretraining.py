@@ -25,15 +25,15 @@ from vilg.text.tokenizer import load_tokenizer
 from vilg.training.input_noise import corrupt_tokens
 
 ABBREVIATION = {TEXT_TO_IMAGE: "t2i", IMAGE_TO_TEXT: "i2t"}
-_DRAWN = 8  # held-out captions drawn for VisualDL
+_DRAWN = 8  # held-out captions for which images are generated
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A micro-batch in tokens: text int64 [B, T] and image int64 [B, n].
+    """A micro-batch in tokens: text int64 [B, T] and image int64 [B, n], which are also the targets.
 
-    `prompt_ids`, `image_inputs`, `source_codes` and `text_inputs` are what the model reads of them: the caption it draws from, which may have
-    been dropped, and with the noise of the settings the codes it draws, the codes it describes and the words it writes.
+    The inputs of the model differ from them by caption dropout and input noise: `prompt_ids` and `image_inputs` in
+    text-to-image, `source_codes` and `text_inputs` in image-to-text.
     """
 
     names: list[str]
@@ -46,7 +46,7 @@ class Inputs:
     text_inputs: paddle.Tensor
 
     def model_inputs(self, direction: str) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The (text, image) that the model reads."""
+        """(text, image), the inputs of the model for a direction."""
         return (
             (self.prompt_ids, self.image_inputs)
             if direction == TEXT_TO_IMAGE
@@ -55,13 +55,13 @@ class Inputs:
 
 
 class Pretraining:
-    """The shared transformer over text tokens and the codes of a frozen image tokenizer."""
+    """Trains the shared transformer on text tokens and on the codes of a frozen image tokenizer."""
 
     throughput_unit = "tokens"
-    adversaries: dict[str, nn.Layer] = {}
 
     def __init__(self, settings: config.Pretraining, world: World):
         self.settings, self.world = settings, world
+        self.adversaries: dict[str, nn.Layer] = {}
         self.image_tokenizer = image.load(settings.image_tokenizer.path)
         self.text_tokenizer = load_tokenizer(settings.text)
         self.encode = CaptionEncoder(self.text_tokenizer, settings.text.length)
@@ -74,11 +74,11 @@ class Pretraining:
             self.image_tokenizer.grid(settings.data.image_size),
             settings.attention,
         )
-        # Once: both are frozen, and hashing the weights of a large one at every checkpoint would take seconds.
+        # Computed once: both are frozen, and hashing large weights takes seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
         self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
-        # Read at once, so that what is wrong with it is said before the training and not an hour into it.
+        # Read now, so that errors are reported before training and not after an hour.
         self.heldout = self._read_heldout() if settings.train.eval_every or settings.train.sample_images_every else []
 
     def batches(self, consumed: int) -> Iterator[Batch]:
@@ -99,10 +99,10 @@ class Pretraining:
     @paddle.no_grad()
     def prepare_batch(self, batch: Batch) -> Inputs:
         if batch.codes is None:
-            codes = self.image_tokenizer.encode(paddle.to_tensor(batch.images)).flatten(1)
+            codes = self.image_tokenizer.encode(paddle.to_tensor(batch.required("images"))).flatten(1)
         else:
             codes = paddle.to_tensor(batch.codes)
-        text = paddle.to_tensor(batch.text)
+        text = paddle.to_tensor(batch.required("text"))
         noise = self.settings.input_noise
         return Inputs(
             batch.names,
@@ -153,7 +153,7 @@ class Pretraining:
         return tokens
 
     def _read_heldout(self) -> list[Pair]:
-        """Every (caption, image) of the held-out shards in tokens."""
+        """All pairs (caption, image) of the held-out shards, tokenized."""
         samples = heldout_samples(self.settings.data)
         return tokenize_pairs(samples, self.encode, self.image_tokenizer)
 
@@ -173,7 +173,7 @@ class Pretraining:
         share = self.settings.train.caption_dropout
         if not share:
             return text
-        # Not the numbers that corrupt_tokens draws from the same seed.
+        # Other random numbers than those that corrupt_tokens draws from the same seed.
         dropped = np.array([np.random.default_rng([seed, 1]).random() < share for seed in seeds])
         return paddle.to_tensor(np.where(dropped[:, None], self.encode(""), text.numpy()))
 

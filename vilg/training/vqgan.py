@@ -1,8 +1,7 @@
-"""The objective of a VQGAN (Esser et al., arXiv 2012.09841, section 3.1), as taming-transformers trains it.
+"""The objective of a VQGAN (Esser et al., arXiv 2012.09841, section 3.1), as in taming-transformers.
 
-The tokenizer minimizes |x - x'| (or its square, as in equation (4)) + LPIPS + what its quantizer asks for + lambda x
-(minus the discriminator's opinion of x'), lambda being equation (7); the discriminator, which begins later, the hinge
-loss.
+The tokenizer minimizes |x - x'| (or its square, equation (4)) + LPIPS + the loss of its quantizer - lambda x the
+discriminator's logits of x', with lambda of equation (7). The discriminator minimizes the hinge loss and starts later.
 """
 
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from vilg.training.schedules import kl_weight, temperature
 
 
 class VQGANTraining(ImageTokenizerTraining):
+    """Trains a VQGAN and its discriminator; see the module."""
+
     perceptual_loss = True
 
     def __init__(self, settings: config.ImageTokenizerTraining, world: World):
@@ -43,7 +44,7 @@ class VQGANTraining(ImageTokenizerTraining):
 
     @property
     def adversarial(self) -> bool:
-        """Whether the discriminator has begun."""
+        """Whether the discriminator has started."""
         return self.done >= self.settings.discriminator.start
 
     def loss_denominators(self, inputs: Inputs) -> dict[str, float]:
@@ -53,16 +54,16 @@ class VQGANTraining(ImageTokenizerTraining):
     def losses(self, inputs: Inputs, model: VQGAN) -> Iterator[tuple[str, paddle.Tensor]]:
         images = inputs.images * 2.0 - 1.0
         z_emb, quantization = self._quantized(model, inputs.images)
-        drawn = model.decode_raw(z_emb)
-        value, gradient = self._reconstruction_losses(images, drawn, model.decoder.conv_out.weight)
-        yield "vqgan", (loss_with_gradient(value, drawn, gradient) + quantization) * len(inputs.names)
+        reconstructed = model.decode_raw(z_emb)
+        value, gradient = self._reconstruction_losses(images, reconstructed, model.decoder.conv_out.weight)
+        yield "vqgan", (loss_with_gradient(value, reconstructed, gradient) + quantization) * len(inputs.names)
         if self.adversarial:
-            real, fake = self.discriminator(images), self.discriminator(drawn.detach())
+            real, fake = self.discriminator(images), self.discriminator(reconstructed.detach())
             self.parts |= {"logits_real": real.mean(), "logits_fake": fake.mean()}
             yield "discriminator", hinge_loss(real, fake) * len(inputs.names)
 
-    def _quantized(self, model: VQGAN, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """z_emb [B, h, w, d] with gradients, and the quantizer's own part of the loss."""
+    def _quantized(self, model: VQGAN, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor | float]:
+        """z_emb [B, h, w, d] with gradients, and the loss of the quantizer."""
         features, quantizer = model.features(images), model.quantizer
         if isinstance(quantizer, GumbelCode):
             rules = self.settings.gumbel
@@ -80,35 +81,37 @@ class VQGANTraining(ImageTokenizerTraining):
         self.codebook.add(indices, features)
         return z_emb, loss
 
-    def _reconstruction_losses(self, images: paddle.Tensor, drawn: paddle.Tensor, last: paddle.Tensor):
-        """The losses of what is drawn: their value, and their gradient at the images drawn.
+    def _reconstruction_losses(self, images: paddle.Tensor, reconstructed: paddle.Tensor, last: paddle.Tensor):
+        """The value of the losses of `reconstructed`, and their gradient with respect to it.
 
-        From the latter all others follow, those at the last layer (equation (7)) as well as those of the update, so
-        LPIPS and the discriminator are gone through only once.
+        All other gradients follow from this one: those at the last layer (equation (7)) and those of the update. LPIPS
+        and the discriminator are therefore evaluated only once.
         """
-        seen = drawn.detach()
-        seen.stop_gradient = False
-        difference = seen - images
+        detached = reconstructed.detach()
+        detached.stop_gradient = False
+        difference = detached - images
         absolute = difference.abs().mean()
         self.parts |= {"l1": absolute}
         reconstruction = difference.square().mean() if self.settings.pixel_loss.kind == "l2" else absolute
         if self.lpips and self.done >= self.settings.perceptual.start:
-            self.parts |= {"lpips": self.lpips(*random_crop(self.settings.perceptual.crop, images, seen)).mean()}
+            self.parts |= {"lpips": self.lpips(*random_crop(self.settings.perceptual.crop, images, detached)).mean()}
             reconstruction = reconstruction + self.settings.perceptual.weight * self.parts["lpips"]
-        (gradient,) = paddle.grad(reconstruction, seen)
+        (gradient,) = paddle.grad(reconstruction, detached)
         if not self.adversarial:
             return reconstruction.detach(), gradient
         with frozen_parameters(self.discriminator):
-            generator_loss = -self.discriminator(seen).mean()
-            (adversarial,) = paddle.grad(generator_loss, seen)
-        at_last = [paddle.grad(drawn, last, one, retain_graph=True)[0] for one in (gradient, adversarial)]
+            generator_loss = -self.discriminator(detached).mean()
+            (adversarial,) = paddle.grad(generator_loss, detached)
+        at_last = [paddle.grad(reconstructed, last, one, retain_graph=True)[0] for one in (gradient, adversarial)]
         weight = self.settings.discriminator.weight * adaptive_weight(*at_last)
         self.parts |= {"generator_loss": generator_loss, "adaptive_weight": weight}
         return (reconstruction + weight * generator_loss).detach(), gradient + weight * adversarial
 
 
 def random_crop(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
-    """One square of `side` pixels, drawn by Paddle's random numbers, out of all images [B, 3, H, W]; 0: these."""
+    """The same random square of `side` pixels (by Paddle's generator) of all images [B, 3, H, W]. side 0: the images
+    themselves.
+    """
     if not side:
         return list(images)
     top, left = (paddle.randint(0, space - side + 1, [1]).item() for space in images[0].shape[2:])
@@ -116,14 +119,14 @@ def random_crop(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
 
 
 def loss_with_gradient(value: paddle.Tensor, at: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
-    """A loss of this value, whose gradient at `at` is `gradient`."""
+    """A scalar with the given value, whose gradient with respect to `at` is `gradient`."""
     line = (at * gradient).sum()
     return line + (value - line).detach()
 
 
 @contextmanager
 def frozen_parameters(layer: nn.Layer):
-    """What is computed in this block has no gradients at the parameters, which saves their time."""
+    """No gradients are computed for the parameters of `layer` in this context, which saves their time."""
     learned = [parameter for parameter in layer.parameters() if not parameter.stop_gradient]
     for parameter in learned:
         parameter.stop_gradient = True

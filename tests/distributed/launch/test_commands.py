@@ -77,7 +77,7 @@ def test_a_hosts_file(tmp_path, capsys):
     assert read_hosts_file(file) == ["a", "b"]
     assert "# b" in printed(capsys, "--hosts-file", str(file))
     file.write_text("# nobody\n")
-    with pytest.raises(UserError, match="names no host"):
+    with pytest.raises(UserError, match="lists no host"):
         read_hosts_file(file)
     with pytest.raises(UserError, match="nowhere: no such file"):
         read_hosts_file(tmp_path / "nowhere")
@@ -86,8 +86,8 @@ def test_a_hosts_file(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--hosts", "a,b", "cluster.nodes=3"], "cluster.nodes=3: 2 hosts are named"),
-        (["--hosts", "a,a"], "a host is named twice"),
+        (["--hosts", "a,b", "cluster.nodes=3"], "cluster.nodes=3: 2 hosts are given"),
+        (["--hosts", "a,a"], "a host is listed twice"),
         (["--hosts", "a", "distributed.sharding_degree=16"], "does not divide the 8 processes of a node"),
         (["--hosts", "a,b,c"], "train.global_batch=2048: not a multiple of train.micro_batch=16 x 24 ranks"),
         (["--hosts", "a", "cluster.master_port=0"], "cluster.master_port=0"),

@@ -29,7 +29,7 @@ def test_the_last_traceback_is_shown_and_nothing_before_it():
 
 
 def test_a_rank_that_was_killed_has_said_nothing():
-    assert describe(KILLED) == "a rank 1 was killed: it wrote nothing about an error"
+    assert describe(KILLED) == "a rank 1 was killed: there is no error in its log"
     assert "a node was lost" in describe(None)
 
 

@@ -1,8 +1,8 @@
-"""A store of its own for each gloo group.
+"""A separate store for each gloo group.
 
-`ProcessGroupGloo.create` writes the addresses of a group's members under their bare numbers into the one TCPStore of
-the job, so two groups overwrite each other's (collective.py, `_new_process_group_impl`): connections are refused, or
-wait for ever. With a store a group there is nothing to overwrite.
+`ProcessGroupGloo.create` writes the addresses of group members under their rank into the one TCPStore of the job, so
+that two groups overwrite each other's addresses (collective.py, `_new_process_group_impl`). Connections are then
+refused or wait forever. With one store for each group there are no conflicts.
 """
 
 import os
@@ -12,12 +12,12 @@ from paddle.base import core
 from paddle.distributed import collective
 
 _SECONDS = 900
-_stores = []  # a store dies with its last reference, and its group with it
+_stores: list[core.TCPStore] = []  # keeps the stores alive, which the groups need
 _original = collective._new_process_group_impl
 
 
 def install() -> None:
-    collective._new_process_group_impl = _new_process_group
+    collective._new_process_group_impl = _new_process_group  # type: ignore[assignment]
 
 
 def _new_process_group(backend, store, rank, ranks, name, pg_options, group_id=0, **more):
@@ -27,13 +27,14 @@ def _new_process_group(backend, store, rank, ranks, name, pg_options, group_id=0
 
 
 def _store_of(name: str, common: core.TCPStore, rank: int, ranks: int) -> core.TCPStore:
-    """Rank 0 of the group serves it; the others learn where from the common store."""
+    """The store of a group: the group's rank 0 serves it, and publishes its address in the common store."""
     if rank == 0:
         host, port = os.environ["PADDLE_CURRENT_ENDPOINT"].rsplit(":", 1)[0], _free_port()
-        common.set(name, f"{host}:{port}")  # first: the server waits for all members
+        common.set(name, f"{host}:{port}")  # before the store is created, which waits for all members
     else:
-        host, _, port = bytes(common.get(name)).decode().rpartition(":")
-    _stores.append(core.TCPStore(host, int(port), rank == 0, ranks, _SECONDS))
+        host, _, given = bytes(common.get(name)).decode().rpartition(":")
+        port = int(given)
+    _stores.append(core.TCPStore(host, port, rank == 0, ranks, _SECONDS))
     return _stores[-1]
 
 

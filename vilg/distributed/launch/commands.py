@@ -1,4 +1,4 @@
-"""The fleetrun line of every node."""
+"""The fleetrun command of every node."""
 
 import shlex
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from pathlib import Path
 from vilg import config
 from vilg.config import require
 from vilg.distributed.topology import build_topology
-from vilg.errors import SettingsError, UserError
+from vilg.errors import SettingsError, UserError, os_reason
 
 SCRIPT = "tools/pretrain.py"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A pre-training run as the user named it: the settings file, the overrides, and what they resolve to."""
+    """A pre-training run as the user specified it: the settings file, the overrides, and the resolved settings."""
 
     file: str
     overrides: list[str]
@@ -27,12 +27,15 @@ class Job:
     def fleetrun_command(
         self, nodes: int, node: str, master: str, attempt: int = 0, host: str | None = None
     ) -> list[str]:
-        """The command of one node. `node` is its number and `master` the first node's address, both possibly variables
-        of a shell; `host` is under what name the others find it. From the second attempt on it resumes."""
+        """The command of one node. From the second attempt on it resumes.
+
+        node: index of the node. master: address of the first node. Both may be shell variables. host: address under
+        which the other nodes reach this one.
+        """
         cluster = self.settings.cluster
         command = ["fleetrun"]
         if nodes > 1:
-            # A port of its own for each attempt: the last one's may still be taken.
+            # Each attempt uses another port, because the previous port may still be in use.
             command += ["--nnodes", str(nodes), "--master", f"{master}:{cluster.master_port + attempt}", "--rank", node]
             command += ["--host", host] if host else []
         command += [
@@ -51,19 +54,19 @@ class Job:
         return [f"{name}={value}" for name, value in self.settings.cluster.environment.items()]
 
     def shell_command(self, nodes: int, node: str, master: str, host: str | None = None) -> str:
-        """What one types on a node; variables in `node` and `master` stay open to the shell."""
+        """The command as a shell line. Variables in `node` and `master` are left to the shell."""
         from_user = {self.file, *self.overrides, *self.environment()}
         words = [*self.environment(), *self.fleetrun_command(nodes, node, master, host=host)]
         return " ".join(shlex.quote(word) if word in from_user or "$" not in word else word for word in words)
 
 
 def validate(job: Job, hosts: list[str]) -> None:
-    """Refuse, before anything starts, hosts and settings that cannot work together. Raises UserError."""
+    """Raise UserError if hosts and settings do not fit together, before anything starts."""
     settings = job.settings
     nodes, devices = settings.cluster.nodes or len(hosts), settings.cluster.devices_per_node
-    require(nodes == len(hosts), f"cluster.nodes={nodes}: {len(hosts)} hosts are named")
+    require(nodes == len(hosts), f"cluster.nodes={nodes}: {len(hosts)} hosts are given")
     if len(set(hosts)) < len(hosts):
-        raise UserError(f"{', '.join(hosts)}: a host is named twice")
+        raise UserError(f"{', '.join(hosts)}: a host is listed twice")
     build_topology(settings.distributed, nodes * devices, devices)
     settings.train.accumulation(nodes * devices)
     if not Path(SCRIPT).is_file():
@@ -71,12 +74,12 @@ def validate(job: Job, hosts: list[str]) -> None:
 
 
 def read_hosts_file(file: Path) -> list[str]:
-    """The first word of each line; empty lines and those that begin with # do not count."""
+    """The first word of each line, without empty lines and comments (#). Raises UserError."""
     try:
         lines = [line.split() for line in file.read_text().splitlines()]
     except OSError as error:
-        raise UserError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"{file}: {os_reason(error)}") from None
     hosts = [words[0] for words in lines if words and not words[0].startswith("#")]
     if not hosts:
-        raise SettingsError(f"{file}: names no host")
+        raise SettingsError(f"{file}: lists no host")
     return hosts

@@ -1,10 +1,11 @@
-"""What the launcher starts on each node: runs fleetrun, tells what happens, and leaves nothing behind.
+"""The agent that the launcher starts on each node. It runs fleetrun, reports events and cleans up.
 
     python -m vilg.distributed.launch.node LOG_FOLDER PROGRESS_FILE STALL_SECONDS COMMAND ..
 
-On stdout one JSON object a line: {"log": rank, "line": ..}, {"exited": rank}, {"stalled": seconds}, {"code": ..} at the
-end. On stdin: `stop` sends SIGTERM to the ranks, which save and end; `stacks` makes every rank write where it stands;
-the end of stdin, which also comes when the connection or the launcher is gone, ends everything.
+Events are JSON objects on stdout, one a line: {"log": rank, "line": ..}, {"exited": rank}, {"stalled": seconds}, and
+finally {"code": exit code}. Commands are read from stdin: `stop` sends SIGTERM to the ranks, which save and end;
+`stacks` makes every rank write its stack to its log. The end of stdin, also caused by a lost connection or launcher,
+ends all processes.
 """
 
 import json
@@ -14,20 +15,21 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from vilg import runtime
 
-_PAUSE = 0.05  # seconds between two looks
-_GRACE = 10.0  # seconds that fleetrun has to end its ranks
+_PAUSE = 0.05  # seconds between two polls
+_GRACE = 10.0  # seconds for fleetrun to end its ranks
 
 
 class NodeAgent:
-    """fleetrun and the ranks that it has started on this node."""
+    """fleetrun and its ranks on this node."""
 
     def __init__(self, logs: Path, command: list[str]):
         self.logs = logs
-        # fleetrun writes behind what earlier attempts have left.
+        # fleetrun appends to the logs of earlier attempts.
         self._read = {file: file.stat().st_size for file in logs.glob("workerlog.*")}
         self.fleetrun = subprocess.Popen(
             command,
@@ -40,7 +42,7 @@ class NodeAgent:
         self._exited: set[int] = set()
 
     def ranks(self) -> dict[int, int]:
-        """{process: rank on this node} of those that run."""
+        """{process id: rank on this node} of the running ranks."""
         running = {}
         for process in _children(self.fleetrun.pid):
             if process not in self._ranks:
@@ -52,14 +54,14 @@ class NodeAgent:
         return running
 
     def newly_exited(self) -> list[int]:
-        """Ranks on this node that have ended since the last call, in the command in which that was seen."""
+        """Ranks on this node that have exited since the last call, in the order in which that was noticed."""
         running = self.ranks()
         gone = [process for process in self._ranks if process not in self._exited and process not in running]
         self._exited.update(gone)
         return [self._ranks[process] for process in gone]
 
     def new_lines(self) -> list[tuple[int, str]]:
-        """(rank on this node, line) that the ranks have written since the last call."""
+        """(rank on this node, line) of the log lines written since the last call."""
         lines = []
         for file in sorted(self.logs.glob("workerlog.*")):
             with open(file, "rb") as opened:
@@ -72,13 +74,11 @@ class NodeAgent:
 
     def signal(self, number: int) -> None:
         for process in self.ranks():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(process, number)
-            except ProcessLookupError:
-                pass
 
     def end(self) -> None:
-        """Whatever still runs is gone behind this."""
+        """End fleetrun and all of its ranks."""
         ranks = list(self._ranks)
         if self.fleetrun.poll() is None:
             self.fleetrun.terminate()
@@ -92,21 +92,21 @@ class NodeAgent:
 
 
 def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -> int:
-    # The launcher decides when this ends, and the terminal's signals are for it alone.
+    # Only the launcher reacts to signals of the terminal; it tells this process what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     node = NodeAgent(logs, command)
-    commands: list[str] = []
-    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    orders: list[str] = []
+    threading.Thread(target=_read_commands, args=(orders,), daemon=True).start()
     moved, stalled = time.monotonic(), False
     size = _size(progress)
     try:
-        while (code := node.fleetrun.poll()) is None and "end" not in commands:
-            while commands and commands[0] != "end":
-                command = commands.pop(0)
-                if command == "stop" and not node.ranks():
-                    commands.append("end")  # nothing has begun that could be saved
+        while (code := node.fleetrun.poll()) is None and "end" not in orders:
+            while orders and orders[0] != "end":
+                order = orders.pop(0)
+                if order == "stop" and not node.ranks():
+                    orders.append("end")  # no rank runs yet, so there is nothing to save
                 else:
-                    node.signal({"stop": signal.SIGTERM, "stacks": signal.SIGUSR1}[command])
+                    node.signal({"stop": signal.SIGTERM, "stacks": signal.SIGUSR1}[order])
             _report_output(node)
             if _size(progress) != size:
                 size, moved = _size(progress), time.monotonic()
@@ -134,7 +134,7 @@ def _report_output(node: NodeAgent) -> None:
 
 def _read_commands(commands: list[str]) -> None:
     for line in sys.stdin:
-        commands.append(line.strip())
+        commands.append(line.strip())  # noqa: PERF401  one at a time, as they arrive
     commands.append("end")
 
 
@@ -146,7 +146,9 @@ def _size(file: Path) -> int:
 
 
 def _children(parent: int) -> list[int]:
-    """Those that run; what has ended stays in the list until the parent looks, and fleetrun looks every two seconds."""
+    """Running children of a process. Exited ones stay listed until the parent reaps them, which fleetrun does every two
+    seconds.
+    """
     try:
         children = [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     except OSError:
@@ -155,7 +157,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _state(process: int) -> str:
-    """One letter, as in proc(5); X where there is no such process."""
+    """The state of a process, one letter as in proc(5); X if there is no such process."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -163,7 +165,7 @@ def _state(process: int) -> str:
 
 
 def _variable(process: int, name: str) -> str | None:
-    """What a variable was when the process began; None if there is no such process or variable."""
+    """The initial value of an environment variable of a process; None if there is no such process or variable."""
     try:
         for entry in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
             if entry.startswith(name.encode() + b"="):

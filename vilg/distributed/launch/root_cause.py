@@ -1,8 +1,8 @@
-"""Why a job died: the error of the rank that died first, not those of the ranks that lost it."""
+"""Finds why a job failed: the error of the rank that failed first, not the follow-up errors of its peers."""
 
 from dataclasses import dataclass
 
-# What a rank says when another one has gone: gloo, NCCL, and the store through which ranks meet.
+# Errors of a rank whose peer has exited: gloo, NCCL and the TCPStore.
 _LOST_PEER = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -21,14 +21,14 @@ _BAD_INPUT = "vilg: "
 
 @dataclass(frozen=True)
 class RankFailure:
-    """A rank that has ended, and the last lines that it wrote."""
+    """A rank that has exited, and the last lines of its log."""
 
     where: str
     lines: list[str]
 
     @property
     def error(self) -> list[str]:
-        """From the last traceback on, or vilg's one line; nothing if it was killed."""
+        """The log from the last traceback or from vilg's error line on; empty if the rank was killed."""
         for start in range(len(self.lines) - 1, -1, -1):
             if self.lines[start].startswith(("Traceback (most recent call last)", _BAD_INPUT)):
                 return self.lines[start:]
@@ -40,19 +40,19 @@ class RankFailure:
 
     @property
     def is_bad_input(self) -> bool:
-        """Whether trying again would end in the same way."""
+        """Whether a restart would fail in the same way."""
         return bool(self.error) and self.error[0].startswith(_BAD_INPUT)
 
 
 def root_cause(failures: list[RankFailure]) -> RankFailure | None:
-    """Of the dead, in the order in which they died, the first whose error is its own."""
+    """The first failure, in order of time, that is not a follow-up of a lost peer."""
     own = [failure for failure in failures if not failure.is_secondary]
-    return (own or failures or [None])[0]
+    return next(iter(own or failures), None)
 
 
 def describe(failure: RankFailure | None) -> str:
     if failure is None:
-        return "a node was lost before any of its ranks said why"
+        return "a node was lost before any of its ranks reported an error"
     if not failure.error:
-        return f"{failure.where} was killed: it wrote nothing about an error"
+        return f"{failure.where} was killed: there is no error in its log"
     return f"{failure.where}:\n" + "\n".join(f"    {line}" for line in failure.error)

@@ -1,6 +1,6 @@
-"""Runs a job on all its nodes, and starts it again from its newest checkpoint when a rank has exited.
+"""Runs a job on all of its nodes, and restarts it from its newest checkpoint when a rank has failed.
 
-fleetrun does not restart a failed worker; and where a peer has exited, the others of a job wait for it.
+fleetrun does not restart failed workers, and the peers of a failed rank would wait for it.
 """
 
 import json
@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,13 @@ from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
 
 log = logging.getLogger(__name__)
 
-_LINES_KEPT = 200  # lines of each rank
-_STACKS = 5.0  # seconds for the ranks to write where they stand
-_GRACE = 30.0  # seconds for a node to end
+_LINES_KEPT = 200  # lines kept of each rank
+_STACKS = 5.0  # seconds for the ranks to write their stacks
+_GRACE = 30.0  # seconds for a node to end all processes
 
 
 class RemoteNode:
-    """A node's process (node.py) on a host, on this machine or over ssh."""
+    """The agent process (node.py) of one host, local or over ssh."""
 
     def __init__(self, number: int, host: str, command: list[str], ssh: list[str], events: queue.Queue):
         self.number, self.host, self.code = number, host, None
@@ -45,44 +45,46 @@ class RemoteNode:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
 
     def send(self, word: str) -> None:
         try:
-            self._process.stdin.write(word + "\n")
-            self._process.stdin.flush()
+            self._stdin.write(word + "\n")
+            self._stdin.flush()
         except OSError:
-            pass  # it has ended, and its last event says so
+            pass  # the agent has exited, which its last event reports
 
     def end(self) -> None:
-        """The end of its input tells the node to end everything."""
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass
+        """Close the input of the agent, which then ends everything on its node."""
+        with suppress(OSError):
+            self._stdin.close()
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             self._process.kill()
 
     def _listen(self, events: queue.Queue) -> None:
-        for line in self._process.stdout:
+        for line in self._stdout:
             try:
                 event = json.loads(line)
             except ValueError:
                 event = None
-            # What is no event comes from ssh, or from a Python that could not start.
+            # Other lines come from ssh, or from a Python that could not start.
             events.put((self, event if isinstance(event, dict) else {"log": None, "line": line.rstrip()}))
         events.put((self, {"code": self._process.wait() or 1}))
 
 
 class Supervisor:
+    """Starts the agents of all nodes, handles their events, and restarts the job."""
+
     def __init__(self, job: Job, hosts: list[str], ssh: list[str]):
         self.job, self.hosts, self.ssh = job, hosts, ssh
         self._stop_requested = False
 
     def run(self) -> int:
-        """The exit code: 0 once the run is done, or has been saved after a SIGTERM."""
+        """Run the job. Returns 0 when it is complete, or when it was saved after a SIGTERM."""
         cluster = self.job.settings.cluster
         with self._stop_on_sigterm():
             for attempt in range(cluster.max_restarts + 1):
@@ -96,13 +98,13 @@ class Supervisor:
                     if attempt < cluster.max_restarts:
                         self._wait_before_restart(min(2**attempt, 16) * cluster.backoff)
                 if self._stop_requested:
-                    log.info("SIGTERM: ended; resume=auto goes on from the newest checkpoint")
+                    log.info("SIGTERM: stopped; resume=auto continues from the newest checkpoint")
                     return 128 + signal.SIGTERM
-        log.error("given up after %d restarts (cluster.max_restarts)", cluster.max_restarts)
+        log.error("giving up after %d restarts (cluster.max_restarts)", cluster.max_restarts)
         return 1
 
     def _attempt(self, number: int) -> "_AttemptResult":
-        """One attempt_log of the job, and how it ended."""
+        """Run the job once, until it ends in any way."""
         events: queue.Queue = queue.Queue()
         nodes = [
             RemoteNode(node, host, self._command(node, number), self.ssh, events)
@@ -113,7 +115,7 @@ class Supervisor:
         try:
             while True:
                 if self._stop_requested and not stop_was_sent:
-                    log.info("SIGTERM: the ranks finish their step and save it")
+                    log.info("SIGTERM: all ranks finish their step and save a checkpoint")
                     stop_was_sent = True
                     for node in nodes:
                         node.send("stop")
@@ -124,7 +126,7 @@ class Supervisor:
                 except queue.Empty:
                     continue
                 if "stalled" in event and not hanging:
-                    log.error("no step for %d seconds; this is where the ranks stand:", event["stalled"])
+                    log.error("no step for %d seconds; the stacks of the ranks:", event["stalled"])
                     hanging = event["stalled"], time.monotonic() + _STACKS
                     for one in nodes:
                         one.send("stacks")
@@ -159,7 +161,7 @@ class Supervisor:
         ]
 
     def _wait_before_restart(self, seconds: float) -> None:
-        log.info("starting again in %.0f seconds, from the newest checkpoint that can be trusted", seconds)
+        log.info("restarting in %.0f seconds from the newest valid checkpoint", seconds)
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stop_requested:
             time.sleep(0.05)
@@ -179,7 +181,7 @@ class Supervisor:
 
 @dataclass(frozen=True)
 class _AttemptResult:
-    """How a attempt_log ended: `succeeded`, or `is_permanent` if another one would end in the same way."""
+    """How an attempt ended. is_permanent: another attempt would fail in the same way."""
 
     reason: str
     succeeded: bool = False
@@ -187,7 +189,7 @@ class _AttemptResult:
 
 
 class _AttemptLog:
-    """What the ranks of one attempt have written, and which of them have exited."""
+    """The output of the ranks in one attempt, and the ranks that have exited."""
 
     def __init__(self, devices: int, many: bool):
         self._devices, self._many = devices, many
@@ -203,7 +205,7 @@ class _AttemptLog:
             print(f"[{where}] {event['line']}", flush=True)
 
     def find_cause(self, events: queue.Queue) -> RankFailure | None:
-        """Why it has exited; what else the nodes have said by now counts too."""
+        """The failure that ended the attempt. Takes events that have already arrived into account."""
         while not events.empty():
             node, event = events.get()
             self.record(node, event)

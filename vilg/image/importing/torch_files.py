@@ -1,11 +1,11 @@
-"""Files of `torch.save`, read without torch: what they hold, with tensors that are read when they are asked for.
+"""Reads files of `torch.save` without torch. Tensors are read when they are requested.
 
-The zip format (torch 1.6 and later): `NAME/data.pkl` is a pickle whose persistent ids are
-('storage', type, key, device, count); the numbers of a storage are the bytes of `NAME/data/KEY`.
+The zip format (torch 1.6 and later): `NAME/data.pkl` is a pickle whose persistent ids are ('storage', type, key,
+device, count); `NAME/data/KEY` has the elements of a storage.
 
-The legacy format: five pickles in a row (a magic number, a version, facts about the machine, the object, the list of
-storage keys), then for each key a count (8 bytes) and the numbers. Its persistent ids may end in a view, and
-('module', class, file, source) stands for the class of a module. All numbers are little-endian in both.
+The legacy format: five pickles (a magic number, a version, facts about the machine, the object, the list of storage
+keys), then for each key a count (8 bytes) and the elements. Persistent ids may end with a view, and ('module', class,
+file, source) stands for the class of a module. All values are little-endian in both formats.
 """
 
 import io
@@ -22,14 +22,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vilg.errors import UserError
+from vilg.errors import UserError, os_reason
 from vilg.image.importing import pickles
 from vilg.image.importing.pickles import Name, PickleError, Vocabulary
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 
-# The type of a storage -> that of its numbers. numpy has no bfloat16, the upper half of a float32.
+# Type of a storage -> dtype of its elements. numpy has no bfloat16, which is the upper half of a float32.
 _TYPES = {
     f"torch.{name}Storage": code
     for name, code in {
@@ -59,7 +59,7 @@ _ZIP_FAULTS = (
 
 @dataclass(frozen=True)
 class Storage:
-    """A row of numbers in a file; `read` gives their bytes."""
+    """The elements of a storage in a file. `read` returns their bytes."""
 
     type: str
     count: int
@@ -72,7 +72,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A view of a storage, with strides in numbers."""
+    """A view of a storage. Strides are in elements."""
 
     storage: Storage
     offset: int
@@ -89,10 +89,10 @@ class Tensor:
             raise TypeError("a tensor of no storage or of no shape")
         last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and last >= self.storage.count:
-            raise ValueError("a tensor that ends behind its storage")
+            raise ValueError("a tensor that ends after the end of its storage")
 
     def array(self) -> np.ndarray:
-        """The numbers, fp32, of their own. Raises PickleError if the file ends before them."""
+        """The elements as a new fp32 array. Raises PickleError if the file ends too early."""
         data = self.storage.read()
         if len(data) != self.storage.size:
             raise PickleError(f"damaged: {len(data)} bytes where there should be {self.storage.size}")
@@ -105,7 +105,7 @@ class Tensor:
 
 
 def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
-    built = {
+    built: dict[str, Callable] = {
         "collections.OrderedDict": dict,
         "builtins.set": set,
         "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, strides, *_: Tensor(
@@ -118,10 +118,10 @@ def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
 
 @contextmanager
 def opened(file: Path, known: Callable[[str], bool]) -> Iterator[Any]:
-    """The object in a file of torch.save; its tensors can be read until the context ends.
+    """The object in a file of torch.save. Its tensors can be read within the context.
 
-    `known` says which classes it may hold beside tensors and plain data; they become MetricsWriter. Raises UserError for a
-    file that is missing, damaged, of another kind, or names anything else.
+    known: the classes that the file may contain besides tensors and plain data; their objects become `Record`s. Raises
+    UserError for a file that is missing, damaged, of another kind, or contains other classes.
     """
     try:
         with open(file, "rb") as stream:
@@ -130,7 +130,7 @@ def opened(file: Path, known: Callable[[str], bool]) -> Iterator[Any]:
             else:
                 yield _from_legacy(stream, _vocabulary(known))
     except OSError as error:
-        raise UserError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"{file}: {os_reason(error)}") from None
     except PickleError as error:
         raise UserError(f"{file}: {error}") from None
 
@@ -154,9 +154,9 @@ def _from_zip(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of an entry, checked against the sum that the archive keeps."""
+    """The bytes of an entry, verified by the checksum of the archive."""
     try:
-        if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # the size of what it unpacks to has no bounds
+        if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # a compressed entry could have any size
             raise PickleError(f"{name} is compressed, which torch.save never does")
         return archive.read(name)
     except _ZIP_FAULTS as fault:
@@ -171,7 +171,8 @@ def _from_legacy(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
     version, machine = pickles.read(stream, vocabulary), pickles.read(stream, vocabulary)
     if version != VERSION or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise PickleError("written by another version of torch.save, or on a big-endian machine")
-    storages, places = {}, {}
+    storages: dict[str, Storage] = {}
+    places: dict[str, int] = {}
 
     def storage(kind: str, key: str, count: int) -> Storage:
         made = Storage(kind, count, lambda: _range(stream, places[key], made.size))
@@ -187,7 +188,7 @@ def _from_legacy(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
         places[key] = place + 8
         place += 8 + storages[key].size
     if place > os.fstat(stream.fileno()).st_size:
-        raise PickleError("cut off: the last numbers are missing")
+        raise PickleError("cut off: the last elements are missing")
     return tree
 
 
@@ -197,7 +198,7 @@ def _range(stream: BinaryIO, place: int, size: int) -> bytes:
 
 
 def _persistent(storage: Callable[[str, str, int], Storage], identity: tuple) -> Storage | Name:
-    """What stands for a persistent id; ValueError or TypeError for one that torch does not write."""
+    """The object for a persistent id. Raises ValueError or TypeError for an invalid one."""
     if identity[0] == "module":
         return identity[1]
     tag, kind, key, _, count, *view = identity
