@@ -1,4 +1,4 @@
-"""The C interface of the CPU kernel by ctypes, with every buffer poisoned, and the formulas in float64 beside it."""
+"""Calls the C interface of the CPU kernel with every buffer set to NaN, and has the formulas in float64."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-import vilg  # noqa: F401  sets what must be set before the library brings OpenMP in
+import vilg  # noqa: F401  sets what must be set before the library loads OpenMP
 from vilg.attention import build
 from vilg.attention.tiles import Tiles
 
@@ -23,7 +23,7 @@ class Shape(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL:
-    import paddle  # noqa: F401  the library is linked to it
+    import paddle  # noqa: F401  the library is linked against it
 
     loaded = ctypes.CDLL(str(build.built()))
     for name in ("forward", "backward"):
@@ -33,8 +33,11 @@ def library() -> ctypes.CDLL:
 
 
 def run_on(isa: str, program: str) -> None:
-    """Run `program` with the kernels of one instruction set, in a process of its own, for it is chosen once; one that
-    this processor lacks is not here to be tested."""
+    """Run `program` with the kernels of one instruction set.
+
+    It runs in its own process, because the instruction set is chosen only once. The test is skipped if this processor
+    lacks the instruction set.
+    """
     program += "\nfrom tests.attention.kernel import library\nprint(library().vilg_attention_isa().decode())"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
@@ -63,13 +66,16 @@ class Inputs:
 
 
 def compiled(inputs: Inputs, packed: np.ndarray, threads: int = 2, wider: int = 0) -> dict[str, np.ndarray]:
-    """Output and gradients by the kernel. `wider` more floats lie between two positions and must stay as they are."""
+    """Output and gradients from the kernel.
+
+    wider: number of extra floats between two positions, which must stay unchanged.
+    """
     loaded = library()
     batch, length, heads, size = inputs.q.shape
     shape = Shape(batch, length, heads, size, size**-0.5)
     layout = (ctypes.byref(shape), _pointer(packed), ctypes.c_int64(len(packed)))
 
-    def spread(array=None):  # [B, S, H D + wider], poisoned where nothing is given
+    def spread(array=None):  # [B, S, H D + wider], NaN where no value is given
         wide = np.full([batch, length, heads * size + wider], np.nan, np.float32)
         if array is not None:
             wide[..., : heads * size] = array.reshape(batch, length, -1)
@@ -140,21 +146,21 @@ def formulas(inputs: Inputs, visible: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def error(ours: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> float:
-    """The largest difference in any of them, as a share of the largest number in it."""
+    """The largest difference in the output and the gradients, each relative to its own largest element."""
     return max(np.abs(ours[name] - exact[name]).max() / np.abs(exact[name]).max() for name in GRADIENTS)
 
 
 def tolerance(visible: np.ndarray) -> float:
-    """What `error` may be in fp32.
+    """The limit for `error` in fp32.
 
-    The gradient of a row that sees only itself is a difference of equal numbers, nought but for their rounding; if most
-    rows are such (a window of one), those numbers are 20 to 60 times the largest gradient that is left.
+    The gradient of a query that sees only itself is a difference of equal values: zero except for their rounding. If
+    most queries are of this kind (a window of one), these values are 20 to 60 times the largest remaining gradient.
     """
     return 1e-4 if (visible.sum(1) == 1).any() else 1e-5
 
 
 def visibility_from_tiles(tiles: Tiles) -> np.ndarray:
-    """bool [S, S] read back from the tiles by query: what the kernel is told."""
+    """bool [S, S], reconstructed from the tiles by query, which are the input of the kernel."""
     seen = np.zeros([len(tiles.order)] * 2, bool)
     for block in range(len(tiles.by_query)):
         for tile in range(tiles.by_query.starts[block], tiles.by_query.starts[block + 1]):

@@ -1,4 +1,4 @@
-"""Building the operator: once for all, anew when anything changes, and a clear word where it cannot be done."""
+"""Building the operator: once, again after a change, and with a clear error where it cannot be built."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ SOURCES = Path(build.__file__).parent
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A package of its own, with a compiler that takes no time and writes down how it was called."""
+    """A copy of the package, with a fake compiler that creates empty outputs and records its calls."""
     package = tmp_path / "package"
     shutil.copytree(SOURCES / "csrc", package / "csrc")
     compiler = tmp_path / "fake-g++"
@@ -38,7 +38,7 @@ def calls(folder):
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def test_built_once_and_anew_when_a_header_changes(copy):
+def test_library_is_built_once_and_rebuilt_when_a_header_changes(copy):
     first = build.built()
     assert first == copy / "package/lib" / build.LIBRARY and first.exists()
     once = calls(copy)
@@ -49,7 +49,7 @@ def test_built_once_and_anew_when_a_header_changes(copy):
     assert build.built() == first and calls(copy) == 2 * once
 
 
-def test_another_paddle_builds_anew(copy, monkeypatch):
+def test_another_paddle_version_causes_a_rebuild(copy, monkeypatch):
     build.built()
     once = calls(copy)
     other = copy / "paddle"
@@ -60,23 +60,23 @@ def test_another_paddle_builds_anew(copy, monkeypatch):
     assert calls(copy) == 2 * once
 
 
-def test_kernels_for_gpus_stay_where_nvcc_is_gone(copy, monkeypatch):
-    """A container's image is built with nvcc and runs without it."""
+def test_gpu_kernels_remain_usable_without_nvcc(copy, monkeypatch):
+    """A container image is built with nvcc and runs without it."""
     assert not build.has_gpu_kernels()
     once = calls(copy)
     monkeypatch.setattr(build, "nvcc", lambda: os.environ["CXX"])
     monkeypatch.setattr(build, "cuda_root", lambda cuda: copy)
-    assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2  # anew: two sources more are for GPUs
+    assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2  # rebuilt, with two more sources for GPUs
     monkeypatch.setattr(build, "nvcc", lambda: None)
     assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2
 
 
-def test_a_package_that_is_read_only_is_built_in_the_users_cache(copy, monkeypatch):
+def test_read_only_package_is_built_in_the_user_cache(copy, monkeypatch):
     monkeypatch.setattr(build, "_writable", lambda folder: False)
     assert build.built() == copy / "cache/vilg" / build.build_key() / build.LIBRARY
 
 
-def test_an_interrupted_build_is_done_again(copy):
+def test_interrupted_build_is_repeated(copy):
     library = build.built()
     (library.parent / "key").unlink()
     once = calls(copy)
@@ -84,13 +84,13 @@ def test_an_interrupted_build_is_done_again(copy):
     assert calls(copy) == 2 * once
 
 
-def test_no_compiler_is_said(copy, monkeypatch):
+def test_missing_compiler_is_reported(copy, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(build.BuildError, match="no C.. compiler .no-such-compiler."):
         build.built()
 
 
-def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
+def test_compiler_error_is_reported_in_one_line(copy, monkeypatch):
     monkeypatch.setenv("CXX", shutil.which("g++") or "g++")
     (copy / "package/csrc/cpu/attention.cc").write_text("this is no C++\n")
     monkeypatch.setattr(build, "_FLAGS", {"cpu/attention.cc": []})
@@ -101,7 +101,7 @@ def test_an_error_of_the_compiler_is_one_line(copy, monkeypatch):
 
 
 def test_two_processes_build_one_library(copy):
-    """Both ask at once; one waits for the other's."""
+    """Both call `built` at the same time; one waits for the library of the other."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); from vilg.attention import build; from pathlib import Path\n"
         "build.HERE = Path(sys.argv[2]); build.SOURCES = build.HERE / 'csrc'; print(build.built())"

@@ -39,7 +39,7 @@ def test_every_position_equals_the_full_forward_pass(direction, pattern, text, h
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_samples_share_their_source(direction, pattern):
-    """Two sources, three continuations each."""
+    """Two sources with three continuations each."""
     made = layout.build(direction, pattern, 5, (4, 3), 3)
     start = source_length(made)
     paddle.seed(0)
@@ -50,22 +50,22 @@ def test_samples_share_their_source(direction, pattern):
     assert np.abs((step_by_step(made, q, k, v, samples=3) - whole).numpy()).max() < 1e-5
 
 
-def test_what_each_pattern_keeps():
+def test_number_of_cache_slots_of_each_pattern():
     kept = {pattern: cache_slots(layout.build(TEXT_TO_IMAGE, pattern, 64, (32, 32), 11)) for pattern in PATTERNS}
     assert kept["row"].count == 33 and kept["full"].count == 1024
-    assert kept["column"].count == 31 * 32 + 1  # in the last row each column is done with in its turn
-    assert kept["conv"].count == 5 * 32 + 5 + 1  # the oldest is five rows up and five columns to the left
+    assert kept["column"].count == 31 * 32 + 1  # in the last row, each step frees the slots of its column
+    assert kept["conv"].count == 5 * 32 + 5 + 1  # the oldest visible key is five rows up and five columns to the left
     assert max(map(len, kept["column"].visible)) == 32 and max(map(len, kept["row"].visible)) == 33
 
 
-def test_the_caches_of_48_layers_take_a_third_of_dense_ones():
+def test_caches_of_48_layers_take_at_most_a_third_of_dense_caches():
     made = [layout.build(TEXT_TO_IMAGE, pattern, 64, (32, 32), 11) for pattern in schedule(48)]
     source = paddle.zeros([1, 64, 1, 1])
     kept = sum(AttentionCache(one, source, source).num_elements for one in made)
     assert kept <= 48 * 2 * (64 + 1024) / 3
 
 
-def test_going_on_behind_the_end_is_an_error():
+def test_step_after_the_last_target_token_is_an_error():
     made = layout.build(TEXT_TO_IMAGE, "row", 3, (1, 2), 3)
     x = paddle.zeros([1, 1, 1, 4])
     cache = AttentionCache(made, *[paddle.zeros([1, 3, 1, 4])] * 2)
@@ -75,6 +75,6 @@ def test_going_on_behind_the_end_is_an_error():
         cache.attend(x, x, x)
 
 
-def test_a_source_of_another_length_is_refused():
+def test_source_of_wrong_length_is_refused():
     with pytest.raises(ValueError, match="a source of 4 positions given, the layout has 3"):
         AttentionCache(layout.build(TEXT_TO_IMAGE, "row", 3, (1, 2), 3), *[paddle.zeros([1, 4, 1, 4])] * 2)

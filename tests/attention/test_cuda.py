@@ -1,7 +1,7 @@
-"""The CUDA kernels: compiled for real GPUs, and run thread by thread on the processor.
+"""The CUDA kernels: compiled for real GPUs, and run thread by thread on the CPU.
 
-No GPU is needed: tests/attention/emulator stands in for what a warp does together, and nvcc only has to compile. None
-of this says how fast a kernel is, or that a GPU runs it.
+No GPU is needed: tests/attention/emulator replaces the operations of a warp, and nvcc only compiles. These tests do not
+show how fast a kernel is, or that a GPU runs it.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from vilg.attention.tiles import Tiles
 SOURCES = Path(operator_build.__file__).parent / "csrc"
 EMULATOR = Path(__file__).parent / "emulator"
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-# The rounding of a weight, a gradient and the output to 8 and 11 bits.
+# For rounding of a weight, a gradient and the output: to 11 bits in float16, to 8 bits in bfloat16.
 TOLERANCE = {FLOAT32: 1e-5, FLOAT16: 3e-3, BFLOAT16: 2e-2}
 NVCC = shutil.which("nvcc")
 
@@ -47,7 +47,7 @@ class Rows(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    """The kernels as a library of this processor."""
+    """The kernels compiled as a library for the CPU."""
     folder = tmp_path_factory.mktemp("emulated")
     shutil.copytree(SOURCES, folder / "csrc")
     for file in EMULATOR.iterdir():
@@ -81,7 +81,7 @@ def encode(x: np.ndarray, dtype: int) -> np.ndarray:
     if dtype != BFLOAT16:
         return x.astype([np.float32, np.float16][dtype])
     bits = x.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, halves to even
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # rounded to nearest, ties to even
 
 
 def decode(x: np.ndarray, dtype: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def decode(x: np.ndarray, dtype: int) -> np.ndarray:
 
 
 def run(library, by_query: Tiles, by_key: Tiles, inputs: list[np.ndarray], dtype: int) -> dict[str, np.ndarray]:
-    """Output and gradients of encoded q, k, v, grad_out; every buffer is poisoned before."""
+    """Output and gradients for encoded q, k, v and grad_out. Every result buffer is filled with NaN before the call."""
     batch, length, heads, size = inputs[0].shape
     shape = Shape(batch, length, heads, size, size**-0.5, dtype)
     by_query, by_key = by_query.packed(), by_key.packed()
@@ -144,8 +144,8 @@ def test_forward_and_gradients(emulated, pattern, direction, dtype):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_one_wrong_bit_is_seen(emulated, side):
-    """In the tiles of the forward pass and dQ, and in those of dK and dV."""
+def test_one_wrong_mask_bit_is_detected(emulated, side):
+    """The wrong bit is in the tiles of the forward pass and dQ (side 0), or in those of dK and dV (side 1)."""
     layout = build("text_to_image", "row", 37, (7, 6), 5)
     drawn = Inputs.random(0, 1, layout.length, 1, 64)
     inputs = [drawn.q, drawn.k, drawn.v, drawn.grad_out]
@@ -158,7 +158,10 @@ def test_one_wrong_bit_is_seen(emulated, side):
 
 @pytest.mark.timeout(240)
 def test_the_binding_compiles_links_and_registers_with_the_cpu_wheel(tmp_path):
-    """In a process of its own, for a name is registered once; on the CPU the operator computes as without CUDA."""
+    """Runs in its own process, because an operator name can be registered only once.
+
+    On the CPU, the operator computes the same as in a build without CUDA.
+    """
     program = (
         "import sys, vilg, paddle\n"
         "from pathlib import Path\n"

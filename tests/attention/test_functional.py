@@ -1,4 +1,4 @@
-"""The public attention call by every backend: eager, with gradients, recomputed, traced, saved, in the predictor."""
+"""The attention functions with every backend: eager, with gradients, recomputed, traced, saved, in the predictor."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def test_forward_and_gradients(backend, direction, pattern, text, height, width,
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_packed_inputs_give_the_same(backend, direction):
+def test_packed_inputs_give_the_same_results_as_separate_ones(backend, direction):
     made = layout.build(direction, "column", 20, (5, 6), 3)
     inputs = Inputs.random(0, 2, made.length, 3, 32)
     qkv = paddle.to_tensor(np.stack([inputs.q, inputs.k, inputs.v], axis=2), stop_gradient=False)
@@ -64,9 +64,11 @@ def test_packed_inputs_give_the_same(backend, direction):
         assert np.array_equal(qkv.grad[:, :, number].numpy(), apart[name])
 
 
-def test_views_are_read_right_where_paddle_makes_views():
-    """With the strided kernels, as on a GPU, q, k and v are views into one array. In a process of its own: the flag is
-    read once."""
+def test_strided_views_are_read_correctly():
+    """With Paddle's strided kernels, as on a GPU, q, k and v are views of one array.
+
+    Runs in its own process, because the flag is read only once.
+    """
     program = (
         "import vilg, paddle\n"
         "from vilg.attention import layout\n"
@@ -94,7 +96,7 @@ def test_views_are_read_right_where_paddle_makes_views():
 
 
 class Small(nn.Layer):
-    """Attention between two projections, as in the model, by both calls."""
+    """Attention between two projections, as in the model, with both functions."""
 
     def __init__(self, backend):
         super().__init__()
@@ -131,7 +133,7 @@ def gradient_of(model, call, x):
 
 
 @pytest.mark.filterwarnings("ignore:Tensor do not have 'place'")
-def test_recomputed_and_traced_as_at_once(small_layer, x):
+def test_recompute_and_tracing_give_the_eager_results(small_layer, x):
     out, gradient = gradient_of(small_layer, small_layer, x)
     again, same = gradient_of(small_layer, lambda x: recompute(small_layer, x, use_reentrant=False), x)
     assert np.array_equal(out, again) and np.array_equal(gradient, same)
@@ -141,7 +143,7 @@ def test_recomputed_and_traced_as_at_once(small_layer, x):
 
 
 @pytest.mark.filterwarnings("ignore:Tensor do not have 'place'")
-def test_saved_loaded_and_in_the_predictor(small_layer, x, tmp_path):
+def test_saved_program_gives_the_eager_output_when_loaded_and_in_predictor(small_layer, x, tmp_path):
     small_layer.eval()
     expected = small_layer(x).numpy()
     spec = [paddle.static.InputSpec([None, LAYOUT.length, 64], "float32")]
@@ -153,19 +155,19 @@ def test_saved_loaded_and_in_the_predictor(small_layer, x, tmp_path):
     settings.disable_glog_info()
     predictor = inference.create_predictor(settings)
     predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(x.numpy())
-    for _ in range(2):  # the second run meets memory that the first has used
+    for _ in range(2):  # the second run reuses memory of the first
         predictor.run()
         out = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
         assert np.abs(out - expected).max() < 1e-6
 
 
-def test_a_wrong_length_is_refused():
+def test_wrong_sequence_length_is_refused():
     x = paddle.zeros([1, 5, 1, 8])
     with pytest.raises(ValueError, match="5 positions given, the layout has 6"):
         block_sparse_attention(x, x, x, layout.build("text_to_image", "row", 2, (2, 2), 3))
 
 
-def test_what_was_chosen_is_said_once(caplog):
+def test_chosen_backend_is_logged_once(caplog):
     functional.choose_backend.cache_clear()
     with caplog.at_level(logging.INFO):
         assert (
@@ -177,18 +179,18 @@ def test_what_was_chosen_is_said_once(caplog):
     assert said[1].startswith("attention: block by block") and "the head size is 24" in said[1] and len(said) == 2
 
 
-def test_where_there_is_no_kernel_for_a_device_it_is_said(caplog):
+def test_missing_kernel_for_a_device_is_logged(caplog):
     functional.choose_backend.cache_clear()
     with caplog.at_level(logging.INFO):
         assert functional.choose_backend("auto", 64, "xpu:0") == "blockwise"
         assert functional.choose_backend("auto", 96, "gpu:0") == "blockwise"
-        assert functional.choose_backend("auto", 64, "gpu:0") == "blockwise"  # this Paddle is not for CUDA
+        assert functional.choose_backend("auto", 64, "gpu:0") == "blockwise"  # this Paddle is built without CUDA
     functional.choose_backend.cache_clear()
     for part in ("not for xpu:0", "the head size is 96, but the operator supports only 64, 128", "need nvcc"):
         assert part in caplog.text
 
 
-def test_an_operator_that_cannot_be_built_falls_back_or_is_an_error(monkeypatch, caplog):
+def test_operator_that_cannot_be_built_is_an_error_only_if_requested(monkeypatch, caplog):
     monkeypatch.setattr("vilg.attention.operator.load", lambda: "there is no C++ compiler (g++)")
     functional.choose_backend.cache_clear()
     with caplog.at_level(logging.INFO):
@@ -206,7 +208,7 @@ def test_keys_of_another_shape_are_refused(backend):
         block_sparse_attention(q, q[:, :, :, :16], q, LAYOUT, backend)
 
 
-def test_numbers_that_the_operator_does_not_compute_with_are_refused():
+def test_operator_refuses_float64():
     q = paddle.zeros([1, LAYOUT.length, 1, 32], "float64")
     with pytest.raises(OSError, match="queries must be float32 on the CPU"):
         block_sparse_attention(q, q, q, LAYOUT, "operator")

@@ -1,4 +1,4 @@
-"""The compiled kernel against the formulas in float64: forward and all gradients."""
+"""The compiled kernel, compared with the formulas in float64: forward pass and all gradients."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def of_layout(layout, size=32, heads=1, batch=1, seed=0):
     threads=st.integers(1, 3),
 )
 @settings(max_examples=80, deadline=None)
-def test_any_shape(case, text, height, width, kernel, size, heads, batch, threads):
+def test_output_and_gradients_for_any_shape(case, text, height, width, kernel, size, heads, batch, threads):
     layout = build(*case, text, (height, width), kernel)
     inputs, packed = of_layout(layout, size, heads, batch)
     visible = layout.visible()
@@ -37,8 +37,8 @@ def test_any_shape(case, text, height, width, kernel, size, heads, batch, thread
 
 @pytest.mark.parametrize("text", [63, 64, 65])
 @pytest.mark.parametrize("direction, pattern", CASES)
-def test_the_papers_shape_and_one_off(direction, pattern, text):
-    """S = 1087, 1088, 1089; the first and the last image token are rows of it as all others."""
+def test_the_papers_shape_and_one_token_fewer_or_more(direction, pattern, text):
+    """S = 1087, 1088 and 1089. The rows of the first and the last image token are also compared by themselves."""
     layout = build(direction, pattern, text, (32, 32), 11)
     inputs, packed = of_layout(layout, size=64)
     ours, exact = compiled(inputs, packed), formulas(inputs, layout.visible())
@@ -49,14 +49,14 @@ def test_the_papers_shape_and_one_off(direction, pattern, text):
             assert np.abs(ours[name][:, position] - exact[name][:, position]).max() < 1e-5 * np.abs(exact[name]).max()
 
 
-def test_a_grid_of_64():
+def test_grid_of_64_by_64():
     layout = build("text_to_image", "row", 256, (64, 64), 11)
     inputs, packed = of_layout(layout)
     assert error(compiled(inputs, packed), formulas(inputs, layout.visible())) < 1e-5
 
 
 def test_a_query_that_sees_only_itself_copies_its_value():
-    layout = build("image_to_text", "conv", 1, (1, 6), 1)  # a window of one: each image token sees itself
+    layout = build("image_to_text", "conv", 1, (1, 6), 1)  # a window of one: each image token sees only itself
     inputs, packed = of_layout(layout)
     ours = compiled(inputs, packed)
     assert np.array_equal(ours["out"][:, :6], inputs.v[:, :6])
@@ -64,7 +64,7 @@ def test_a_query_that_sees_only_itself_copies_its_value():
 
 
 def test_large_scores_do_not_overflow():
-    """Scores of several thousands, whose own rounding in fp32 is then seen in the weights."""
+    """Scores are several thousands, so that their own rounding in fp32 is visible in the weights."""
     layout = build("text_to_image", "conv", 40, (8, 8), 5)
     inputs, packed = of_layout(layout)
     inputs.q *= 30
@@ -73,9 +73,13 @@ def test_large_scores_do_not_overflow():
 
 
 @pytest.mark.parametrize("name", ["q", "k", "v"])
-def test_what_is_not_a_number_is_seen_by_those_who_see_it(name):
-    """Paddle's own softmax answers a row of NaN with an even distribution; a run that has blown up must not."""
-    layout = build("text_to_image", "row", 32, (4, 32), 3)  # whole tiles, as many queries see the key as tiles say
+def test_nan_reaches_every_query_that_sees_it(name):
+    """Paddle's own softmax returns a uniform distribution for a row of NaN, which hides that a run has diverged.
+
+    The kernel must return NaN.
+    """
+    # The text and each row of the grid are one block of 32. NaN may reach all queries of a tile that contains the key.
+    layout = build("text_to_image", "row", 32, (4, 32), 3)
     inputs, packed = of_layout(layout)
     getattr(inputs, name)[0, 70] = np.nan
     bad = np.isnan(compiled(inputs, packed)["out"][0, :, 0]).any(-1)
@@ -85,8 +89,8 @@ def test_what_is_not_a_number_is_seen_by_those_who_see_it(name):
 
 @pytest.mark.parametrize("direction, pattern", CASES)
 @pytest.mark.parametrize("heads", [1, 3])
-def test_any_number_of_threads_gives_the_same_bits(direction, pattern, heads):
-    """With more threads than heads the backward pass goes along queries and then along keys: other code, same sums."""
+def test_results_are_bitwise_equal_for_any_number_of_threads(direction, pattern, heads):
+    """With more threads than heads, the backward pass runs over queries and then over keys: other code, same sums."""
     layout = build(direction, pattern, 20, (9, 8), 5)
     inputs, packed = of_layout(layout, heads=heads)
     alone = compiled(inputs, packed, threads=1)
@@ -95,15 +99,15 @@ def test_any_number_of_threads_gives_the_same_bits(direction, pattern, heads):
         assert all(np.array_equal(alone[name], together[name]) for name in GRADIENTS)
 
 
-def test_rows_of_a_wider_array_are_read_as_they_lie():
+def test_rows_of_a_wider_array_are_read_in_place():
     layout = build("text_to_image", "column", 20, (9, 8), 5)
     inputs, packed = of_layout(layout, heads=2, batch=2)
     narrow, wide = compiled(inputs, packed), compiled(inputs, packed, wider=24)
     assert all(np.array_equal(narrow[name], wide[name]) for name in GRADIENTS)
 
 
-def test_one_wrong_bit_is_seen():
-    """The negative control: the tests above would not pass with a layout that is off by one pair."""
+def test_one_wrong_mask_bit_is_detected():
+    """Negative control: the tests above would fail with a layout that is wrong in one pair."""
     layout = build("text_to_image", "row", 20, (9, 8), 5)
     inputs, packed = of_layout(layout)
     packed = packed.copy()
@@ -132,17 +136,17 @@ def test_every_instruction_set(isa):
         (lambda packed: np.concatenate([[packed[0], 7], packed[2:]]).astype(np.int32), "another number of positions"),
     ],
 )
-def test_a_layout_that_does_not_fit_is_refused(damage, message):
+def test_damaged_or_mismatched_layout_is_refused(damage, message):
     inputs, packed = of_layout(build("text_to_image", "row", 20, (9, 8), 5))
     with pytest.raises(AssertionError, match=message):
         compiled(inputs, damage(packed))
 
 
-def test_a_head_size_without_kernel_is_refused():
+def test_head_size_without_kernel_is_refused():
     layout = build("text_to_image", "row", 20, (9, 8), 5)
     with pytest.raises(AssertionError, match="head size is none of"):
         compiled(Inputs.random(0, 1, layout.length, 1, 48), layout.tiles().packed())
 
 
-def test_the_library_says_what_it_runs_on():
+def test_library_reports_its_instruction_set():
     assert library().vilg_attention_isa() in (b"avx512", b"avx2", b"plain")

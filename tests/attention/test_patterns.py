@@ -1,4 +1,4 @@
-"""The one table of who sees whom, against matrices written by hand for the paper's figure 2 case, and against rules."""
+"""`visibility`, compared with matrices written by hand for the case of the paper's figure 2, and with rules."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, PATTERNS, TEXT_TO
 
 TEXT, GRID, KERNEL = 6, (4, 4), 3
 
-# One line a query, one character a key, image tokens only; `x` is seen.
+# One line per query, one character per key, image tokens only; `x` is visible.
 ROW = """
     x...............
     xx..............
@@ -44,7 +44,7 @@ COLUMN = """
     ..x...x...x...x.
     ...x...x...x...x
 """
-# 3 x 3: i - j in {0, 1} on the row itself and {3, 4, 5} on the one above, wrapping round the edge as DALL-E's does.
+# 3 x 3: i - j is in {0, 1} in the same row and in {3, 4, 5} in the row above. Wraps at the edge, as in DALL-E.
 CONV = """
     x...............
     xx..............
@@ -72,7 +72,7 @@ def matrix(picture: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_text_to_image_by_hand(pattern):
+def test_text_to_image_equals_the_matrix_written_by_hand(pattern):
     expected = np.zeros((22, 22), dtype=bool)
     expected[:, :6] = True  # every query sees all the text
     expected[6:, 6:] = matrix(BY_HAND[pattern])
@@ -80,11 +80,11 @@ def test_text_to_image_by_hand(pattern):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_image_to_text_by_hand(pattern):
+def test_image_to_text_equals_the_matrix_written_by_hand(pattern):
     causal = matrix(BY_HAND[pattern])
     expected = np.zeros((22, 22), dtype=bool)
     expected[:16, :16] = causal | causal.T
-    expected[16:, :16] = True  # words see the whole image and the words up to themselves
+    expected[16:, :16] = True  # text tokens see the whole image, and the text up to themselves
     expected[16:, 16:] = matrix("""
         x.....
         xx....
@@ -96,7 +96,7 @@ def test_image_to_text_by_hand(pattern):
     assert (visibility(IMAGE_TO_TEXT, pattern, TEXT, GRID, KERNEL) == expected).all()
 
 
-def test_source_image_sees_both_ways_only_what_the_pattern_reaches():
+def test_source_image_sees_the_whole_image_and_no_text_with_full():
     seen = visibility(IMAGE_TO_TEXT, "full", TEXT, GRID, KERNEL)[:16]
     assert seen[:, :16].all() and not seen[:, 16:].any()
 
@@ -131,6 +131,6 @@ def test_schedule_of_the_paper():
         ((TEXT_TO_IMAGE, "conv", 6, (4, 4), 4), "must be odd"),
     ],
 )
-def test_wrong_arguments(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         visibility(*arguments)

@@ -1,4 +1,4 @@
-"""The picture in the docs is drawn from the table and is up to date."""
+"""The figures in the docs show the visibility and the tiles, and are up to date."""
 
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -21,12 +21,12 @@ def test_every_pair_is_a_cell_of_the_right_colour():
     assert [cell.get("fill") != "#f1f1f1" for cell in cells] == seen
 
 
-def test_the_docs_are_up_to_date():
+def test_figures_in_the_docs_are_up_to_date():
     assert (DOCS / "patterns.svg").read_text() == plot_patterns(6, (4, 4), 3), "run tools/plot_patterns.py"
     assert (DOCS / "tiles.svg").read_text() == plot_tiles(64, (32, 32), 11), "run tools/plot_patterns.py"
 
 
-def test_every_tile_is_drawn():
+def test_every_tile_is_plotted():
     cells = list(ET.fromstring(plot_tiles(20, (9, 8), 5)).iter("{http://www.w3.org/2000/svg}rect"))[1:]
     tiles = [build(direction, pattern, 20, (9, 8), 5).tiles() for direction in DIRECTIONS for pattern in PATTERNS]
     assert len(cells) == sum(1 + len(one.by_query.others) for one in tiles)

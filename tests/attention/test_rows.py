@@ -1,4 +1,4 @@
-"""The kernels between the matrix products, by their C interface, beside the formulas in float64."""
+"""The C interface of LayerNorm and GELU, which run between the matrix products, against formulas in float64."""
 
 import ctypes
 
@@ -25,7 +25,7 @@ def random(seed, *shape):
 
 
 def layer_norm(x, weight, bias, grad_out, threads=2):
-    """{out, grad_x, grad_weight, grad_bias} by the kernel."""
+    """{out, grad_x, grad_weight, grad_bias} from the kernel."""
     loaded, (rows, width) = library(), x.shape
     results = {
         "out": poisoned(x.shape),
@@ -67,7 +67,7 @@ def layer_norm_formulas(x, weight, bias, grad_out):
 
 
 def gelu(x, grad_out, threads=2):
-    """(out, grad_x) by the kernel, with a number behind each that must stay as it is."""
+    """(out, grad_x) from the kernel. Each buffer has an extra element at its end, which must stay unchanged."""
     out, grad_x = poisoned(x.size + 1), poisoned(x.size + 1)
     count = ctypes.c_int64(x.size)
     library().vilg_gelu(count, pointer(x), pointer(out), threads)
@@ -99,13 +99,13 @@ def check_gelu(count, seed):
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(1, 200), sixteens=st.integers(1, 40), seed=st.integers(0, 1000))
-def test_layer_norm_is_its_formula(rows, sixteens, seed):
+def test_layer_norm_matches_the_formula(rows, sixteens, seed):
     check_layer_norm(rows, 16 * sixteens, seed)
 
 
 @settings(max_examples=25, deadline=None)
 @given(count=st.one_of(st.integers(1, 70), st.integers(8100, 17000)), seed=st.integers(0, 1000))
-def test_gelu_is_its_formula(count, seed):
+def test_gelu_matches_the_formula(count, seed):
     check_gelu(count, seed)
 
 
@@ -117,14 +117,14 @@ def test_gelu_far_from_zero():
     )
 
 
-def test_rows_that_do_not_vary():
+def test_layer_norm_of_constant_rows_is_the_bias():
     x = np.full([3, 32], 7, np.float32)
     ours = layer_norm(x, random(1, 32), random(2, 32), random(3, 3, 32))
     assert np.allclose(ours["out"], random(2, 32)) and np.isfinite(ours["grad_x"]).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_not_hidden(bad):
+def test_non_finite_inputs_give_non_finite_outputs(bad):
     x = random(0, 4, 32)
     x[1, 5] = bad
     ours = layer_norm(x, random(1, 32), random(2, 32), random(3, 4, 32))

@@ -1,4 +1,4 @@
-"""The layout holds exactly what `patterns.visibility` says, whatever the shape and the tile."""
+"""A layout contains exactly the pairs of `patterns.visibility`, for any shape and tile size."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ PAPER = (64, (32, 32), 11)
     tile=st.sampled_from([(32, 32), (64, 32), (128, 64)]),
 )
 @settings(max_examples=60, deadline=None)
-def test_tiles_hold_the_visibility(direction, pattern, text, height, width, kernel, tile):
+def test_tiles_match_the_visibility(direction, pattern, text, height, width, kernel, tile):
     layout = Layout(direction, pattern, text, (height, width), kernel)
     tiles = build_tiles(layout.visible(), layout.order(max(tile)), *tile)
     assert (visibility_from_tiles(tiles) == layout.visible()).all()
@@ -32,7 +32,7 @@ def test_tiles_hold_the_visibility(direction, pattern, text, height, width, kern
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_the_layout_turned_round_lists_the_same_tiles(direction, pattern):
+def test_lists_by_query_and_by_key_contain_the_same_tiles(direction, pattern):
     tiles = build(direction, pattern, 20, (9, 7), 5).tiles()
 
     def listed(side):
@@ -50,20 +50,20 @@ def test_the_layout_turned_round_lists_the_same_tiles(direction, pattern):
 @pytest.mark.parametrize(
     "direction, pattern, tiles, masks",
     [
-        # 2 blocks of text see 2 of text; of the 32 rows each sees the text, itself and the row above, but the first
+        # 2 text blocks see 2 text blocks; each of 32 rows sees the text, itself and the row above (except the first)
         ("text_to_image", "row", 2 * 2 + 32 * 4 - 1, 2),
         ("text_to_image", "column", 2 * 2 + 32 * 3, 1),
         ("image_to_text", "column", 32 + 2 * 34 - 1, 1),
         ("text_to_image", "full", 2 * 2 + 32 * 2 + 32 * 33 // 2, 1),
     ],
 )
-def test_counts_of_the_papers_shape(direction, pattern, tiles, masks):
-    """As one counts them by hand."""
+def test_number_of_tiles_for_the_papers_shape(direction, pattern, tiles, masks):
+    """Compared with a count by hand."""
     layout = build(direction, pattern, *PAPER).tiles()
     assert len(layout.by_query.others) == tiles and len(layout.masks) == masks
 
 
-def test_each_part_begins_with_a_tile():
+def test_each_part_starts_at_a_tile_boundary():
     order = padded_order([np.arange(5), 5 + np.arange(40)], 32)
     assert len(order) == 96 and (order[5:32] == -1).all() and order[32] == 5 and (order[72:] == -1).all()
 

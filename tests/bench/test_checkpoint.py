@@ -1,4 +1,4 @@
-"""The bench of checkpoints runs and counts right."""
+"""The checkpoint benchmark runs, and its figures are consistent."""
 
 import pytest
 
@@ -16,9 +16,9 @@ SMALL = [
 ]
 
 
-def test_the_whole_bench_on_little(tmp_path):
+def test_whole_benchmark_with_a_small_model(tmp_path):
     result = checkpoint.bench(tmp_path, 4, 1, {"small": (SMALL, InputSizes(50, 40, 4))})
-    assert result["write_share"] == pytest.approx(result["write"] / result["plain"])  # of one repeat
+    assert result["write_share"] == pytest.approx(result["write"] / result["plain"])  # there is one repeat
     assert set(result["load"]) == {"1", "2", "3", "4"} and all(seconds > 0 for seconds in result["load"].values())
     stall = result["stall"]["small"]
     assert stall["seconds"] > 0 and stall["share"] == pytest.approx(stall["seconds"] / stall["step_seconds"])

@@ -1,4 +1,4 @@
-"""The bench of drawing runs and counts right."""
+"""The benchmark of text-to-image generation runs, and its figures are consistent."""
 
 import json
 
@@ -17,7 +17,7 @@ SMALL = [
 ]
 
 
-def test_every_way_as_json_and_as_a_table(capsys):
+def test_json_and_table_have_every_method_and_batch_size(capsys):
     assert main([*SMALL, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [(row["way"], row["batch"]) for row in result["rows"]] == [

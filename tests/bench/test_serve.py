@@ -1,4 +1,4 @@
-"""The load test of serving: bounded, nothing lost, nothing left behind."""
+"""The load test of the server: it is bounded, loses no request and leaves no process running."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_no_request_is_lost(capsys, exported):
     assert not running("serve", str(exported))
 
 
-def test_a_server_that_does_not_start(capsys, tmp_path):
+def test_server_that_does_not_start_is_reported(capsys, tmp_path):
     assert main(["bench", "serve", "--export", str(tmp_path)]) == 1
     assert "vilg: the server did not start" in capsys.readouterr().err
     assert main(["bench", "serve", "--export", str(tmp_path), "--together", "0"]) == 1

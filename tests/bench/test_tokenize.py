@@ -1,4 +1,4 @@
-"""The bench of image tokenizers runs and counts right."""
+"""The benchmark of image tokenizers runs, and its figures are consistent."""
 
 import json
 
@@ -18,7 +18,7 @@ SMALL = {
 }
 
 
-def test_every_kind_and_size_as_json_and_as_a_table(capsys, monkeypatch):
+def test_json_and_table_have_every_kind_and_size(capsys, monkeypatch):
     monkeypatch.setattr(tokenize, "SETTINGS", SMALL)
     monkeypatch.setattr(tokenize, "matmul_rate", lambda: 100.0)
     command = ["bench", "tokenize", "--sizes", "16", "32", "--batch", "2", "--repeats", "1"]
@@ -35,8 +35,8 @@ def test_every_kind_and_size_as_json_and_as_a_table(capsys, monkeypatch):
     assert "data.image_size=18" in capsys.readouterr().err
 
 
-def test_operations_against_sums_by_hand():
-    """16 x 16 pixels; two images at a time count twice."""
+def test_operations_match_sums_by_hand():
+    """Images of 16 x 16 pixels. A batch of two images counts twice."""
     model = VQVAE(config.VQVAE(downsamplings=1, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8))
     down, residual, out = 64 * 32 * 3 * 16, 64 * (32 * 32 * 9 + 32 * 32), 64 * 8 * 32
     by_hand = 2 * (down + residual + out + 64 * 8 * 16)
@@ -45,9 +45,9 @@ def test_operations_against_sums_by_hand():
         assert tokenize.operations(model, lambda images=images: model.encode(images)) == batch * by_hand
 
     model = VQGAN(SMALL["vqgan"]())  # 8 x 8 codes; levels of 32 and 64 channels
-    first = 256 * (32 * 3 * 9 + 2 * 32 * 32 * 9) + 64 * 32 * 32 * 9  # conv_in, a block, half the side
-    second = 64 * (32 * 64 * 9 + 64 * 64 * 9 + 32 * 64) + 2 * 2 * 64 * 64 * 64 * 9  # a block, two in the middle
-    attention = 2 * (4 * 64 * 64 * 64 + 2 * 64 * 64 * 64)  # of the level and in the middle: 1 x 1 four times, products
-    last = 64 * (64 * 32 * 9 + 32 * 8 + 8 * 16)  # conv_out, quant_conv, the likelihood of 16 codes
+    first = 256 * (32 * 3 * 9 + 2 * 32 * 32 * 9) + 64 * 32 * 32 * 9  # conv_in, one block, downsampling
+    second = 64 * (32 * 64 * 9 + 64 * 64 * 9 + 32 * 64) + 2 * 2 * 64 * 64 * 64 * 9  # one block, two in the middle
+    attention = 2 * (4 * 64 * 64 * 64 + 2 * 64 * 64 * 64)  # at the level and in the middle: four 1 x 1 layers, products
+    last = 64 * (64 * 32 * 9 + 32 * 8 + 8 * 16)  # conv_out, quant_conv, the logits of 16 codes
     images = paddle.rand([1, 3, 16, 16])
     assert tokenize.operations(model, lambda: model.encode(images)) == 2 * (first + second + attention + last)

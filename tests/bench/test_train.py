@@ -1,4 +1,4 @@
-"""The bench of training steps runs and counts right."""
+"""The benchmark of training steps runs, and its figures are consistent."""
 
 import json
 
@@ -19,7 +19,7 @@ SMALL = [
 ]
 
 
-def test_every_backend_as_json_and_as_a_table(capsys):
+def test_json_and_table_have_every_backend(capsys):
     assert main([*SMALL, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [row["backend"] for row in result["rows"]] == list(BACKENDS)

@@ -1,24 +1,24 @@
-"""Nearest images by squared error, and SSIM against a loop over windows."""
+"""Nearest images by squared error, and SSIM compared with a loop over windows."""
 
 import numpy as np
 
 from vilg.evaluation.image_metrics import mean_ssim, nearest
 
 
-def test_each_image_finds_the_one_with_the_smallest_error():
+def test_nearest_image_has_the_smallest_squared_error():
     rng = np.random.default_rng(0)
     images, among = rng.random([7, 3, 4, 5], np.float32), rng.random([11, 3, 4, 5], np.float32)
     by_hand = [min(range(11), key=lambda n: ((image - among[n]) ** 2).sum()) for image in images]
     assert nearest(images, among).tolist() == by_hand
 
 
-def test_an_image_with_noise_finds_itself():
+def test_nearest_image_of_a_brightened_image_is_its_original():
     images = np.random.default_rng(0).random([9, 3, 8, 8], np.float32)
     assert nearest(images[::-1] + 0.1, images).tolist() == list(range(9))[::-1]
 
 
 def brute_force(x: np.ndarray, y: np.ndarray) -> float:
-    """Of one channel [H, W]."""
+    """SSIM of one channel [H, W]."""
     window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     window = np.outer(window, window) / window.sum() ** 2
     found = []
@@ -36,13 +36,13 @@ def brute_force(x: np.ndarray, y: np.ndarray) -> float:
     return np.mean(found)
 
 
-def test_against_a_loop():
+def test_ssim_matches_a_loop_over_windows():
     images, others = np.random.default_rng(0).random([2, 2, 3, 14, 17])
     others = 0.7 * images + 0.3 * others
     wanted = np.mean([brute_force(images[n, c], others[n, c]) for n in range(2) for c in range(3)])
     assert np.isclose(mean_ssim(images, others), wanted)
 
 
-def test_bounds_and_small_images():
+def test_ssim_bounds_on_small_images():
     images = np.random.default_rng(0).random([1, 3, 8, 8])
     assert np.isclose(mean_ssim(images, images), 1) and mean_ssim(images, 1 - images) < 0

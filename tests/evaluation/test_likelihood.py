@@ -1,4 +1,4 @@
-"""Likelihoods and the unigram baseline against counting by hand."""
+"""Likelihoods and the unigram baseline, compared with values computed by hand."""
 
 import numpy as np
 import paddle
@@ -23,16 +23,16 @@ TRAINING = [pair([2, 5, 6, 3], [0, 0, 1, 2]), pair([2, 5, 3], [0, 0, 0, 0])]
 HELDOUT = [pair([2, 6, 3], [0, 1, 3, 3])]
 
 
-def test_unigram_baseline_by_hand():
+def test_unigram_baseline_matches_a_count_by_hand():
     nll = unigram_nll(TRAINING, HELDOUT, WORDS, CODES)
-    codes = np.array([7, 2, 2, 1]) / 12  # counts 6, 1, 1, 0 with one added to each
+    codes = np.array([7, 2, 2, 1]) / 12  # counts 6, 1, 1, 0, with one added to each
     assert np.isclose(nll["text_to_image"], -np.log(codes[[0, 1, 3, 3]]).mean())
-    # Targets of writing: 5 6 [end] and 5 [end]; BOT is never one.
+    # Targets of image-to-text: 5 6 EOT and 5 EOT. BOT is never a target.
     words = {6: 2 / 15, 3: 3 / 15}
     assert np.isclose(nll["image_to_text"], -(np.log(words[6]) + np.log(words[3])) / 2)
 
 
-def test_an_even_model_has_the_log_of_its_classes():
+def test_nll_of_a_uniform_model_is_the_log_of_the_number_of_classes():
     model = Transformer(config.Model(layers=1, hidden=16, heads=1, conv_kernel=3), WORDS, CODES, T, (2, 2))
     for head in (model.text_head, model.image_head):
         head.weight.set_value(paddle.zeros_like(head.weight))
@@ -41,7 +41,7 @@ def test_an_even_model_has_the_log_of_its_classes():
     assert np.isclose(nll["image_to_text"], np.log(WORDS), atol=1e-5)
 
 
-def test_the_mean_is_over_tokens_whatever_the_batch():
+def test_mean_nll_is_over_tokens_whatever_the_batch_size():
     paddle.seed(0)
     model = Transformer(config.Model(layers=2, hidden=16, heads=2, conv_kernel=3), WORDS, CODES, T, (2, 2))
     results = [mean_nll(model, TRAINING + HELDOUT, batch, World()) for batch in (1, 2, 3)]

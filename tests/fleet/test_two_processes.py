@@ -75,7 +75,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_both_ranks(small, tmp_path):
     (tmp_path / "runs" / "full" / "checkpoints").write_text("a file where the folder should be")
     done = fleetrun(2, "pretrain", *overrides(tmp_path, "full"), cwd=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.count("rank 0 could not make its folder") >= 2
+    assert done.stderr.count("rank 0 could not create the folder") >= 2
     assert "Traceback" not in done.stderr
 
 

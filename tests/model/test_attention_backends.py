@@ -1,4 +1,4 @@
-"""The whole model by the operator, block by block and with dense attention: one model, three ways to compute it."""
+"""The whole model gives the same results with the operator, with block-wise attention and with dense attention."""
 
 import numpy as np
 import paddle
@@ -37,12 +37,12 @@ def loss_of(model, direction, text, image):
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("backend", ["operator", "blockwise"])
-def test_losses_and_gradients_are_those_of_dense_attention(direction, backend):
+def test_losses_and_gradients_match_dense_attention(direction, backend):
     results = []
     for chosen in (backend, "dense"):
         model = build(chosen)
         for parameter in model.parameters():
-            if parameter.ndim > 1:  # far from their small start, so that attention matters
+            if parameter.ndim > 1:  # larger than at initialization, so that attention matters
                 parameter.set_value(parameter * 4)
         loss = loss_of(model, direction, *pairs(0))
         loss.backward()
@@ -74,8 +74,8 @@ def curve(backend, steps):
     return np.array(losses)
 
 
-def test_fifty_steps_of_the_emoji_model_give_one_loss_curve():
-    """4 layers of 256 with 4 heads, the emoji run's warm-up, 20 pairs again and again."""
+def test_loss_curves_of_operator_and_dense_match_over_fifty_steps():
+    """4 layers of width 256 with 4 heads, the warm-up of the emoji run, and 20 pairs that are repeated."""
     dense, operator = curve("dense", 50), curve("operator", 50)
     assert np.abs(dense - operator).max() < 1e-4
     assert operator[-1] < operator[0] - 1

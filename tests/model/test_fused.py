@@ -1,4 +1,4 @@
-"""LayerNorm and GELU of the model are Paddle's, whatever computes them."""
+"""LayerNorm and GELU of the model give the results of Paddle's own, with and without the compiled library."""
 
 import numpy as np
 import paddle
@@ -12,7 +12,7 @@ from vilg.model import fused
 
 @pytest.fixture
 def graph_nodes(monkeypatch):
-    """The names of the operators that the compiled library was asked for."""
+    """The names of the compiled operators that were called."""
     asked = []
     run = fused._C_ops._run_custom_op
     monkeypatch.setattr(fused._C_ops, "_run_custom_op", lambda name, *rest: asked.append(name) or run(name, *rest))
@@ -30,7 +30,7 @@ def some(*shape):
 
 
 @pytest.mark.parametrize("width, compiled", [(64, True), (20, False)])
-def test_layer_norm_and_its_gradients(width, compiled, graph_nodes):
+def test_layer_norm_and_its_gradients_match_paddle(width, compiled, graph_nodes):
     ours, plain = fused.LayerNorm(width), nn.LayerNorm(width)
     for layer in (ours, plain):
         layer.weight.set_value(paddle.to_tensor(np.linspace(0.5, 2, width, dtype="float32")))
@@ -41,14 +41,14 @@ def test_layer_norm_and_its_gradients(width, compiled, graph_nodes):
     assert graph_nodes == (["vilg_layer_norm"] if compiled and operator.load() is None else [])
 
 
-def test_gelu_and_its_gradient(graph_nodes):
+def test_gelu_and_its_gradient_match_paddle(graph_nodes):
     x = some(3, 7, 11)
     for one, two in zip(gradients(fused.gelu, x), gradients(lambda x: F.gelu(x, approximate=True), x)):
         assert one.shape == two.shape and np.allclose(one.numpy(), two.numpy(), atol=2e-6)
     assert graph_nodes == (["vilg_gelu"] if operator.load() is None else [])
 
 
-def test_without_the_library_and_where_nothing_is_learned_paddle_runs(monkeypatch, graph_nodes):
+def test_paddle_computes_without_the_library_or_without_gradients(monkeypatch, graph_nodes):
     layer, x = fused.LayerNorm(32), some(4, 32)
     with paddle.no_grad():
         layer(x), fused.gelu(x)
@@ -57,7 +57,7 @@ def test_without_the_library_and_where_nothing_is_learned_paddle_runs(monkeypatc
     assert graph_nodes == []
 
 
-def test_a_view_is_read_as_it_looks():
+def test_gelu_reads_a_transposed_view_correctly():
     x = some(6, 4, 32)
     turned = x.transpose([1, 0, 2])
     assert np.allclose(fused.gelu(turned).numpy(), fused.gelu(x).numpy().transpose(1, 0, 2))

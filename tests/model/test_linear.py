@@ -1,4 +1,4 @@
-"""The linear layer with the fast bias gradient is `nn.Linear`."""
+"""The linear layer with the fast bias gradient gives the results of `nn.Linear`."""
 
 import numpy as np
 import paddle
@@ -25,7 +25,7 @@ def test_forward_and_gradients_equal_the_plain_layer(shape):
         assert np.allclose(one.numpy(), two.numpy(), atol=1e-5)
 
 
-def test_without_gradients_it_gives_the_same():
+def test_output_is_the_same_without_gradients():
     layer, x = Linear(5, 4), paddle.randn([3, 5])
     with paddle.no_grad():
         quiet = layer(x).numpy()

@@ -1,4 +1,4 @@
-"""The summed loss against the formula in numpy."""
+"""The summed loss, compared with the formula in numpy."""
 
 import numpy as np
 import paddle
@@ -16,7 +16,7 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def test_both_directions_against_numpy():
+def test_loss_of_both_directions_matches_numpy():
     paddle.seed(0)
     model = Transformer(config.Model(layers=2, hidden=16, heads=2, conv_kernel=3), 40, 24, 5, (2, 3))
     text = np.array([[2, 9, 3, 0, 0], [2, 3, 0, 0, 0]])
@@ -30,13 +30,13 @@ def test_both_directions_against_numpy():
     nll, log_p = total["text_to_image"]
     assert abs(nll + sum(log_p[b, k, image[b, k]] for b in range(2) for k in range(6))) < 1e-4
     nll, log_p = total["image_to_text"]
-    words = [(0, 0, 9), (0, 1, 3), (1, 0, 3)]  # sample, position of the prediction, target: the last one is EOT
+    words = [(0, 0, 9), (0, 1, 3), (1, 0, 3)]  # sample, position of the prediction, target; the last one is EOT
     assert abs(nll + sum(log_p[b, k, target] for b, k, target in words)) < 1e-4
 
 
 @pytest.mark.parametrize("classes", [15, 16, 1024])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_logit_that_is_not_finite_is_a_loss_that_is_not_finite(classes, value):
+def test_non_finite_logits_give_a_non_finite_loss(classes, value):
     logits = paddle.full([1, 2, classes], value)
     ids, counted = paddle.zeros([1, 2], "int64"), paddle.ones([1, 2], "bool")
     assert not np.isfinite(float(summed_nll(logits, ids, counted)))

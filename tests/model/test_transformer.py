@@ -1,4 +1,4 @@
-"""The shared transformer: what may influence what, and where its targets stand."""
+"""The shared transformer: which tokens influence which states, and the positions of its targets."""
 
 import numpy as np
 import paddle
@@ -17,7 +17,7 @@ def build(**settings) -> Transformer:
     paddle.seed(3)
     sizes = dict(layers=3, hidden=32, heads=2, conv_kernel=3) | settings
     model = Transformer(config.Model(**sizes), WORDS, CODES, T, GRID)
-    for parameter in model.parameters():  # far from their small start, so that an influence cannot hide
+    for parameter in model.parameters():  # larger than at initialization, so that no influence is missed
         parameter.set_value(paddle.randn(parameter.shape) * 0.3)
     model.eval()
     return model
@@ -43,7 +43,7 @@ def other(ids, place, size):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("place", [0, 7, N - 1])
-def test_drawing_a_later_code_changes_nothing_before_it(pattern, place):
+def test_image_token_affects_no_earlier_state_in_text_to_image(pattern, place):
     model = build()
     model.patterns = [pattern] * 3
     text, image = inputs()
@@ -55,7 +55,7 @@ def test_drawing_a_later_code_changes_nothing_before_it(pattern, place):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("place", [0, 3, T - 1])
-def test_writing_a_later_word_changes_nothing_before_it(pattern, place):
+def test_text_token_affects_no_earlier_state_in_image_to_text(pattern, place):
     model = build()
     model.patterns = [pattern] * 3
     text, image = inputs()
@@ -67,7 +67,7 @@ def test_writing_a_later_word_changes_nothing_before_it(pattern, place):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("place", [0, N - 1])
-def test_every_word_sees_the_whole_image_and_the_image_no_word(pattern, place):
+def test_every_text_token_sees_the_whole_image(pattern, place):
     model = build()
     model.patterns = [pattern] * 3
     text, image = inputs()
@@ -77,7 +77,7 @@ def test_every_word_sees_the_whole_image_and_the_image_no_word(pattern, place):
 
 
 @pytest.mark.parametrize("place", [0, T - 2])
-def test_every_code_sees_the_whole_text(place):
+def test_every_image_token_sees_the_whole_text(place):
     model = build()
     text, image = inputs()
     before = states(model, TEXT_TO_IMAGE, text, image)
@@ -85,7 +85,7 @@ def test_every_code_sees_the_whole_text(place):
     assert (np.abs(before - after)[:, T:].max(-1) > 1e-4).all()
 
 
-def test_the_last_text_position_is_the_begin_of_image_whatever_stands_there():
+def test_last_text_position_is_boi_whatever_its_id():
     model = build()
     text, image = inputs()
     assert np.array_equal(
@@ -93,13 +93,13 @@ def test_the_last_text_position_is_the_begin_of_image_whatever_stands_there():
     )
 
 
-def test_padding_is_learned_for_each_position():
+def test_each_position_has_its_own_padding_vector():
     model = build()
     rows = model.embed_text.words.weight.numpy()[padding(WORDS, T)]
     assert len(np.unique(rows, axis=0)) == T
 
 
-def test_logits_stand_before_their_targets():
+def test_logits_come_from_the_position_before_their_target():
     model = build()
     text, image = inputs()
     with paddle.no_grad():
@@ -112,7 +112,7 @@ def test_logits_stand_before_their_targets():
     assert np.allclose(writing[:, 0].numpy(), model.text_head(states_i2t[:, N]).numpy(), atol=1e-5)  # BOT -> t_1
 
 
-def test_writing_stops_counting_behind_the_end():
+def test_padding_after_eot_does_not_count_in_the_loss():
     text, image = map(paddle.to_tensor, inputs())
     ids, counted = targets(IMAGE_TO_TEXT, text, image, WORDS)
     assert counted.tolist() == [[True, True, True, False, False]] * 2
@@ -131,7 +131,7 @@ def test_every_parameter_of_the_direction_gets_a_gradient(direction, switches):
             assert parameter.grad is not None and float(parameter.grad.abs().max()) > 0, name
 
 
-def test_ten_billion_parameters_in_the_default_settings():
+def test_default_settings_have_ten_billion_parameters():
     settings = config.Model()
     assert 9.6e9 < 12 * settings.layers * settings.hidden**2 < 10.4e9
 

@@ -1,4 +1,4 @@
-"""`vilg plan`: the 10-billion-parameter model, and what to change when a job does not fit."""
+"""`vilg plan`: the 10-billion-parameter model, and the suggested change when a job does not fit."""
 
 import json
 
@@ -28,10 +28,10 @@ def test_ten_billion_parameters_fit_eight_devices_of_80_gb():
     assert plan.parameters == 9_907_257_992
     assert plan.fits and plan.device_limit == 80 * 10**9
     assert plan.states.device == pytest.approx(plan.parameters * (2 + 14 / 8), rel=0.02)  # stage 2, 8 uneven shards
-    # 6 operations a parameter and token, and a little attention; the embeddings are looked up.
+    # 6 operations per parameter and token, and a few for attention. Embeddings are only looked up.
     tokens = 2048 * 2 * (64 + 1024)
     assert plan.operations == pytest.approx(6 * plan.parameters * tokens, rel=0.05)
-    assert plan.seconds == pytest.approx(plan.operations * 4 / 3 / (8 * 312e12 * 0.4), rel=0.02)  # recompute: a third
+    assert plan.seconds == pytest.approx(plan.operations * 4 / 3 / (8 * 312e12 * 0.4), rel=0.02)  # recompute: + 1/3
 
 
 def test_more_nodes_divide_the_time_and_keep_the_memory():
@@ -48,7 +48,7 @@ def test_more_nodes_divide_the_time_and_keep_the_memory():
         ["cluster.device_memory=48"],
     ],
 )
-def test_the_change_that_it_names_fits(overrides):
+def test_suggested_change_fits(overrides):
     before = settings(*overrides)
     assert not estimate(before, PAPER, 0.4).fits
     changes, promised = suggest(before, PAPER, 0.4)
@@ -56,20 +56,20 @@ def test_the_change_that_it_names_fits(overrides):
     assert changes and after == promised and after.fits
 
 
-def test_what_costs_nothing_is_preferred():
-    """Half a micro-batch rather than recompute."""
+def test_smaller_micro_batch_is_preferred_to_recompute():
+    """The suggestion halves the micro-batch and does not enable recompute."""
     small = settings("cluster.device_memory=20", file="fleet_configs/lite.yaml")
     assert suggest(small, PAPER, 0.4)[0] == ["train.micro_batch=8"]
 
 
-def test_the_model_is_whole_before_it_is_split():
-    """In fp32, on every device: where that does not fit, no setting helps."""
+def test_every_device_must_hold_the_whole_model_before_sharding():
+    """Every device holds the whole model in fp32 at the start. If that does not fit, no setting helps."""
     plan = estimate(settings("cluster.device_memory=40", "distributed.stage=3"), PAPER, 0.4)
     assert plan.start == 4 * plan.parameters and not plan.fits
     assert suggest(settings("cluster.device_memory=40"), PAPER, 0.4) is None
 
 
-def test_host_memory_counts():
+def test_estimate_includes_host_memory():
     offload = ["distributed.stage=3", "distributed.offload=true"]
     assert estimate(settings(*offload), PAPER, 0.4).fits
     plan = estimate(settings(*offload, "cluster.host_memory=100"), PAPER, 0.4)
@@ -87,12 +87,12 @@ def test_host_memory_counts():
         (["data.image_size=100"], "8 pixels a side"),
     ],
 )
-def test_what_pretrain_would_refuse_is_refused(overrides, said):
+def test_settings_that_pretrain_refuses_are_refused(overrides, said):
     with pytest.raises(SettingsError, match=said):
         estimate(settings(*overrides), PAPER, 0.4)
 
 
-def test_the_command(capsys):
+def test_command_prints_text_and_json(capsys):
     assert main(BIG) == 0
     said = capsys.readouterr().out
     assert "9,907,257,992 parameters on 8 devices" in said and "of 80: fits" in said
@@ -101,7 +101,7 @@ def test_the_command(capsys):
     assert plan["fits"] and plan["suggestion"] is None and plan["ranks"] == 32 and plan["states"]["moments"] > 0
 
 
-def test_the_command_for_what_does_not_fit(capsys):
+def test_command_suggests_a_change_when_the_job_does_not_fit(capsys):
     small = ["plan", "-c", "fleet_configs/lite.yaml", "cluster.device_memory=20"]
     assert main(small) == 1
     said = capsys.readouterr().out
@@ -115,14 +115,14 @@ def test_the_command_for_what_does_not_fit(capsys):
     assert "smaller model or larger devices" in capsys.readouterr().out
 
 
-def test_bad_input_is_one_line(capsys):
+def test_bad_input_is_reported_without_traceback(capsys):
     for arguments, said in ((["--utilisation", "0"], "must be in (0, 1]"), (["cluster.device_memory=0"], "positive")):
         assert main([*BIG, *arguments]) == 2
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error
 
 
-def test_an_emoji_run_reads_its_own_files(capsys, tmp_path):
+def test_missing_image_tokenizer_of_the_emoji_config_is_reported(capsys, tmp_path):
     assert (
         main(
             ["plan", "-c", "fleet_configs/emoji.yaml", f"image_tokenizer.path={tmp_path}", "cluster.devices_per_node=2"]

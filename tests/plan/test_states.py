@@ -1,4 +1,4 @@
-"""States in bytes; what fp32 jobs really hold is in tests/fleet/test_sharded_training.py."""
+"""Model states in bytes. tests/fleet/test_sharded_training.py compares them with real fp32 jobs."""
 
 import pytest
 
@@ -20,10 +20,10 @@ def test_one_shard_holds_everything(stage):
     assert planned(1, 4, stage=stage)[0].masters == 0
 
 
-def test_whole_parameters_go_to_whom_has_least():
+def test_whole_parameters_go_to_the_rank_with_the_fewest_elements():
     assert assign_greedily([5, 3, 3, 1], 2) == [6, 6]
-    assert [one.moments for one in planned(2, 2, stage=1)] == [8 * 1000, 8 * 217]  # the largest first
-    assert [one.moments for one in planned(2, 2, stage=2)] == [8 * 1000, 8 * 217]  # here in the model's order
+    assert [one.moments for one in planned(2, 2, stage=1)] == [8 * 1000, 8 * 217]  # largest first
+    assert [one.moments for one in planned(2, 2, stage=2)] == [8 * 1000, 8 * 217]  # in model order
     assert [one.gradients for one in planned(2, 2, stage=2)] == [2 * 1000, 2 * 217]
     assert [one.gradients for one in planned(2, 2, stage=1)] == [2 * ALL, 2 * ALL]
 
@@ -33,15 +33,15 @@ def test_stage_2_pads_parameters_to_256_bytes():
     assert planned(2, 2, stage=2)[0].parameters == 2 * (1024 + 128 + 256 + 128)
 
 
-def test_stage_3_slices_what_is_larger_than_a_segment():
+def test_stage_3_slices_parameters_larger_than_segment_size():
     assert padded_to_shards(1000, 3, 2) == 1026 and padded_to_shards(1000, 2, 4) == 1024
     one, other = planned(2, 2, stage=3, segment_size=100)
     assert one == other
     assert one.parameters == 2 * (512 + 128 + 17) and one.moments == 8 * (512 + 128 + 17)
-    assert one.gradients == 2 * (512 + 128 + 17 + 118 + 121)  # those of whole parameters lie in one padded array
+    assert one.gradients == 2 * (512 + 128 + 17 + 118 + 121)  # those of whole parameters are in one padded array
 
 
-def test_offload_leaves_the_device_what_is_whole():
+def test_offload_keeps_only_whole_parameters_on_the_device():
     one = planned(2, 2, stage=3, segment_size=100, offload=True)[0]
     assert one.device == 2 * 17 + 2 * (17 + 118 + 121)
     assert one.host == (4 + 4 + 8) * (512 + 128 + 17)

@@ -1,4 +1,4 @@
-"""Traffic in bytes; what real jobs send is in tests/fleet/test_sharded_training.py."""
+"""Traffic in bytes. tests/fleet/test_sharded_training.py compares the collectives with real jobs."""
 
 import pytest
 
@@ -20,24 +20,24 @@ def sent(ranks: int, shards: int, per_node: int, accumulation: int = 1, **settin
     return traffic(SHAPES, config.Distributed(**settings), Topology(ranks, shards), per_node, accumulation, 2)
 
 
-def test_alone_nobody_is_spoken_to():
+def test_single_rank_sends_nothing():
     one = sent(1, 1, 8)
     assert (one.inside, one.across) == (0, 0)
 
 
 def test_a_ring_over_nodes_leaves_each_node_once():
-    ring = 2 * 3 / 4 * 2 * ALL  # what each of four sends
+    ring = 2 * 3 / 4 * 2 * ALL  # what each of four ranks sends
     one = sent(4, 1, 2)
     assert (one.inside, one.across) == (ring, ring)
 
 
-def test_replicas_of_shards_leave_the_node_for_each_shard():
+def test_each_shard_is_all_reduced_between_nodes():
     one = sent(4, 2, 2, stage=1)
     assert one.inside == (1 / 2 + 1 / 2) * 2 * ALL  # reduce, broadcast
     assert one.across == 2 * (2 * 1 / 2 * 2 * ALL / 2)  # both shards, each all-reduced between two replicas
 
 
-def test_stage_1_waits_for_the_last_micro_batch():
+def test_stage_1_communicates_once_per_step_whatever_the_accumulation():
     assert sent(4, 2, 2, 8, stage=1) == sent(4, 2, 2, 1, stage=1)
     assert sent(4, 2, 2, 8, stage=2).inside > 4 * sent(4, 2, 2, 1, stage=2).inside
 
@@ -45,8 +45,8 @@ def test_stage_1_waits_for_the_last_micro_batch():
 @pytest.mark.parametrize(
     "recompute, fetched", [("none", 2 * 3500 * 2 + 2 * 500), ("block", 2 * 3500 * 2 + 2 * 500 + 2 * 2000)]
 )
-def test_stage_3_fetches_what_each_direction_uses(recompute, fetched):
-    """Forward and backward; a block that goes forward again fetches all but its last layer once more."""
+def test_stage_3_gathers_the_parameters_that_each_direction_uses(recompute, fetched):
+    """Once for forward and once for backward. A recomputed block gathers all but its last layer once more."""
     rounded = {size: -(-size // 128) * 128 for size in (1000, 2000, 500, 300, 200)}
     exact = fetched + sum(
         (rounded[size] - size) * times

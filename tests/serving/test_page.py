@@ -111,7 +111,7 @@ def pixels(data: bytes) -> np.ndarray:
 def test_type_click_and_see_the_picture_fill_in(page, predictor):
     page.fill("#text textarea", "红苹果")
     page.get_by_role("button", name="Settings").first.click()
-    page.get_by_text("1: none; this model was not trained for it").wait_for()
+    page.get_by_text("1: off; this model was not trained for it").wait_for()
     page.get_by_label("Seed").fill("5")
     page.evaluate(OBSERVE)
     page.click("#draw")
@@ -132,7 +132,7 @@ def test_an_example_is_a_caption(page):
 
 def test_upload_a_picture_and_read_its_captions(page, predictor, tmp_path):
     (tmp_path / "x.png").write_bytes(png(3, 40))
-    page.get_by_role("tab", name="Describe").click()
+    page.get_by_role("tab", name="Caption").click()
     page.set_input_files("#picture input[type=file]", tmp_path / "x.png")
     page.locator("#captions-note", has_text=" s").wait_for()
     best = predictor.caption([Image.open(tmp_path / "x.png")], beams=4)[0]
@@ -147,15 +147,15 @@ def test_bad_input_gives_a_message_and_the_server_lives_on(page, tmp_path):
     page.fill("#text textarea", "红" * 200)
     page.click("#draw")
     message.get_by_text("the text is too long: the model reads 5 tokens").wait_for()
-    page.get_by_role("tab", name="Describe").click()
+    page.get_by_role("tab", name="Caption").click()
     upload = page.locator("#picture input[type=file]")
     upload.set_input_files(tmp_path / "broken.png")
-    message.get_by_text("no picture that can be read").wait_for()
+    message.get_by_text("the image cannot be read").wait_for()
     page.locator("#picture [aria-label='Remove Image'], #picture [aria-label='Clear']").first.click()
     upload.set_input_files(tmp_path / "large.png")
     message.get_by_text("File size exceeds").or_(message.get_by_text("exceeded")).first.wait_for()
     page.reload()
-    page.get_by_role("tab", name="Describe").click()
+    page.get_by_role("tab", name="Caption").click()
     upload.set_input_files(tmp_path / "good.png")
     page.locator("#captions-note", has_text=" s").wait_for()
 
@@ -176,8 +176,8 @@ def ask(address, name, data):
 @pytest.mark.parametrize(
     "name, data, message",
     [
-        ("generate", ["", 1, 1, 0, 1, 1, 0], "write what to draw"),
-        ("generate", [None, 1, 1, 0, 1, 1, 0], "write what to draw"),
+        ("generate", ["", 1, 1, 0, 1, 1, 0], "the caption is empty"),
+        ("generate", [None, 1, 1, 0, 1, 1, 0], "the caption is empty"),
         ("generate", ["红" * 501, 1, 1, 0, 1, 1, 0], "the text is too long: 501 characters, at most 500"),
         ("generate", ["红", 9, 1, 0, 1, 1, 0], "pictures 9: must be a whole number from 1 to 8"),
         ("generate", ["红", "x", 1, 0, 1, 1, 0], "pictures x: not a number"),
@@ -185,8 +185,8 @@ def ask(address, name, data):
         ("generate", ["红", 1, 1, 0, 2, 1, 0], "top-p 2.0: must be in (0, 1]"),
         ("generate", ["红", 1, 1, 0, 1, -1, 0], "guidance -1: must be at least 0"),
         ("generate", ["红", 1, 1, 0, 1, 1, "y"], "seed y: not a number"),
-        ("caption", [None, 4], "give a picture to describe"),
-        ("caption", [{"url": "data:image/png;base64,AAAA"}, 4], "this is no picture that can be read"),
+        ("caption", [None, 4], "an image is required"),
+        ("caption", [{"url": "data:image/png;base64,AAAA"}, 4], "the image cannot be read"),
         ("caption", [{"url": "data:image/png;base64,AAAA"}, 0], "captions 0: must be a whole number from 1 to 8"),
     ],
 )

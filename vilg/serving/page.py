@@ -91,7 +91,7 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
                     label="How many",
                     info="width of the beam search; 1: greedy decoding",
                 )
-                describe = gr.Button("Describe", variant="primary", elem_id="describe")
+                describe = gr.Button("Caption", variant="primary", elem_id="describe")
             with gr.Column(scale=3, min_width=320):
                 captions = gr.Label(label="Captions", elem_id="captions")
                 captions_note = gr.Markdown(elem_id="captions-note")

@@ -1,6 +1,7 @@
-/* Runs the CUDA kernels on the processor, one block of threads after the other, to test what they compute where there is
-   no GPU. Each thread is a coroutine; what a warp does together waits until all its threads have come, and copies in the
-   background happen as late as they may: when they are waited for. How fast anything is, it cannot say. */
+/* Runs the CUDA kernels on a CPU, one thread block after the other, to test their results without a GPU. Each
+   thread is a coroutine. Operations of a warp wait until all its threads have reached them. Asynchronous copies
+   are made as late as allowed: when the kernel waits for them. The emulator says nothing about the speed of the
+   kernels. */
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -27,6 +28,7 @@ namespace emulator {
 struct Index {
   unsigned x = 0, y = 0, z = 0;
 };
+/* A copy of 16 bytes that has been requested; zeros are written if not `there`. */
 struct Copy {
   void* to;
   const void* from;
@@ -38,9 +40,10 @@ struct Thread {
   std::vector<char> stack = std::vector<char>(256 * 1024);
   Index index;
   bool done = false;
-  int syncs = 0, warp_syncs = 0;          /* how often it has come to a barrier */
-  std::vector<std::vector<Copy>> groups;  /* of copies, the oldest first */
-  std::vector<Copy> open;
+  int syncs = 0, warp_syncs = 0;          /* how many barriers it has reached */
+  std::vector<std::vector<Copy>> groups;  /* committed copies, the oldest group first */
+  std::vector<Copy> open;                 /* copies that are not committed yet */
+  /* Operands that other lanes of the warp read. */
   struct {
     float number;
     const void* row;
@@ -63,6 +66,7 @@ inline Thread& lane(size_t number) { return block->threads[block->current / 32 *
 inline size_t own_lane() { return block->current % 32; }
 inline void pause() { swapcontext(&self().context, &block->scheduler); }
 
+/* Waits until the threads [first, last) have reached this barrier. */
 inline void wait_for(size_t first, size_t last, int Thread::*barrier) {
   const int mine = ++(self().*barrier);
   for (bool all = false; !all;) {
@@ -71,6 +75,7 @@ inline void wait_for(size_t first, size_t last, int Thread::*barrier) {
     if (!all) pause();
   }
 }
+/* A barrier of the warp. */
 inline void warp() { wait_for(block->current / 32 * 32, block->current / 32 * 32 + 32, &Thread::warp_syncs); }
 
 inline void enter() {
@@ -79,11 +84,12 @@ inline void enter() {
   swapcontext(&self().context, &block->scheduler);
 }
 
+/* Runs all threads of one block in turn until they are done. */
 inline void run_block(Index index, int threads, size_t shared, std::function<void()> kernel) {
   Block now;
   block = &now;
   now.threads.resize(threads);
-  now.shared.assign(shared + 128, 0xFF); /* NaN in every format: what is read before it is written is seen */
+  now.shared.assign(shared + 128, 0xFF); /* NaN in every format, which exposes reads before a write */
   now.index = index;
   now.kernel = std::move(kernel);
   for (int number = 0; number < threads; ++number) {

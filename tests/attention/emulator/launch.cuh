@@ -1,4 +1,4 @@
-/* In place of csrc/cuda/launch.cuh. */
+/* Replaces csrc/cuda/launch.cuh: runs the blocks of the grid in the emulator. */
 #pragma once
 #include "emulator.h"
 

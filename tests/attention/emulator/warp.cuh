@@ -1,4 +1,4 @@
-/* In place of csrc/cuda/warp.cuh: the same, as the PTX manual describes it, without a GPU. */
+/* Replaces csrc/cuda/warp.cuh: the same functions without a GPU, with the behaviour that the PTX manual describes. */
 #pragma once
 #include "emulator.h"
 
@@ -39,6 +39,7 @@ inline void load(uint32_t (&to)[4], const void* row, bool turned) {
 inline void load_matrices(uint32_t (&to)[4], const void* row) { load(to, row, false); }
 inline void load_matrices_turned(uint32_t (&to)[4], const void* row) { load(to, row, true); }
 
+/* The lower (which = 0) or upper (which = 1) 16-bit element of a register, as a float. */
 template <typename T>
 inline float number_in(uint32_t pair, int which) {
   const uint16_t bits = uint16_t(pair >> (16 * which));

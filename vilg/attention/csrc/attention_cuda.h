@@ -1,9 +1,10 @@
-/* Block-sparse attention: the C interface of the CUDA kernels. Nothing of Paddle is in it.
+/* Block-sparse attention: the C interface of the CUDA kernels. It does not depend on Paddle.
 
-   Tensors lie on the device, [batch, length, heads, head_size] in `dtype`; `*_row` is the distance in numbers between
-   two positions, a multiple of 8, and every pointer is a multiple of 16 bytes. lse is float32 [batch, heads, length].
-   Layouts are Tiles.packed() on the device, with their headers on the host. Nothing is allocated; all work goes to
-   `stream`, and the result does not depend on how blocks are scheduled. */
+   Tensors are in device memory, [batch, length, heads, head_size] in `dtype`. `row` is the distance in elements
+   between two positions and has to be a multiple of 8. Every data pointer has to be aligned to 16 bytes. lse is
+   float32 [batch, heads, length]. A layout is the result of Tiles.packed() (vilg/attention/tiles.py) in device
+   memory, with a copy of its header in host memory. Nothing is allocated. All work is enqueued on `stream`. The
+   result does not depend on the order in which thread blocks are scheduled. */
 #pragma once
 #include <stdint.h>
 
@@ -20,8 +21,8 @@ typedef struct {
 } vilg_cuda_shape;
 
 typedef struct {
-  const int32_t* packed; /* on the device */
-  int32_t header[8];     /* the first numbers of it, on the host */
+  const int32_t* packed; /* in device memory */
+  int32_t header[8];     /* its first elements, in host memory */
 } vilg_cuda_layout;
 
 typedef struct {
@@ -33,20 +34,22 @@ typedef struct {
   int64_t row;
 } vilg_cuda_out;
 
-/* The tiles that the kernels walk over: the forward pass and dQ own 64 queries and go along 32 keys at a time, dK and
-   dV own 64 keys and go along 32 queries. */
+/* Tile sizes of the kernels. In the forward pass and for dQ, a thread block owns 64 queries and iterates over 32
+   keys at a time. For dK and dV, it owns 64 keys and iterates over 32 queries at a time. */
 enum { VILG_CUDA_OWNED = 64, VILG_CUDA_PASSED = 32 };
 
-/* Return a cudaError_t; cudaErrorInvalidValue where shape and layout do not fit. */
+/* Both functions return a cudaError_t: cudaErrorInvalidValue if the shape is not supported or the layout does not
+   fit. */
 int vilg_attention_cuda_forward(const vilg_cuda_shape*, const vilg_cuda_layout* by_query, vilg_cuda_in q,
                                 vilg_cuda_in k, vilg_cuda_in v, vilg_cuda_out out, float* lse, void* stream);
 
-/* by_query has tiles of 64 queries x 32 keys, by_key of 32 queries x 64 keys. workspace: float32 of the size below. */
+/* by_query has tiles of 64 queries x 32 keys, by_key has tiles of 32 queries x 64 keys. The function below
+   returns the size of `workspace`. */
 int vilg_attention_cuda_backward(const vilg_cuda_shape*, const vilg_cuda_layout* by_query,
                                  const vilg_cuda_layout* by_key, vilg_cuda_in q, vilg_cuda_in k, vilg_cuda_in v,
                                  vilg_cuda_in out, const float* lse, vilg_cuda_in grad_out, vilg_cuda_out grad_q,
                                  vilg_cuda_out grad_k, vilg_cuda_out grad_v, float* workspace, void* stream);
-int64_t vilg_attention_cuda_backward_workspace(const vilg_cuda_shape*); /* floats */
+int64_t vilg_attention_cuda_backward_workspace(const vilg_cuda_shape*); /* in floats */
 
 #ifdef __cplusplus
 }

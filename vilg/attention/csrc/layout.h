@@ -1,27 +1,29 @@
-/* Reads what vilg/attention/tiles.py packs into one array of int32. */
+/* Parses the int32 array that Tiles.packed() in vilg/attention/tiles.py writes. */
 #pragma once
 #include <stdint.h>
 
 namespace vilg {
 
+/* Compressed sparse rows (CSR): block b has the tiles starts[b] .. starts[b + 1] - 1. */
 struct Compressed {
   const int32_t* starts; /* [blocks + 1] */
-  const int32_t* others; /* [tiles] block on the other side, ascending in a block */
-  const int32_t* kinds;  /* [tiles] number of a mask, -1 for a full tile */
+  const int32_t* others; /* [tiles] index of the block on the other side, ascending within a block */
+  const int32_t* kinds;  /* [tiles] index of the bit mask, -1 for a full tile */
   int32_t blocks;
 };
 
 struct Layout {
-  int32_t length; /* S */
-  int32_t padded; /* places in the tiled order */
+  int32_t length; /* S, the number of positions */
+  int32_t padded; /* number of places in the tiled order, including padding */
   int32_t queries, keys, tiles, masks;
-  const int32_t* order; /* [padded] position at each place, -1 for none */
+  const int32_t* order; /* [padded] sequence position at each place, -1 for padding */
   Compressed by_query, by_key;
-  const uint32_t* bits; /* [masks, keys, queries / 32] */
+  const uint32_t* bits; /* [masks, keys, queries / 32]: bit i of word w says whether query 32 w + i sees the key */
 };
 
-/* The header may lie elsewhere than the array, which may be on a device: only its address is used. Returns how many
-   numbers the array has, 0 if it is none of this version. */
+/* Fills `layout` with pointers into `packed`. Only `header` is read, which has to be in host memory; `packed` is
+   used as an address and may be in device memory. Returns the number of elements of the packed array, or 0 if the
+   header is invalid or of another version. */
 inline int64_t read_layout(const int32_t* header, const int32_t* packed, Layout* layout) {
   constexpr int32_t kVersion = 1, kHeader = 8;
   if (header[0] != kVersion) return 0;

@@ -1,7 +1,8 @@
-/* What a transformer does to each row between its matrix products: the C interface of the CPU kernels.
+/* LayerNorm and GELU, the row-wise operations of a transformer: the C interface of the CPU kernels.
 
-   All arrays are float32 and lie row behind row. Results do not depend on the number of threads. Nothing is allocated:
-   the caller brings `workspace` of as many floats as the query asks for. */
+   All arrays are float32 and contiguous, in row-major order. Results do not depend on the number of threads.
+   Nothing is allocated: the caller provides `workspace`, whose size in floats vilg_layer_norm_grad_workspace
+   returns. */
 #pragma once
 #include <stdint.h>
 
@@ -9,9 +10,9 @@
 extern "C" {
 #endif
 
-enum { VILG_ROW_MULTIPLE = 16 }; /* a width of layer norm is a multiple of it */
+enum { VILG_ROW_MULTIPLE = 16 }; /* the width of a LayerNorm row has to be a multiple of this */
 
-/* out = (x - mean) / sqrt(variance + epsilon) weight + bias of each row [width] */
+/* out = (x - mean) / sqrt(variance + epsilon) * weight + bias, for each row [width] */
 void vilg_layer_norm(int64_t rows, int64_t width, const float* x, const float* weight, const float* bias,
                      float epsilon, float* out, int threads);
 
@@ -20,7 +21,7 @@ void vilg_layer_norm_grad(int64_t rows, int64_t width, const float* x, const flo
                           float epsilon, float* grad_x, float* grad_weight, float* grad_bias, float* workspace,
                           int threads);
 
-/* GELU in its tanh form, of `count` numbers */
+/* GELU in its tanh form, for `count` elements */
 void vilg_gelu(int64_t count, const float* x, float* out, int threads);
 void vilg_gelu_grad(int64_t count, const float* x, const float* grad_out, float* grad_x, int threads);
 

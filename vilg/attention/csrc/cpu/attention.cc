@@ -1,4 +1,4 @@
-/* Sharing the work between threads, and the C interface. */
+/* Divides the work among threads and implements the C interface of attention.h. */
 #include "../attention.h"
 
 #include <omp.h>
@@ -27,12 +27,14 @@ int prepare(const vilg_shape* shape, const int32_t* packed, int64_t size, Layout
   return *kernels ? VILG_OK : VILG_BAD_HEAD_SIZE;
 }
 
-/* Heads times blocks, cut between the threads where the tiles are shared out evenly. A place in that row: */
+/* The (head, block) pairs, in order of heads and then blocks, are divided into one contiguous range for each
+   thread, with about the same number of tiles. A Place is a boundary between ranges. */
 struct Place {
   int64_t head;
   int block;
 };
 
+/* The beginning of the range of `thread`. */
 Place cut_at(const vilg::Compressed& side, int64_t heads, int thread, int threads) {
   const int64_t tiles = side.starts[side.blocks], at = heads * tiles * thread / threads;
   if (!tiles || at >= heads * tiles) return {heads, 0};
@@ -41,7 +43,7 @@ Place cut_at(const vilg::Compressed& side, int64_t heads, int thread, int thread
   return block == side.starts + side.blocks ? Place{head + 1, 0} : Place{head, int(block - side.starts)};
 }
 
-/* Calls work(head, first block, last block, thread) on all threads. */
+/* Calls work(head, first block, end block, thread) in all threads, once for each head in the range of a thread. */
 template <typename F>
 void share_out(const vilg::Compressed& side, int64_t heads, int threads, F work) {
 #pragma omp parallel num_threads(threads)
@@ -135,14 +137,14 @@ extern "C" int vilg_attention_backward(const vilg_shape* shape, const int32_t* p
       work(layout, in, to, first, last, workspace + thread * of_thread);
     };
   };
-  if (heads >= threads) { /* a thread keeps a head to itself, and computes each tile once */
+  if (heads >= threads) { /* a thread computes whole heads, and each tile once */
 #pragma omp parallel num_threads(threads)
     {
       const int thread = omp_get_thread_num(), count = omp_get_num_threads();
       for (int64_t head = heads * thread / count; head < heads * (thread + 1) / count; ++head)
         with(kernels->backward)(head, 0, 0, thread);
     }
-  } else { /* each tile twice, along either side, so that no two threads add to the same row */
+  } else { /* each tile is computed twice, for dQ and for dK and dV, so that no two threads add to the same row */
     share_out(layout.by_query, heads, threads, with(kernels->backward_queries));
     share_out(layout.by_key, heads, threads, with(kernels->backward_keys));
   }

@@ -1,12 +1,14 @@
-/* The gradients of forward.h, from its outputs and lse: nothing that is as large as the scores was kept.
+/* The gradients of forward.h. They are computed from its inputs, its output and lse; the scores are recomputed.
 
-   With P the weights, dO the gradient of the output and delta = sum over d of O dO:
+   P are the attention weights, O is the output, dO its gradient, and delta = sum over d of O dO. The
+   product with P in dS is elementwise, the others are matrix products:
      dV = P^T dO,  dS = P (dO V^T - delta),  dQ = dS K scale,  dK = dS^T Q scale. */
 #pragma once
 #include "tile.h"
 
 namespace VILG_ISA {
 
+/* Buffers of a thread. `*_turned` are transposed: [D][kTile]. weights and grad_scores are [key][query]. */
 template <int D>
 struct BackwardScratch {
   float* keys;        /* [padded][D] */
@@ -20,14 +22,14 @@ struct BackwardScratch {
   float lse[kTile], delta[kTile];
 };
 
-/* The inputs of one (batch, head). */
+/* The inputs for one (batch, head). */
 struct BackwardInputs {
   Rows q, k, v, out, grad_out;
   const float* lse;
   float scale;
 };
 
-/* Everything about a block of queries that its tiles share. */
+/* Reads what all tiles of a query block need: queries and dO, both also transposed, delta, and lse in base 2. */
 template <int D>
 void read_queries(const vilg::Layout& layout, int block, const BackwardInputs& in, BackwardScratch<D>& s) {
   read_block<D>(layout, block, in.q, s.queries);
@@ -41,11 +43,11 @@ void read_queries(const vilg::Layout& layout, int block, const BackwardInputs& i
       for (int d = 0; d < D; d += kLanes)
         product += load(in.out.data + position * in.out.row + d) * load(s.grad_out + i * D + d);
     s.delta[i] = sum(product);
-    s.lse[i] = position < 0 ? -kHidden : in.lse[position] * kLog2E; /* no weight at all where nobody stands */
+    s.lse[i] = position < 0 ? -kHidden : in.lse[position] * kLog2E; /* padding gets weight 0 */
   }
 }
 
-/* P and dS of one tile, keys as rows. */
+/* P and dS of one tile, with keys as rows, in s.weights and s.grad_scores. */
 template <int D>
 void grad_scores_of_tile(const Reach& r, int key_block, BackwardScratch<D>& s) {
   score_tile<D>(r, s.keys + int64_t(key_block) * kTile * D, s.queries_turned, s.weights);
@@ -56,11 +58,13 @@ void grad_scores_of_tile(const Reach& r, int key_block, BackwardScratch<D>& s) {
       const Vector weight = exp2(load(s.weights + j * kTile + i) - lse);
       const Vector grad = weight * (load(s.grad_scores + j * kTile + i) - delta);
       store(s.weights + j * kTile + i, weight);
-      store(s.grad_scores + j * kTile + i, weight == Vector{} ? Vector{} : grad); /* where nothing was computed */
+      /* Outside the reach of the tile grad_scores was not computed, and may be anything. */
+      store(s.grad_scores + j * kTile + i, weight == Vector{} ? Vector{} : grad);
     }
   }
 }
 
+/* Adds the contribution of one tile to dV and dK. */
 template <int D>
 void add_key_gradients(const Reach& r, int key_block, BackwardScratch<D>& s) {
   const int64_t at = int64_t(key_block) * kTile * D;
@@ -68,7 +72,7 @@ void add_key_gradients(const Reach& r, int key_block, BackwardScratch<D>& s) {
   add_to_keys<D>(r, s.grad_scores, s.queries, s.grad_keys + at);
 }
 
-/* dQ of one block; with `keys_too` its share of dK and dV as well. Keys and values are in the scratch. */
+/* dQ of one query block; with kKeysToo also its contribution to dK and dV. s.keys and s.values have to be filled. */
 template <int D, bool kKeysToo>
 void backward_queries(const vilg::Layout& layout, int block, const BackwardInputs& in, RowsOut grad_q,
                       BackwardScratch<D>& s) {
@@ -88,8 +92,8 @@ void backward_queries(const vilg::Layout& layout, int block, const BackwardInput
   write_block<D>(layout, block, s.grad_queries, in.scale, grad_q);
 }
 
-/* dK and dV of one block of keys, along the layout turned round: for when several threads share a head. The tiles come
-   in the same order as in backward_queries, so the sums are equal to the last bit. */
+/* dK and dV of one key block, with the tile list by key block. Used if several threads share a head. For each key
+   block the tiles are added in the same order as in backward_queries, so the sums are equal to the last bit. */
 template <int D>
 void backward_keys(const vilg::Layout& layout, int key_block, const BackwardInputs& in, BackwardScratch<D>& s) {
   for (int32_t t = layout.by_key.starts[key_block]; t < layout.by_key.starts[key_block + 1]; ++t) {

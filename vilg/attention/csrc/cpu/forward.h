@@ -1,4 +1,4 @@
-/* softmax(Q K^T scale) V over the tiles of one (batch, head), block of queries by block of queries. */
+/* softmax(Q K^T scale) V over the tiles of one (batch, head), one query block at a time. */
 #pragma once
 #include <math.h>
 
@@ -6,10 +6,12 @@
 
 namespace VILG_ISA {
 
-/* Tiles whose scores are held at once. Between such groups the softmax goes on "online": what was summed up is scaled
-   by the change of the maximum. A row or column layer needs no second group. */
+/* Number of tiles whose scores are stored at the same time. Such groups are combined by an online softmax:
+   earlier sums are rescaled when the maximum changes. At the shape of the paper, the query blocks of a row or
+   column layer need only one group, except for the text in image-to-text, which sees the whole image. */
 constexpr int kGroup = 4;
 
+/* Buffers of a thread. `turned` has the scores, then the weights, of each tile as [key][query]. */
 template <int D>
 struct ForwardScratch {
   float* keys;    /* [padded][D] */
@@ -20,15 +22,16 @@ struct ForwardScratch {
   float maximum[kTile], total[kTile];
 };
 
-/* Weights of `rows` keys from their scores, in place; updates maximum and total. Gives in `shrink` what everything
-   before has to be multiplied with; returns whether that is not 1 everywhere. */
+/* Replaces the scores of `rows` keys (in base 2) by their unnormalised weights, and updates the maximum and total
+   of each query. Writes to `shrink` the factor by which the earlier sums of each query have to be multiplied, and
+   returns whether any factor differs from 1. */
 inline bool weigh(int rows, float* turned, float* maximum, float* total, float* shrink) {
   bool changed = false;
   for (int i = 0; i < kTile; i += kLanes) {
     const Vector before = load(maximum + i);
     Vector highest = before;
     for (int j = 0; j < rows; ++j) highest = larger(highest, load(turned + j * kTile + i));
-    /* A query that has seen nothing yet must not take kHidden for a score. */
+    /* If a query has seen no key yet, subtracting kHidden would give its hidden keys the weight 1. */
     const Vector base = highest <= all(kHidden) ? Vector{} : highest;
     Vector added = {};
     for (int j = 0; j < rows; ++j) {
@@ -45,6 +48,7 @@ inline bool weigh(int rows, float* turned, float* maximum, float* total, float* 
   return changed;
 }
 
+/* Output and lse of one query block. s.keys and s.values have to be filled. */
 template <int D>
 void forward_block(const vilg::Layout& layout, int block, float scale, Rows q, RowsOut out, float* lse,
                    ForwardScratch<D>& s) {

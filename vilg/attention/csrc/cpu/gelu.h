@@ -1,6 +1,6 @@
 /* The tanh form of GELU: x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3).
 
-   (1 + tanh(u)) / 2 is the logistic function of 2 u, and that is 1 / (1 + 2^-t) with t = 2 u / ln 2. */
+   (1 + tanh(u)) / 2 is the logistic function of 2 u, which equals 1 / (1 + 2^-t) with t = 2 u / ln 2. */
 #pragma once
 #include "vector.h"
 
@@ -8,6 +8,7 @@ namespace VILG_ISA {
 
 constexpr float kCubic = 0.044715f, kSlope = 2.30220820f; /* 2 sqrt(2 / pi) / ln 2 */
 
+/* (1 + tanh(u)) / 2 */
 inline Vector gate(Vector x) {
   const Vector falling = x * (x * x * -(kSlope * kCubic) - kSlope); /* -t */
   return 1.0f / (1.0f + exp2(falling > all(126.0f) ? all(126.0f) : falling)); /* NaN stays NaN */
@@ -20,7 +21,7 @@ struct Gelu {
   Vector at(int64_t i, int64_t count) const { return (*this)(load_some(x + i, count)); }
 };
 
-/* gate + x gate (1 - gate) 2 du/dx, times the gradient from behind */
+/* The gradient of x: (gate + x gate (1 - gate) 2 du/dx) * grad_out. `slope` is 2 du/dx. */
 struct GeluGrad {
   const float *x, *grad_out;
   Vector operator()(Vector x, Vector grad) const {
@@ -34,6 +35,7 @@ struct GeluGrad {
   }
 };
 
+/* out[i] = f.at(i) for `count` elements; the last incomplete vector is padded. */
 template <typename F>
 inline void map(F f, int64_t count, float* out) {
   int64_t i = 0;

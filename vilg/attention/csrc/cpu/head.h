@@ -1,4 +1,4 @@
-/* The work of kernels.h and row_kernels.h for one instruction set. */
+/* Implements the functions of kernels.h and row_kernels.h for one instruction set. */
 #pragma once
 #include "backward.h"
 #include "forward.h"
@@ -12,13 +12,15 @@ using vilg::HeadIn;
 using vilg::HeadOut;
 using vilg::Layout;
 
+/* Copies all rows of a head, in the order of the layout, into to[padded][D]. */
 template <int D>
 void read_head(const Layout& layout, Rows from, float* to) {
   for (int block = 0; block < layout.padded / kTile; ++block)
     read_block<D>(layout, block, from, to + int64_t(block) * kTile * D);
 }
 
-/* The head that this thread does next lies behind this one. */
+/* Prefetches keys and values of the next head, which this thread most likely computes next and which follows this
+   one in memory. */
 template <int D>
 void prefetch_next_head(const Layout& layout, int block, const HeadIn& in) {
   prefetch_block<D, false>(layout, block, in.k + D, in.k_row);
@@ -38,6 +40,7 @@ void forward(const Layout& layout, const HeadIn& in, const HeadOut& out, int fir
   }
 }
 
+/* Divides the workspace into the four arrays of the scratch. */
 template <int D>
 void divide(const Layout& layout, float* workspace, BackwardScratch<D>& s) {
   const int64_t one = int64_t(layout.padded) * D;

@@ -1,4 +1,4 @@
-/* The widest instruction set of this processor, and the kernels that were compiled for it. */
+/* The widest instruction set that this processor supports, and the kernels that are compiled for it. */
 #pragma once
 #include "kernels.h"
 #include "row_kernels.h"
@@ -9,10 +9,10 @@ struct InstructionSet {
   const char* name;
   const Kernels* (*attention)(int64_t head_size);
   const RowKernels* (*rows)();
-  bool here;
+  bool here; /* supported by this processor */
 };
 
-/* The same one at every call; VILG_ATTENTION_ISA may ask for a narrower one. */
+/* Chosen at the first call. VILG_ATTENTION_ISA can select a narrower one; other values are ignored. */
 const InstructionSet& instruction_set();
 
 }  // namespace vilg

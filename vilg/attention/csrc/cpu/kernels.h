@@ -1,4 +1,5 @@
-/* One head's work as function pointers, so that the instruction set and the head size are chosen once a call. */
+/* The computation of one head as function pointers, so that instruction set and head size are chosen once per
+   call. */
 #pragma once
 #include <stdint.h>
 
@@ -7,28 +8,28 @@
 namespace vilg {
 
 struct HeadIn {
-  const float *q, *k, *v, *out, *grad_out; /* at position 0 of the head; the last two only for backward */
+  const float *q, *k, *v, *out, *grad_out; /* position 0 of the head; out and grad_out only in the backward pass */
   int64_t q_row, k_row, v_row, out_row, grad_out_row;
-  const float* lse;
+  const float* lse; /* only in the backward pass */
   float scale;
 };
 struct HeadOut {
   float *out, *grad_q, *grad_k, *grad_v;
   int64_t out_row, grad_q_row, grad_k_row, grad_v_row;
-  float* lse;
+  float* lse; /* only in the forward pass */
 };
 
-/* Blocks [first, last) of one head. workspace is the thread's own. */
+/* Computes the blocks [first, last) of one head. Each thread has its own workspace. */
 using Work = void (*)(const Layout&, const HeadIn&, const HeadOut&, int first, int last, float* workspace);
 
 struct Kernels {
-  Work forward;           /* blocks of queries */
-  Work backward;          /* the whole head, whatever first and last are */
-  Work backward_queries;  /* dQ of blocks of queries */
-  Work backward_keys;     /* dK and dV of blocks of keys */
+  Work forward;           /* output and lse of query blocks */
+  Work backward;          /* all gradients of the whole head; first and last are ignored */
+  Work backward_queries;  /* dQ of query blocks */
+  Work backward_keys;     /* dK and dV of key blocks */
 };
 
-/* nullptr for a head size that there is no kernel for. */
+/* nullptr if there is no kernel for this head size. */
 const Kernels* kernels_avx512(int64_t head_size);
 const Kernels* kernels_avx2(int64_t head_size);
 const Kernels* kernels_plain(int64_t head_size);

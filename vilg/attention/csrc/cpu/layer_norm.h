@@ -1,4 +1,4 @@
-/* y = n weight + bias with n = (x - mean) / sqrt(variance + epsilon), of each row. */
+/* y = n * weight + bias with n = (x - mean) / sqrt(variance + epsilon), for each row. */
 #pragma once
 #include <math.h>
 
@@ -7,8 +7,9 @@
 
 namespace VILG_ISA {
 
+/* The statistics of a row; at() computes n. */
 struct Normal {
-  float mean, inverse; /* of the deviation */
+  float mean, inverse; /* inverse = 1 / sqrt(variance + epsilon) */
   Vector at(const float* x) const { return (load(x) - mean) * inverse; }
 };
 
@@ -32,7 +33,8 @@ inline void layer_norm(const vilg::LayerNormIn& in, int64_t first, int64_t last,
   }
 }
 
-/* With g = weight dy: dx = (g - mean(g) - n mean(g n)) / sqrt(variance + epsilon), dweight += n dy, dbias += dy. */
+/* With g = weight * dy:
+     dx = (g - mean(g) - n * mean(g * n)) / sqrt(variance + epsilon),  dweight += n * dy,  dbias += dy. */
 inline void layer_norm_grad(const vilg::LayerNormIn& in, int64_t first, int64_t last, float* grad_x,
                             float* grad_weight, float* grad_bias) {
   for (int64_t row = first; row < last; ++row) {

@@ -1,10 +1,11 @@
-/* Small matrix products that stay in registers. */
+/* Small matrix products whose accumulators stay in registers. */
 #pragma once
 #include "vector.h"
 
 namespace VILG_ISA {
 
-/* c[M rows][N vectors] (+)= sum over `depth` of a(i, t) * b[t][..], with a(i, t) = a[i * a_row + t * a_step]. */
+/* One register tile: c[M rows][N vectors] = sum over t < depth of a(i, t) * b[t][..], added to c if kAdd. Element
+   (i, t) of a is a[i * a_row + t * a_step], so that a may be stored in row-major or column-major order. */
 template <int M, int N, bool kAdd>
 inline __attribute__((always_inline)) void patch(int depth, const float* a, int a_row, int a_step, const float* b,
                                                  int b_row, float* c, int c_row) {
@@ -30,7 +31,7 @@ inline __attribute__((always_inline)) void patch(int depth, const float* a, int 
     for (int n = 0; n < N; ++n) store(c + i * c_row + n * kLanes, sums[i][n]);
 }
 
-/* Rows x (N vectors) that fill the registers: 32 of them with AVX-512, 16 otherwise. */
+/* The size of the register tile, M rows x N vectors, chosen for 32 vector registers with AVX-512 and 16 otherwise. */
 template <int kWidth>
 struct Patch {
   static constexpr int kVectors = kWidth / kLanes;
@@ -39,7 +40,7 @@ struct Patch {
   static constexpr int M = kMany && N <= 2 ? 8 : 4;
 };
 
-/* c[kRows][kWidth] (+)= a b, `depth` deep; kRows a multiple of 8, kWidth of 16. */
+/* c[kRows][kWidth] = a b with inner dimension `depth`, added to c if kAdd. kRows is a multiple of 8, kWidth of 16. */
 template <int kRows, int kWidth, bool kAdd>
 inline void product(int depth, const float* a, int a_row, int a_step, const float* b, int b_row, float* c,
                     int c_row) {

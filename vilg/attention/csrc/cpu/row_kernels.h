@@ -1,18 +1,18 @@
-/* The work of rows.h for a share of the rows, as function pointers. */
+/* The computations of rows.h for a range of rows or elements, as function pointers. */
 #pragma once
 #include <stdint.h>
 
 namespace vilg {
 
 struct LayerNormIn {
-  const float *x, *weight, *bias, *grad_out; /* bias only forward, grad_out only backward */
+  const float *x, *weight, *bias, *grad_out; /* bias only in the forward pass, grad_out only in the backward pass */
   int64_t width;
   float epsilon;
 };
 
 struct RowKernels {
   void (*layer_norm)(const LayerNormIn&, int64_t first, int64_t last, float* out);
-  /* Adds to grad_weight and grad_bias. */
+  /* Writes grad_x; adds to grad_weight and grad_bias. */
   void (*layer_norm_grad)(const LayerNormIn&, int64_t first, int64_t last, float* grad_x, float* grad_weight,
                           float* grad_bias);
   void (*gelu)(const float* x, int64_t count, float* out);

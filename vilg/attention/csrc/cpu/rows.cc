@@ -1,4 +1,4 @@
-/* Sharing the rows between threads, and the C interface. */
+/* Divides the rows among threads and implements the C interface of rows.h. */
 #include "../rows.h"
 
 #include <algorithm>
@@ -7,11 +7,12 @@
 
 namespace {
 
-constexpr int64_t kRows = 64;      /* of a block, whose sums are made one after the other */
-constexpr int64_t kNumbers = 8192; /* of a thread's turn */
+constexpr int64_t kRows = 64;      /* rows of a block, which has its own partial sums of grad_weight and grad_bias */
+constexpr int64_t kNumbers = 8192; /* elements that a thread processes at a time */
 
 int64_t blocks(int64_t rows) { return (rows + kRows - 1) / kRows; }
 
+/* Calls work(first, last) in parallel for chunks of `each` of `count` items. */
 template <typename F>
 void share_out(int64_t count, int64_t each, int threads, F work) {
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -40,6 +41,7 @@ extern "C" void vilg_layer_norm_grad(int64_t rows, int64_t width, const float* x
     std::fill(sums, sums + 2 * width, 0.0f);
     kernels->layer_norm_grad(in, first, last, grad_x, sums, sums + width);
   });
+  /* The partial sums are added in a fixed order, for any number of threads. */
   std::fill(grad_weight, grad_weight + width, 0.0f);
   std::fill(grad_bias, grad_bias + width, 0.0f);
   for (int64_t block = 0; block < blocks(rows); ++block) {

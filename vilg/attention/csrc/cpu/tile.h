@@ -1,8 +1,9 @@
-/* What forward and backward share: reading rows by the order of the layout, and the scores of a tile.
+/* Functions that the forward and the backward pass share: reading rows in the order of the layout, and products
+   of tiles.
 
-   Scores are kept with keys as rows and queries as lanes ("turned"): the softmax over keys then runs down the rows
-   without a reduction inside a vector, keys and values are read as they lie, and only the 32 queries of a block are
-   transposed. */
+   Scores are stored transposed ("turned"), with keys as rows and queries as vector lanes. The softmax over keys
+   then needs no reduction within a vector, keys and values are used without a transposition, and only the 32
+   queries of a block are transposed. */
 #pragma once
 #include "../layout.h"
 #include "product.h"
@@ -10,11 +11,11 @@
 namespace VILG_ISA {
 
 constexpr int kTile = 32;
-constexpr float kHidden = -1e30f;       /* the score of a pair that does not see each other */
+constexpr float kHidden = -1e30f;       /* the score of a pair whose query does not see the key */
 constexpr float kLog2E = 1.44269504f;
 constexpr float kLn2 = 0.693147181f;
 
-/* Rows of one (batch, head): position p begins at data + p * row. */
+/* The rows of one (batch, head): position p starts at data + p * row. */
 struct Rows {
   const float* data;
   int64_t row;
@@ -24,7 +25,7 @@ struct RowsOut {
   int64_t row;
 };
 
-/* Block `block` of the order into to[32][D]; zeros where nobody stands. */
+/* Copies the rows of block `block` of the order into to[32][D], with zeros for padding. */
 template <int D>
 inline void read_block(const vilg::Layout& layout, int block, Rows from, float* to) {
   for (int i = 0; i < kTile; ++i) {
@@ -34,6 +35,7 @@ inline void read_block(const vilg::Layout& layout, int block, Rows from, float* 
   }
 }
 
+/* Writes from[32][D] * factor to the rows of block `block` of the order. */
 template <int D>
 inline void write_block(const vilg::Layout& layout, int block, const float* from, float factor, RowsOut to) {
   for (int i = 0; i < kTile; ++i) {
@@ -43,8 +45,9 @@ inline void write_block(const vilg::Layout& layout, int block, const float* from
   }
 }
 
-/* Asks for the rows of a block before they are needed. They lie heads * D floats apart, in pages of their own, which
-   the processor does not guess. A block or head that does not exist is only an address that nobody reads. */
+/* Prefetches the rows of a block. They are heads * D floats apart, each in a different page, which the hardware
+   prefetcher does not predict. A block that does not exist is skipped; for a head that does not exist, the
+   prefetched addresses are never read. */
 template <int D, bool kToWrite>
 inline void prefetch_block(const vilg::Layout& layout, int block, const float* data, int64_t row) {
   if (block >= layout.padded / kTile) return;
@@ -55,7 +58,7 @@ inline void prefetch_block(const vilg::Layout& layout, int block, const float* d
   }
 }
 
-/* to[D][32] = from[32][D] * factor, transposed */
+/* to[D][32] = transpose of from[32][D], times factor */
 template <int D>
 inline void transpose(const float* from, float factor, float* to) {
   for (int d = 0; d < D; d += kLanes)
@@ -67,7 +70,7 @@ inline void transpose(const float* from, float factor, float* to) {
     }
 }
 
-/* Puts kHidden where bit i of bits[j] says that query i does not see key j. */
+/* Sets the score to kHidden where bit i of bits[j] is 0, that is, where query i does not see key j. */
 inline void hide(const uint32_t* bits, float* turned) {
   Integers lane_bit;
   for (int lane = 0; lane < kLanes; ++lane) lane_bit[lane] = int32_t(1u << lane);
@@ -78,14 +81,16 @@ inline void hide(const uint32_t* bits, float* turned) {
     }
 }
 
-/* Which part of a tile holds anything. A window's edge leaves corners empty, up to half of a tile. */
+/* The part of a tile that contains visible pairs, in groups of 8 keys and 16 queries. At the edge of a window,
+   corners of a tile, up to half of it, have none and are not computed. Ranges are half-open: [first, last). */
 constexpr int kKeyGroup = 8, kQueryGroup = 16;
 struct Reach {
   const uint32_t* bits; /* nullptr: every query sees every key */
-  int first_query[kTile / kKeyGroup], last_query[kTile / kKeyGroup]; /* that see a group of keys; last is one behind */
-  int first_key[kTile / kQueryGroup], last_key[kTile / kQueryGroup]; /* that a group of queries sees */
+  int first_query[kTile / kKeyGroup], last_query[kTile / kKeyGroup]; /* the queries that see each group of keys */
+  int first_key[kTile / kQueryGroup], last_key[kTile / kQueryGroup]; /* the keys that each group of queries sees */
 };
 
+/* The Reach of a tile of this kind. */
 inline Reach reach(const vilg::Layout& layout, int32_t kind) {
   Reach r;
   r.bits = kind < 0 ? nullptr : layout.bits + int64_t(kind) * kTile;
@@ -106,7 +111,8 @@ inline Reach reach(const vilg::Layout& layout, int32_t kind) {
   return r;
 }
 
-/* turned[key][query] = keys[32][D] times_turned[D][32] where the tile reaches; the rest is left as it is */
+/* turned[32 keys][32 queries] = keys[32][D] times_turned[D][32], a matrix product, within the reach of the tile.
+   The other elements are not written. */
 template <int D>
 inline void products_of_tile(const Reach& r, const float* keys, const float* times_turned, float* turned) {
   for (int g = 0; g < kTile / kKeyGroup; ++g) {
@@ -120,14 +126,14 @@ inline void products_of_tile(const Reach& r, const float* keys, const float* tim
   }
 }
 
-/* The scores of a tile, with what it hides hidden. */
+/* The scores of a tile, kHidden where the mask hides a pair. */
 template <int D>
 inline void score_tile(const Reach& r, const float* keys, const float* queries_turned, float* turned) {
   products_of_tile<D>(r, keys, queries_turned, turned);
   if (r.bits) hide(r.bits, turned);
 }
 
-/* to_queries[32][D] += turned^T rows[32][D]: from keys to queries */
+/* to_queries[32][D] += turned^T rows[32][D]: sums over keys, for each query */
 template <int D>
 inline void add_to_queries(const Reach& r, const float* turned, const float* rows, float* to_queries) {
   for (int h = 0; h < kTile / kQueryGroup; ++h)
@@ -135,7 +141,7 @@ inline void add_to_queries(const Reach& r, const float* turned, const float* row
                                   kTile, rows + r.first_key[h] * D, D, to_queries + h * kQueryGroup * D, D);
 }
 
-/* to_keys[32][D] += turned rows[32][D]: from queries to keys */
+/* to_keys[32][D] += turned rows[32][D]: sums over queries, for each key */
 template <int D>
 inline void add_to_keys(const Reach& r, const float* turned, const float* rows, float* to_keys) {
   for (int g = 0; g < kTile / kKeyGroup; ++g)

@@ -1,4 +1,5 @@
-/* Vectors of VILG_LANES floats. Compiled once for each instruction set, in a namespace of its own (VILG_ISA). */
+/* Vectors of VILG_LANES floats. Compiled once for each instruction set, each time in a separate namespace,
+   VILG_ISA. */
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -11,13 +12,14 @@ typedef int32_t Integers __attribute__((vector_size(VILG_LANES * 4), aligned(4),
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector x) { *reinterpret_cast<Vector*>(to) = x; }
-inline Vector load_some(const float* from, int64_t count) { /* zeros behind the first `count` */
+inline Vector load_some(const float* from, int64_t count) { /* zeros after the first `count` elements */
   Vector x = {};
   memcpy(&x, from, count * sizeof(float));
   return x;
 }
 inline void store_some(float* to, Vector x, int64_t count) { memcpy(to, &x, count * sizeof(float)); }
-inline Vector all(float x) { return x - Vector{}; } /* minus zero is no work, plus zero would be */
+/* The compiler can remove the subtraction of 0. It could not remove an addition of 0, which changes -0 to +0. */
+inline Vector all(float x) { return x - Vector{}; }
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
 inline float sum(Vector x) {
@@ -26,8 +28,8 @@ inline float sum(Vector x) {
   return total;
 }
 
-/* Transposes a square of kLanes x kLanes. Each round interleaves the first half of the rows with the second; after
-   log2(kLanes) rounds every number has come to its place. */
+/* Transposes a matrix of kLanes x kLanes in place. Each round interleaves the first half of the rows with the
+   second half. After log2(kLanes) rounds the matrix is transposed. */
 inline void transpose_square(Vector (&rows)[kLanes]) {
   Integers low, high;
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -47,10 +49,12 @@ inline void transpose_square(Vector (&rows)[kLanes]) {
   }
 }
 
-/* 2^x, off by 2e-7 of itself; 0 below -126, so that what is masked weighs exactly nothing. x must not exceed 127.
+/* 2^x with a relative error of 2e-7. The result is 0 for x < -126, so that masked pairs get a weight of exactly
+   0. x must not exceed 127.
 
-   x = n + f with f in [-1/2, 1/2]: 2^f is its Taylor polynomial, 2^n goes into the exponent. Adding 1.5 * 2^23 rounds
-   to the nearest integer and leaves it in the low bits. */
+   x = n + f with an integer n and f in [-1/2, 1/2]. 2^f is computed by its Taylor polynomial, and n becomes the
+   exponent of the result. Adding 1.5 * 2^23 rounds x to the nearest integer, which is then in the low bits of the
+   sum. */
 inline Vector exp2(Vector x) {
   const Vector clamped = x < all(-126.0f) ? all(-126.0f) : x; /* NaN stays NaN */
   const Vector shifted = clamped + 12582912.0f;

@@ -1,4 +1,4 @@
-/* Choosing the kernel, and the C interface. */
+/* Selects the kernel for dtype and head size, and implements the C interface of attention_cuda.h. */
 #include "launch.cuh"
 #include "single.cuh"
 
@@ -7,15 +7,18 @@ namespace {
 using namespace vilg_cuda;
 using vilg::Layout;
 
+/* Parses the layout; false if it is invalid, for another sequence length or for another tile size. */
 bool fits(const vilg_cuda_shape* shape, const vilg_cuda_layout* from, int queries, int keys, Layout* layout) {
   return vilg::read_layout(from->header, from->packed, layout) && layout->length == shape->length &&
          layout->queries == queries && layout->keys == keys;
 }
 
+/* The grid of a launch: (`along` blocks, heads, batch). */
 dim3 blocks_of(const vilg_cuda_shape* shape, int64_t along) {
   return dim3(unsigned(along), unsigned(shape->heads), unsigned(shape->batch));
 }
 
+/* Launches the tensor core kernels. The specialisation for float launches the fp32 reference kernels. */
 template <typename T, int D>
 struct Run {
   static constexpr size_t kOwnedBytes = sizeof(T) * kOwned * D, kPassedBytes = 2 * sizeof(T) * kPassed * D;
@@ -43,7 +46,7 @@ struct Run<float, D> {
   }
 };
 
-/* Calls work.run<T, D>() for the dtype and the head size of the shape. */
+/* Calls work.run<T, D>() for the dtype and head size of the shape. */
 template <typename Work>
 int choose(const vilg_cuda_shape* shape, const Work& work) {
   const bool wide = shape->head_size == 128;
@@ -56,6 +59,7 @@ int choose(const vilg_cuda_shape* shape, const Work& work) {
   }
 }
 
+/* The arguments of the forward pass before dtype and head size are template parameters. */
 struct Forward {
   const vilg_cuda_shape* shape;
   const Layout& layout;
@@ -77,6 +81,7 @@ struct Forward {
   }
 };
 
+/* The same for the backward pass. */
 struct Backward {
   const vilg_cuda_shape* shape;
   const Layout &by_query, &by_key;

@@ -1,5 +1,6 @@
-/* The gradients of forward.cuh. No two blocks of threads add to one number, so that the result is always the same: one
-   pass owns queries and gives dQ, one owns keys and gives dK and dV, and each computes the weights again. */
+/* The gradients of forward.cuh (formulas: ../cpu/backward.h). No two thread blocks add to the same element, so
+   the result is deterministic: in one kernel a thread block owns queries and computes dQ, in the other it owns
+   keys and computes dK and dV. Both recompute the weights. */
 #pragma once
 #include "forward.cuh"
 
@@ -13,12 +14,12 @@ struct BackwardArguments {
   T *grad_q, *grad_k, *grad_v;
   int64_t q_row, k_row, v_row, out_row, grad_out_row, grad_q_row, grad_k_row, grad_v_row;
   const float* lse;
-  float* delta; /* [batch, heads, length]: sum over d of out * grad_out */
+  float* delta; /* [batch, heads, length]: the sum over d of out * grad_out */
   int64_t length, heads;
   float scale;
 };
 
-/* One warp for each (batch, head, position). */
+/* Computes delta. One warp for each (batch, head, position). */
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads) sum_out_times_gradient(const BackwardArguments<T> in) {
   const int64_t position = int64_t(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
@@ -32,6 +33,7 @@ __global__ void __launch_bounds__(kThreads) sum_out_times_gradient(const Backwar
   if (threadIdx.x % kWarp == 0) in.delta[(blockIdx.z * in.heads + blockIdx.y) * in.length + position] = sum;
 }
 
+/* dQ of 64 queries. */
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardArguments<T> in) {
   T* queries = reinterpret_cast<T*>(shared_memory());
@@ -58,7 +60,7 @@ __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardAr
   float lse[2], delta[2];
   for (int r = 0; r < 2; ++r) {
     const int position = order[row + g + r * 8];
-    lse[r] = position < 0 ? INFINITY : in.lse[of_head + position] * kLog2E; /* no weight where nobody stands */
+    lse[r] = position < 0 ? INFINITY : in.lse[of_head + position] * kLog2E; /* padding gets weight 0 */
     delta[r] = position < 0 ? 0 : in.delta[of_head + position];
   }
   float grad[D / 8][4] = {};
@@ -83,14 +85,14 @@ __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardAr
                    in.grad_q_row);
 }
 
-/* Here keys are rows and queries are columns. */
+/* dK and dV of 64 keys. In the products, keys are rows and queries are columns. */
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads) gradient_of_keys(const BackwardArguments<T> in) {
   T* keys = reinterpret_cast<T*>(shared_memory());
   T* values = keys + kOwned * D;
   T* queries = values + kOwned * D;
   T* grads = queries + 2 * kPassed * D;
-  float* lse = reinterpret_cast<float*>(grads + 2 * kPassed * D); /* [2][32] */
+  float* lse = reinterpret_cast<float*>(grads + 2 * kPassed * D); /* [2][32], double-buffered; so is delta */
   float* delta = lse + 2 * kPassed;
   const int block = blockIdx.x, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const int row = threadIdx.x / kWarp * kRowsOfWarp;

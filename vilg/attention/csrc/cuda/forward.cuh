@@ -1,4 +1,5 @@
-/* softmax(Q K^T scale) V of 64 queries: scores, weights and sums stay in registers, the softmax goes on "online". */
+/* softmax(Q K^T scale) V. A thread block computes 64 queries of one head with an online softmax over tiles of 32
+   keys. Scores, weights and sums stay in registers. */
 #pragma once
 #include "tile.cuh"
 
@@ -17,7 +18,7 @@ struct ForwardArguments {
   float scale;
 };
 
-/* Whether the queries of this lane's two rows see key `key` of a tile with these bits. */
+/* Whether query `query` sees key `key` in a tile (64 queries x 32 keys) with this bit mask. */
 __device__ inline bool sees(const uint32_t* bits, int key, int query) {
   return bits[key * (kOwned / 32) + query / 32] >> (query % 32) & 1;
 }
@@ -25,7 +26,7 @@ __device__ inline bool sees(const uint32_t* bits, int key, int query) {
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads) forward(const ForwardArguments<T> in) {
   T* queries = reinterpret_cast<T*>(shared_memory());
-  T* keys = queries + kOwned * D; /* two of each: one is read while the other is filled */
+  T* keys = queries + kOwned * D; /* keys and values have two buffers each: one is read while the other is filled */
   T* values = keys + 2 * kPassed * D;
   const int block = blockIdx.x, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const int row = threadIdx.x / kWarp * kRowsOfWarp;
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) forward(const ForwardArguments<T> in
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       highest[r] = row_maximum(highest[r]);
-      base[r] = highest[r] == -INFINITY ? 0 : highest[r]; /* nothing seen yet: no -inf - -inf */
+      base[r] = highest[r] == -INFINITY ? 0 : highest[r]; /* no key seen yet: avoids -inf - (-inf) */
       shrink[r] = exp2f(maximum[r] - base[r]);
       maximum[r] = highest[r];
       total[r] *= shrink[r];

@@ -1,10 +1,10 @@
-/* Starting a kernel. */
+/* Launches a kernel. */
 #pragma once
 #include <cuda_runtime.h>
 
 namespace vilg_cuda {
 
-/* More than 48 KiB of shared memory has to be asked for. */
+/* Returns a cudaError_t. Dynamic shared memory of more than 48 KiB has to be requested explicitly. */
 template <typename Kernel, typename Arguments>
 inline int launch(Kernel kernel, dim3 blocks, int threads, size_t shared, cudaStream_t stream, const Arguments& arguments) {
   if (shared > 48 * 1024) {

@@ -1,5 +1,6 @@
-/* The same in float32 without tensor cores, a query or key a row of threads: slow, exact, and short enough to check the
-   others against. A row is shared by D / 32 neighbouring threads, each with 32 of its numbers in registers. */
+/* The kernels of forward.cuh and backward.cuh in float32 without tensor cores. They are slow but accurate, and
+   short enough to serve as a reference. Each owned query or key (a row) is processed by D / 32 adjacent threads;
+   each of them keeps 32 elements of the row in registers. */
 #pragma once
 #include "backward.cuh"
 
@@ -7,11 +8,12 @@ namespace vilg_cuda {
 
 constexpr int kPart = 32;
 
+/* Operations on the 32 elements of a row that a thread has. */
 template <int D>
 struct Single {
   static constexpr int kParts = D / kPart, kThreadsOfBlock = kOwned * kParts;
 
-  /* A sum over the threads of a row. */
+  /* The sum of x over the threads of a row. */
   __device__ static float together(float x) {
 #pragma unroll
     for (int distance = 1; distance < kParts; distance *= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
@@ -35,7 +37,7 @@ struct Single {
 #pragma unroll
     for (int d = 0; d < kPart; ++d) row[d] = from[d] * factor;
   }
-  /* 32 rows of a head into shared memory. */
+  /* Copies 32 rows of a head into shared memory, with zeros for padding. */
   __device__ static void load(float* to, const int32_t* order, const float* from, int64_t distance) {
     for (int i = threadIdx.x; i < kPassed * D; i += kThreadsOfBlock) {
       const int position = order[i / D];

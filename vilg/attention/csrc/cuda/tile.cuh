@@ -1,7 +1,7 @@
-/* Rows of 16-bit numbers in shared memory, and the products of a warp over them.
+/* Rows of 16-bit elements in shared memory, and the matrix products of a warp with them.
 
-   A block of threads owns 64 rows (queries, or keys in the pass for dK and dV), 16 a warp, and lets 32 rows of the other
-   side pass at a time. */
+   A thread block owns 64 rows (queries, or keys in the kernel for dK and dV), 16 for each warp. It iterates over
+   the rows of the other side, 32 at a time; these are called "passed". */
 #pragma once
 #include "../attention_cuda.h"
 #include "../layout.h"
@@ -11,15 +11,17 @@ namespace vilg_cuda {
 
 constexpr int kOwned = VILG_CUDA_OWNED, kPassed = VILG_CUDA_PASSED;
 constexpr int kThreads = 128, kRowsOfWarp = 16;
-constexpr int kColumns = kPassed / 8; /* accumulators of 8 columns */
+constexpr int kColumns = kPassed / 8; /* number of accumulators, each of 8 columns */
 
-/* Pieces of 16 bytes; those of row r are exchanged by r % 8, so that eight rows of one column lie in different banks. */
+/* The index of the first element of a piece of 16 bytes (8 elements) in shared memory. The piece index is XORed with
+   row % 8 (swizzled), so that the same piece of eight consecutive rows is in different banks. */
 template <int D>
 __device__ inline int piece_at(int row, int piece) {
   return (row * (D / 8) + (piece ^ (row & 7))) * 8;
 }
 
-/* Rows order[first ..] of a head into shared memory, in the background; zeros where nobody stands. */
+/* Copies the rows at the positions order[0 .. kRows) of a head asynchronously into shared memory, with zeros for
+   padding. */
 template <typename T, int D, int kRows>
 __device__ inline void load_rows(T* to, const int32_t* order, const T* from, int64_t row_distance) {
   for (int i = threadIdx.x; i < kRows * (D / 8); i += kThreads) {
@@ -30,7 +32,8 @@ __device__ inline void load_rows(T* to, const int32_t* order, const T* from, int
   }
 }
 
-/* compute(tile) for each tile, while the rows of the next are on their way: fetch(tile) asks for them. */
+/* Calls compute(tile) for each tile in [first, last) while the rows of the next tile are copied. fetch(tile)
+   starts the copy and commits it as one group. */
 template <typename Fetch, typename Compute>
 __device__ inline void pass_tiles(int first, int last, Fetch fetch, Compute compute) {
   if (first < last) fetch(first);
@@ -43,11 +46,11 @@ __device__ inline void pass_tiles(int first, int last, Fetch fetch, Compute comp
     }
     __syncthreads();
     compute(tile);
-    __syncthreads(); /* the next round fills what was just read */
+    __syncthreads(); /* the next iteration overwrites the buffer that was just read */
   }
 }
 
-/* c[16 x 32] += owned[16 rows from `row`][D] passed[32][D]^T */
+/* c[16 x 32] += owned[row .. row + 16)[D] passed[32][D]^T */
 template <typename T, int D>
 __device__ inline void times_turned(float (&c)[kColumns][4], const T* owned, int row, const T* passed) {
   const int lane = threadIdx.x % kWarp;
@@ -84,7 +87,8 @@ __device__ inline void times(float (&c)[D / 8][4], const float (&p)[kColumns][4]
   }
 }
 
-/* The warp's 16 rows, times factor[0] and factor[1], to global memory by way of rows of shared memory that are its own. */
+/* Writes the 16 rows of the warp to global memory, multiplied by factor_low (row g of the accumulator) and
+   factor_high (row g + 8). They are staged in `shared`, in the rows that belong to this warp. */
 template <typename T, int D>
 __device__ inline void store_rows(const float (&c)[D / 8][4], float factor_low, float factor_high, T* shared, int row,
                                   const int32_t* order, T* to, int64_t row_distance) {

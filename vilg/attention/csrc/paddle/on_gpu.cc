@@ -15,11 +15,11 @@ int dtype_of(const Tensor& x) {
     case phi::DataType::FLOAT32: return VILG_FLOAT32;
     case phi::DataType::FLOAT16: return VILG_FLOAT16;
     case phi::DataType::BFLOAT16: return VILG_BFLOAT16;
-    default: PD_THROW("vilg attention: on a GPU numbers must be float32, float16 or bfloat16");
+    default: PD_THROW("vilg attention: on a GPU the inputs must be float32, float16 or bfloat16");
   }
 }
 
-/* How many numbers the layout with this header has; only its size is asked for. */
+/* The number of elements of the packed layout with this header. The layout itself is not read. */
 int64_t size_of(const int* header) {
   vilg::Layout layout;
   const int64_t size = vilg::read_layout(header, header, &layout);
@@ -28,7 +28,7 @@ int64_t size_of(const int* header) {
 }
 
 Prepared prepare(const Call& call, const Tensor& q) {
-  PD_CHECK(call.headers.size() == 2 * kHeader, "vilg attention: on a GPU a layout has two headers");
+  PD_CHECK(call.headers.size() == 2 * kHeader, "vilg attention: on a GPU the layout must have two headers");
   PD_CHECK(call.layout.is_gpu() && call.layout.dtype() == phi::DataType::INT32,
            "vilg attention: the layout must be int32 on the GPU");
   Prepared p{{call.bshd[0], call.bshd[1], call.bshd[2], call.bshd[3], call.scale, dtype_of(q)}, {}, {}};
@@ -43,7 +43,7 @@ Prepared prepare(const Call& call, const Tensor& q) {
 
 void succeed(int code) { PD_CHECK(code == 0, "vilg attention: CUDA error ", code); }
 
-/* `start` numbers behind the beginning of x. */
+/* The address of element `start` of x. */
 const void* at(const Tensor& x, int64_t start) {
   return static_cast<const char*>(x.data()) + start * phi::SizeOf(x.dtype());
 }

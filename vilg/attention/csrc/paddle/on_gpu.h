@@ -1,4 +1,4 @@
-/* The operators of op.cc on a GPU; only in libraries that were built with nvcc. */
+/* The operators of op.cc on a GPU. Compiled only if nvcc is available and Paddle is built for CUDA. */
 #pragma once
 #include <vector>
 
@@ -12,8 +12,11 @@ namespace vilg_gpu {
 using paddle::Tensor;
 using Sizes = std::vector<int64_t>;
 
-/* bshd: [B, S, H, D] of queries, keys and values, which begin at q, k, v (numbers behind the start of `from`) and lie
-   `row` numbers apart. headers: the first 8 numbers of the two packed layouts that `layout` holds behind each other. */
+/* The arguments that Forward and Backward share.
+
+   bshd: the sizes [B, S, H, D] of queries, keys and values. layout: two packed layouts, one after the other; the
+   first has tiles of 64 queries x 32 keys, the second of 32 queries x 64 keys. headers: the first 8 elements of
+   each of them. row: the distance in elements between two positions of q, k and v. */
 struct Call {
   Sizes bshd;
   float scale;
@@ -22,9 +25,11 @@ struct Call {
   int64_t row;
 };
 
+/* starts: index of the first element of queries, keys and values in their tensors, which may be one packed
+   tensor. Returns {out, lse}. */
 std::vector<Tensor> Forward(const Call&, const Tensor& q, const Tensor& k, const Tensor& v, const int64_t (&starts)[3]);
 
-/* Into grad_q, grad_k, grad_v, which may be one tensor with different starts. */
+/* Writes to grad_q, grad_k and grad_v, which may be the same tensor, with different starts. */
 void Backward(const Call&, const Tensor& q, const Tensor& k, const Tensor& v, const int64_t (&starts)[3],
               const Tensor& out, const Tensor& lse, const Tensor& grad_out, Tensor* grad_q, Tensor* grad_k,
               Tensor* grad_v);

@@ -1,14 +1,15 @@
-/* The kernels as Paddle operators:
+/* The attention kernels as Paddle operators:
 
      vilg_block_sparse_attention(Q, K, V, Layout; scale, headers) -> Out, Lse
      vilg_packed_attention(QKV, Layout; scale, headers) -> Out, Lse
 
-   Q, K, V, Out [B, S, H, D] and QKV [B, S, 3, H, D]; Lse [B, H, S] float32. The packed one reads queries, keys and
-   values where one projection left them and writes their gradients to where its gradient wants them, so that nothing is
-   cut up and put together again.
+   Q, K, V and Out are [B, S, H, D], QKV is [B, S, 3, H, D], Lse is float32 [B, H, S]. The packed operator reads
+   queries, keys and values directly from the output of their common projection and writes their gradients in the
+   same form, so that no tensor has to be split or concatenated.
 
-   On a CPU numbers are float32, and Layout is what Tiles.packed() wrote. On a GPU it is two of those behind each other
-   (on_gpu.h), and `headers` their first numbers, for the host. */
+   On a CPU the tensors are float32, and Layout is the result of Tiles.packed() (vilg/attention/tiles.py). On a
+   GPU, Layout is two packed layouts, one after the other (on_gpu.h). `headers` are the first 8 elements of each
+   packed layout, in host memory; they are used only on a GPU. */
 #include <omp.h>
 
 #include <vector>
@@ -36,7 +37,7 @@ Tensor floats(const Sizes& sizes, const Tensor& like) {
 
 Tensor like(const Tensor& x) { return paddle::experimental::empty(x.shape(), x.dtype(), x.place()); }
 
-/* A shape, a layout and as many threads as OpenMP gives us. */
+/* The arguments common to all calls of the CPU kernels. The number of threads is OpenMP's. */
 struct Call {
   vilg_shape shape;
   const int32_t* packed;
@@ -55,7 +56,7 @@ struct Call {
 
 void succeed(int code) { PD_CHECK(code == VILG_OK, "vilg attention: ", vilg_attention_error(code)); }
 
-/* row: floats between two positions of q, k and v. */
+/* row: distance in floats between two positions of q, k and v. */
 std::vector<Tensor> Run(const Call& call, const Tensor& like, const Sizes& out_sizes, const float* q, const float* k,
                         const float* v, int64_t row) {
   Tensor out = floats(out_sizes, like), lse = floats(call.lse(), like);
@@ -107,6 +108,7 @@ std::vector<Tensor> Backward(const Tensor& q, const Tensor& k, const Tensor& v, 
   return {grad_q, grad_k, grad_v};
 }
 
+/* [B, S, H, D] from [B, S, 3, H, D]. */
 Sizes without_three(const Sizes& qkv) { return {qkv[0], qkv[1], qkv[3], qkv[4]}; }
 
 std::vector<Tensor> PackedForward(const Tensor& qkv, const Tensor& layout, float scale,

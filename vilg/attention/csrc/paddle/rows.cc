@@ -1,6 +1,7 @@
-/* The kernels of rows.h as Paddle operators, for float32 on a CPU; elsewhere Paddle's own are fast:
+/* The kernels of rows.h as Paddle operators, for float32 on a CPU. On other devices and in other dtypes,
+   vilg/model/fused.py uses Paddle's own operators:
 
-     vilg_layer_norm(X [.., width], Weight [width], Bias [width]; epsilon) -> Out, of X's shape
+     vilg_layer_norm(X [.., width], Weight [width], Bias [width]; epsilon) -> Out, with the shape of X
      vilg_gelu(X) -> Out */
 #include "../rows.h"
 
@@ -25,13 +26,13 @@ Tensor like(const Tensor& x) { return paddle::experimental::empty(x.shape(), x.d
 int64_t width_of(const Tensor& x, const Tensor& weight) {
   const int64_t width = weight.numel();
   PD_CHECK(width > 0 && width % VILG_ROW_MULTIPLE == 0 && !x.shape().empty() && x.shape().back() == width,
-           "vilg layer norm: rows and weights must be of one width, a multiple of ", int(VILG_ROW_MULTIPLE));
+           "vilg layer norm: rows and weight must have the same width, a multiple of ", int(VILG_ROW_MULTIPLE));
   return width;
 }
 
 std::vector<Tensor> LayerNorm(const Tensor& x, const Tensor& weight, const Tensor& bias, float epsilon) {
   const int64_t width = width_of(x, weight);
-  PD_CHECK(bias.numel() == width, "vilg layer norm: weight and bias must be of one width");
+  PD_CHECK(bias.numel() == width, "vilg layer norm: weight and bias must have the same width");
   Tensor out = like(x);
   vilg_layer_norm(x.numel() / width, width, floats(x), floats(weight), floats(bias), epsilon, out.data<float>(),
                   omp_get_max_threads());
