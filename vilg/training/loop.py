@@ -284,7 +284,7 @@ class TrainingLoop:
         if other and not self.settings.data.may_change:
             raise UserError(
                 f"{chosen}: trained on other data, or on these in another order ({'; '.join(other)}); "
-                "data.may_change=true goes on with what there is"
+                "set data.may_change=true to continue with the data there is now"
             )
 
     def _stop_on_non_finite(self, inputs: list, **figures: float) -> None:
@@ -294,5 +294,5 @@ class TrainingLoop:
         values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         raise UserError(
             f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
-            f"{self.checkpoints.newest or 'none'}; what was fed: {file}"
+            f"{self.checkpoints.newest or 'none'}; inputs of the step: {file}"
         )
