@@ -1,4 +1,4 @@
-"""What several test modules need: small shards, small tokenizers, a small run."""
+"""Fixtures and helpers of several test modules: small shards, small tokenizers, a small run."""
 
 import io
 import json
@@ -23,7 +23,7 @@ WORDS = ["红苹果", "绿苹果", "大象", "小狗", "红旗", "太阳", "月�
 
 
 def png(number: int, size: int = 20) -> bytes:
-    """A picture of its own for each number."""
+    """A different image for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, [size // 4, size // 4, 3], dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((size, size)).save(buffer, "PNG")
@@ -47,7 +47,7 @@ def pair(number: int, caption: str | None = None) -> dict[str, bytes]:
 
 
 def write_shards(folder) -> None:
-    """Two shards of 12 and 8 good pairs."""
+    """Write two shards, with 12 and 8 valid pairs."""
     for part, numbers in enumerate([range(12), range(12, 20)]):
         write_shard(folder / f"part-{part}.tar", {k: v for n in numbers for k, v in pair(n).items()})
 
@@ -64,7 +64,7 @@ def small(tmp_path, shards) -> config.Pretraining:
 
 
 def small_settings(folder, *more: str) -> config.Pretraining:
-    """Settings of a run that takes a second, with its tokenizers on disk; the shards are there."""
+    """Settings of a run of one second, whose tokenizers and shards exist on disk."""
     train_vocabulary(WORDS, 100, folder / "vocab.txt")
     paddle.seed(0)
     VQVAE(config.VQVAE(downsamplings=2, base_channels=32, residual_blocks=1, codebook_size=16, code_dim=8)).save(
@@ -101,7 +101,7 @@ def small_overrides(folder) -> list[str]:
 
 @pytest.fixture
 def sources_read(monkeypatch) -> list[tuple[str, int]]:
-    """(direction, how many sources) of every time that a model reads some, in Python or exported."""
+    """A list of (direction, number of sources), one for each prefill of a model, in Python or exported."""
     seen, in_python, exported = [], decoder.prefill_source, Program.__call__
 
     def prefill_source(model, direction, source):
@@ -120,7 +120,7 @@ def sources_read(monkeypatch) -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="session")
 def lpips_file(tmp_path_factory):
-    """Weights of LPIPS in the published form, random ones."""
+    """Random LPIPS weights in the published format."""
     file = tmp_path_factory.mktemp("lpips") / "vgg16.ckpt"
     file.write_bytes(pickle.dumps(random_weights(), protocol=4))
     return file
@@ -128,7 +128,9 @@ def lpips_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """The folder of an export that draws 64 x 64 pixels with 256 codes, long enough to be looked at."""
+    """The folder of an export that generates 64 x 64 pixels with 256 codes, which takes long enough to observe
+    progress.
+    """
     folder = tmp_path_factory.mktemp("serving")
     write_shards(folder)
     settings = small_settings(folder, "data.image_size=64", "train.steps=30", "checkpoint.every_steps=30")

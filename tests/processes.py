@@ -1,4 +1,4 @@
-"""Starting vilg in processes of its own, with a time limit, and leaving none behind."""
+"""Running vilg in separate processes with a time limit. No process is left."""
 
 import json
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(command: list[str], cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:
-    """Run `command`; whatever it started is gone when this returns, also after a time-out."""
+    """Run `command`. All its processes have ended when this returns, also after a time-out."""
     with started(command, cwd) as process:
         out, err = process.communicate(timeout=seconds)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
@@ -20,7 +20,7 @@ def run(command: list[str], cwd: Path, seconds: int = 100) -> subprocess.Complet
 
 @contextmanager
 def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen]:
-    """`command` running beside the block; whatever it started is gone behind it."""
+    """`command` runs during the block. All its processes have ended after it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_"))}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("OMP_NUM_THREADS", None)
@@ -40,7 +40,7 @@ def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen]:
 
 
 def running(*words: str) -> list[int]:
-    """The processes whose command line has all of the words."""
+    """The processes whose command line contains all of the words."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -53,14 +53,14 @@ def running(*words: str) -> list[int]:
 
 
 def ranks_of(run_name: str) -> list[int]:
-    """The processes that train the run of this name, without those that started them."""
+    """The training processes of the run of this name, without the launchers."""
     word = f"run.name={run_name}"
     starters = {*running(word, "--log_dir"), *running(word, "launch")}
     return [process for process in running(word) if process not in starters]
 
 
 def _end(process: subprocess.Popen) -> None:
-    """fleetrun puts its workers into sessions of their own and ends them when it gets a SIGTERM itself."""
+    """fleetrun starts its workers in separate sessions, and ends them when it receives SIGTERM."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -70,12 +70,12 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def vilg(*arguments: str, cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:
-    """`vilg arguments` in one process."""
+    """Run `vilg arguments` in one process."""
     return run([sys.executable, "-m", "vilg.cli", *arguments], cwd, seconds)
 
 
 def fleetrun(processes: int, tool: str, *arguments: str, cwd: Path, seconds: int = 100) -> subprocess.CompletedProcess:
-    """`fleetrun tools/TOOL.py arguments` with all its logs in the output."""
+    """Run `fleetrun tools/TOOL.py arguments` with all its logs in the output."""
     done = run(fleetrun_command(processes, tool, *arguments, cwd=cwd), cwd, seconds)
     for log in sorted((cwd / "log").glob("workerlog.*")):
         done.stderr += f"--- {log.name}\n{log.read_text(errors='replace')}"

@@ -1,4 +1,4 @@
-"""The command line in one process: help with examples, one-line errors, exit codes, and looking at a trained model."""
+"""The command line in one process: help with examples, one-line errors, exit codes, generating and captioning."""
 
 import json
 import re
@@ -86,7 +86,7 @@ def trained(small):
     return small.run.folder
 
 
-def test_generate_draws_the_same_for_the_same_seed(capsys, trained, tmp_path):
+def test_generate_is_deterministic_for_a_seed(capsys, trained, tmp_path):
     arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "-n", 3, "--top-k", 8]
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert run(capsys, *arguments, "--seed", seed, "--out", tmp_path / f"{name}.png")[0] == 0
@@ -104,7 +104,7 @@ def test_generate_from_one_checkpoint_directory_and_greedily(capsys, trained, tm
     assert Image.open(tmp_path / "deep" / "x.png").size == (16, 16)
 
 
-def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, trained, tmp_path):
+def test_generate_writes_metadata_into_the_png_and_a_json_file(capsys, trained, tmp_path):
     arguments = [
         "generate",
         "--checkpoint",
@@ -134,8 +134,8 @@ def test_generate_says_in_the_picture_and_beside_it_how_it_came_to_be(capsys, tr
     assert best["model"].endswith("step-00000006") and best["checkpoint"] == best["model"]
 
 
-def test_generate_completes_a_picture(capsys, trained, tmp_path):
-    """The upper rows are those that its codes give back; the rest is drawn."""
+def test_generate_completes_an_image(capsys, trained, tmp_path):
+    """The upper rows are the decoded codes of the image; the others are generated."""
     (tmp_path / "given.png").write_bytes(png(4, 40))
     pipeline, greedy = load_checkpoint_pipeline(trained), Sampler(greedy=True)
     given = pipeline.encode_images([read_image(tmp_path / "given.png")])[0].reshape([4, 4])
@@ -167,8 +167,10 @@ def test_generate_completes_a_picture(capsys, trained, tmp_path):
     assert not np.array_equal(one, three)
 
 
-def test_generate_draws_a_captioned_sheet_of_several_texts(capsys, caplog, trained, tmp_path):
-    (tmp_path / "texts.txt").write_text("红苹果\n\n大象\n一个很长很长很长的句子\n", "utf-8-sig")  # as Windows writes it
+def test_generate_writes_a_captioned_sheet_for_several_texts(capsys, caplog, trained, tmp_path):
+    (tmp_path / "texts.txt").write_text(
+        "红苹果\n\n大象\n一个很长很长很长的句子\n", "utf-8-sig"
+    )  # with a byte-order mark and line ends of Windows
     code, out, _ = run(
         capsys,
         "generate",
@@ -192,7 +194,7 @@ def test_generate_draws_a_captioned_sheet_of_several_texts(capsys, caplog, train
     assert sheet.width == 6 * 16 + 5 * 4 and json.loads(sheet.text["vilg"])[1]["text"] == "大象"
 
 
-def test_generate_into_a_folder_where_every_picture_says_how_to_draw_it_again(capsys, trained, tmp_path):
+def test_generate_into_a_folder_with_metadata_that_reproduces_each_image(capsys, trained, tmp_path):
     arguments = ["generate", "--checkpoint", trained, "--top-p", 0.9]
     assert (
         run(capsys, *arguments, "--text", "红苹果", "大象", "-n", 2, "--seed", 7, "--out", tmp_path / "drawn")[0] == 0
@@ -214,8 +216,8 @@ JUDGE = (
 
 
 @pytest.fixture
-def own_judge(tmp_path, monkeypatch):
-    """A module in the current folder, which is not on Python's path, as for the installed command."""
+def custom_scorer(tmp_path, monkeypatch):
+    """A module in the current folder, which is not on Python's path, as with the installed command."""
     (tmp_path / "own_judge.py").write_text(JUDGE)
     (tmp_path / "broken_judge.py").write_text("dark =")
     monkeypatch.chdir(tmp_path)
@@ -224,7 +226,7 @@ def own_judge(tmp_path, monkeypatch):
     sys.modules.pop("own_judge", None)
 
 
-def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
+def test_generate_with_another_scorer(capsys, trained, tmp_path, custom_scorer):
     arguments = ["generate", "--checkpoint", trained, "--text", "红苹果", "-n", 1, "--best-of", 6, "--out"]
     assert run(capsys, *arguments, tmp_path / "best.png", "--scorer", "own_judge:dark")[0] == 0
     assert run(capsys, *arguments[:-3], "-n", 6, "--out", tmp_path / "all.png")[0] == 0
@@ -247,7 +249,7 @@ def test_generate_asks_another_judge(capsys, trained, tmp_path, own_judge):
         assert code == 1 and f"vilg: {message}" in err and not (tmp_path / "x.png").exists()
 
 
-def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
+def test_an_export_accepts_the_same_options(capsys, trained, tmp_path, custom_scorer):
     code, out, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
     assert code == 0 and re.search(
         r"export: 13 files, .* MB, without the operator; difference to the checkpoint: ", out
@@ -280,7 +282,7 @@ def test_an_export_takes_the_same_options(capsys, trained, tmp_path, own_judge):
     assert code == 1 and "not an export" in err
 
 
-def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
+def test_caption_prints_a_line_for_each_image(capsys, trained, tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(png(number, 40))
     files = [tmp_path / "0.png", tmp_path / "1.png"]
@@ -289,7 +291,7 @@ def test_caption_writes_a_line_for_each_picture(capsys, trained, tmp_path):
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(file) for file in files]
 
 
-def test_caption_by_beam_search_and_behind_a_prefix(capsys, trained, tmp_path):
+def test_caption_with_beam_search_and_a_prefix(capsys, trained, tmp_path):
     (tmp_path / "0.png").write_bytes(png(0, 40))
     for more in ([], ["--beams", 3, "--length-penalty", 0.6]):
         code, out, err = run(
@@ -350,7 +352,7 @@ def test_bad_requests_are_one_line(capsys, trained, tmp_path, monkeypatch, argum
     assert not (tmp_path / "x.png").exists()
 
 
-def test_another_vocabulary_under_the_checkpoint_is_refused(capsys, trained, tmp_path):
+def test_a_vocabulary_that_differs_from_the_checkpoint_is_refused(capsys, trained, tmp_path):
     with open(tmp_path / "vocab.txt", "a") as file:
         file.write("多\n")
     code, _, err = run(capsys, "generate", "--checkpoint", trained, "--text", "a", "--out", tmp_path / "x.png")

@@ -1,11 +1,11 @@
-"""The arrows between the rooms go one way, read from the imports."""
+"""Imports between packages follow the layers of DESIGN.md section 3."""
 
 import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "vilg"
 
-# A room may import from its own floor (never in a circle, which Python would refuse) and from those below.
+# A package may import from its own layer (without cycles, which Python would refuse) and from the layers below.
 FLOORS = [
     ["cli"],
     ["commands"],
@@ -16,12 +16,12 @@ FLOORS = [
     ["errors", "progress", "runtime"],
 ]
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-# Within the upper floors the order is fixed too.
+# Within the upper layers, the order is fixed too.
 ORDER = ["training", "serving", "export", "generation", "evaluation"]
 
 
 def imports(file: Path):
-    """(room of the file, room it imports) for each import of vilg in the file."""
+    """(package of the file, imported package) for each import of vilg in the file."""
     relative = file.relative_to(PACKAGE)
     room = relative.parts[0].removesuffix(".py")
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -32,7 +32,7 @@ def imports(file: Path):
                     yield room, target
 
 
-def test_arrows_go_down():
+def test_imports_follow_the_layers():
     arrows = {
         arrow
         for file in PACKAGE.rglob("*.py")
@@ -46,7 +46,7 @@ def test_arrows_go_down():
             assert ORDER.index(room) < ORDER.index(target), f"{room} imports {target}"
 
 
-def test_every_room_has_its_floor():
+def test_every_module_has_a_layer():
     rooms = {
         path.name.removesuffix(".py")
         for path in PACKAGE.iterdir()

@@ -1,4 +1,4 @@
-"""tools/compare_image_tokenizers.py: a row for the originals and one for each tokenizer, the figures on stdout."""
+"""tools/compare_image_tokenizers.py: a row for the originals and one for each tokenizer; the metrics on stdout."""
 
 import runpy
 import sys

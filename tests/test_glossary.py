@@ -1,4 +1,4 @@
-"""Names and phrases that docs/glossary.md retires do not come back."""
+"""Names and phrases that docs/glossary.md retires are not used."""
 
 import re
 import subprocess
@@ -44,7 +44,7 @@ def files() -> dict[str, str]:
 
 
 def uses(name: str, text: str) -> list[str]:
-    """The lines of `text` in which `name` stands as a whole word."""
+    """The lines of `text` that contain `name` as a whole word."""
     pattern = re.compile(rf"(?<![\w-]){re.escape(name)}(?!\w)")
     return [line.strip() for line in text.splitlines() if pattern.search(line)]
 

@@ -1,4 +1,4 @@
-"""Progress elsewhere than on a terminal: plain lines, now and then, and always the last."""
+"""Progress without a terminal: plain lines at intervals, and always the last one."""
 
 from vilg import progress
 from vilg.progress import Progress, clock
@@ -14,17 +14,17 @@ def lines(capsys, monkeypatch, seconds_a_step, total=50, start=0, **arguments):
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_line_every_ten_seconds_and_one_at_the_end(capsys, monkeypatch):
+def test_prints_a_line_every_ten_seconds_and_one_at_the_end(capsys, monkeypatch):
     written = lines(capsys, monkeypatch, seconds_a_step=1.0)
     assert [line.split()[1] for line in written] == ["10/50", "20/50", "30/50", "40/50", "50/50"]
     assert written[0] == "job: 10/50  loss 0.5  0:10, 0:40 left"
 
 
-def test_time_left_counts_only_what_was_done_here(capsys, monkeypatch):
+def test_remaining_time_counts_only_the_steps_of_this_process(capsys, monkeypatch):
     assert lines(capsys, monkeypatch, seconds_a_step=10.0, start=40)[0] == "job: 41/50  loss 0.5  0:10, 1:30 left"
 
 
-def test_quiet_ranks_say_nothing(capsys, monkeypatch):
+def test_quiet_ranks_print_nothing(capsys, monkeypatch):
     assert lines(capsys, monkeypatch, seconds_a_step=100.0, quiet=True) == []
 
 

@@ -1,4 +1,4 @@
-"""What is set before Paddle is imported, and that the user's own variables win."""
+"""Variables that are set before Paddle is imported. Variables of the user take precedence."""
 
 import os
 import platform
@@ -23,11 +23,11 @@ AVX512 = {"avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
         (("", frozenset()), None),
     ],
 )
-def test_the_mkl_path_of_a_processor(cpu, expected):
+def test_the_mkl_code_path_of_a_processor(cpu, expected):
     assert runtime.mkl_path_for(cpu) == expected
 
 
-def test_threads_are_shared_out_between_the_processes_of_a_host(monkeypatch):
+def test_threads_are_divided_among_the_processes_of_a_host(monkeypatch):
     cores = len(os.sched_getaffinity(0))
     monkeypatch.setenv("PADDLE_LOCAL_SIZE", str(cores))
     assert runtime.threads_for_this_process() == 1
@@ -37,8 +37,8 @@ def test_threads_are_shared_out_between_the_processes_of_a_host(monkeypatch):
     assert runtime.threads_for_this_process() == cores
 
 
-def in_a_new_process(**variables) -> list[str]:
-    """The variables that Paddle sees when vilg is imported first."""
+def environment_of_new_process(**variables) -> list[str]:
+    """The variables that Paddle sees if vilg is imported first."""
     names = ["OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel"]
     program = f"import os, vilg, paddle; print(*[os.environ.get(n) for n in {names}])"
     environment = {k: v for k, v in os.environ.items() if k not in names} | variables
@@ -47,23 +47,23 @@ def in_a_new_process(**variables) -> list[str]:
     return done.stdout.splitlines()[-1].split()
 
 
-def test_importing_vilg_sets_them_before_paddle_does():
+def test_importing_vilg_sets_the_variables_before_paddle_is_loaded():
     cores = str(len(os.sched_getaffinity(0)))
     mkl = str(runtime.mkl_path_for(runtime._cpu_vendor_and_flags()))
-    assert in_a_new_process() == [cores, mkl, "None" if runtime._has_gpu_wheel() else "0"]
+    assert environment_of_new_process() == [cores, mkl, "None" if runtime._has_gpu_wheel() else "0"]
 
 
-def test_the_user_wins():
+def test_variables_of_the_user_are_kept():
     chosen = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "5", "FLAGS_use_stride_kernel": "1"}
-    assert in_a_new_process(**chosen) == list(chosen.values())
+    assert environment_of_new_process(**chosen) == list(chosen.values())
 
 
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or platform.libc_ver()[0] != "glibc",
     reason="only done with glibc on x86-64",
 )
-def test_tiny_numbers_are_nought_in_every_thread():
-    """In the gradients too, which Paddle computes in threads of its own where there are several."""
+def test_denormals_are_zero_in_every_thread():
+    """Also in the gradients, which Paddle computes in separate threads if there are several."""
     program = """if True:
         import threading, vilg, numpy as np, paddle
         tiny = np.full([2**20], 2e-38, np.float32)

@@ -34,12 +34,14 @@ def main() -> None:
     rows, texts = [originals[: options.shown]], [f"{len(originals)} originals"]
     for folder in options.tokenizers:
         tokenizer = image.load(folder)
-        codes, drawn = reconstruct(tokenizer, originals)
-        found = reconstruction_metrics(originals, drawn, distance) | usage(count_codes(codes, tokenizer.codebook_size))
-        rows.append(drawn[: options.shown])
+        codes, reconstructions = reconstruct(tokenizer, originals)
+        metrics = reconstruction_metrics(originals, reconstructions, distance) | usage(
+            count_codes(codes, tokenizer.codebook_size)
+        )
+        rows.append(reconstructions[: options.shown])
         texts.append(
             f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.codebook_size}: "
-            + ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+            + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         )
         print(f"{folder}: {texts[-1]}", flush=True)
     captioned_sheet(np.stack(rows), texts).save(options.out)

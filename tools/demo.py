@@ -118,9 +118,9 @@ def seconds_a_step(run: Path) -> float:
     return statistics.median(json.loads(line)["seconds"] for line in lines[len(lines) // 3 :])
 
 
-def steps_that_fit(seconds: float, one: float) -> int:
+def steps_that_fit(seconds: float, seconds_per_step: float) -> int:
     """Number of steps: at most STEPS, and at least 200, even if that takes longer."""
-    return max(200, min(STEPS, int(seconds / one)))
+    return max(200, min(STEPS, int(seconds / seconds_per_step)))
 
 
 def say(text: str) -> None:
@@ -150,9 +150,9 @@ def fleetrun(tool: str, config: Path, *overrides: str) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    done = subprocess.run(arguments)
-    if done.returncode:
-        sys.exit(f"demo: failed with exit code {done.returncode}: {' '.join(arguments)}")
+    process = subprocess.run(arguments)
+    if process.returncode:
+        sys.exit(f"demo: failed with exit code {process.returncode}: {' '.join(arguments)}")
 
 
 def command(name: str) -> str:

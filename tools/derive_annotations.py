@@ -25,7 +25,7 @@ def annotations(package: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def main(packages: list[Path]) -> None:
-    known = {
+    text_keywords = {
         text.replace(VARIATION_SELECTOR, "")
         for text, entry in emoji.EMOJI_DATA.items()
         if entry["status"] == FULLY_QUALIFIED
@@ -34,7 +34,7 @@ def main(packages: list[Path]) -> None:
     for package in packages:
         for text, entry in annotations(package).items():
             text = text.replace(VARIATION_SELECTOR, "")
-            if text in known and "tts" in entry and not SKIN_TONE.search(text):
+            if text in text_keywords and "tts" in entry and not SKIN_TONE.search(text):
                 table.setdefault(text, entry["tts"] + entry.get("default", []))
     TARGET.write_text("".join("\t".join([text, *words]) + "\n" for text, words in sorted(table.items())), "utf-8")
     print(f"{TARGET}: {len(table)} emoji")

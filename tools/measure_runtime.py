@@ -1,4 +1,4 @@
-"""Measures the effect of each setting of vilg/runtime.py on a training step of the emoji model.
+"""Measures the effect of each setting of vilg/runtime.py on a training step (4 layers, hidden size 256, 4 heads).
 
 python tools/measure_runtime.py
 """
@@ -60,7 +60,7 @@ def main() -> None:
     clean = {name: value for name, value in os.environ.items() if name not in settings}
     speeds = {}
     for label, change in WITHOUT.items():
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, __file__, "--measure"],
             env=clean | change,
             text=True,
@@ -68,7 +68,7 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
             check=True,
         )
-        speeds[label] = float(done.stdout.splitlines()[-1])
+        speeds[label] = float(process.stdout.splitlines()[-1])
     print("| settings | tokens per second | share |\n|---|---|---|")
     for label, speed in speeds.items():
         print(f"| {label} | {speed:,.0f} | {speed / speeds['all of them']:.2f} |")

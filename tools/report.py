@@ -74,10 +74,10 @@ class Part:
 
     def first_pairs(self) -> list[Pair]:
         """The first caption of each image, which is its name."""
-        seen: dict[str, Pair] = {}
+        first: dict[str, Pair] = {}
         for pair in self.pairs:
-            seen.setdefault(pair.name, pair)
-        return list(seen.values())
+            first.setdefault(pair.name, pair)
+        return list(first.values())
 
 
 def write_report(out: Path, run: Path, exported: Path, began: float) -> dict[str, float]:
@@ -115,7 +115,7 @@ def _measure(trained: CheckpointPipeline, predictor: Predictor, training: Part, 
         if len(trained.text_tokenizer.encode(pair.caption)) <= max_caption_tokens(model.text_length)
     ]
     hits = caption_exact_match(model, whole, BATCH, trained.text_tokenizer.unk_id)
-    exact = {pair.name for pair, hit in zip(whole, hits) if hit}
+    exact_matches = {pair.name for pair, hit in zip(whole, hits) if hit}
     pairs = _evenly(training.first_pairs(), SKETCHES)
     like = nearest(_drawn(predictor, pairs)[:, 0], np.stack(list(training.images.values())))
     names = list(training.images)
@@ -126,7 +126,7 @@ def _measure(trained: CheckpointPipeline, predictor: Predictor, training: Part, 
         "unigram_nll_i2t": unigram[IMAGE_TO_TEXT],
         "heldout_psnr": mean_psnr(images, predictor.decode(predictor.encode(images))),
         "codebook_used": len(codes) / tokenizer.codebook_size,
-        "train_exact_captions": len(exact) / len(training.images),
+        "train_exact_captions": len(exact_matches) / len(training.images),
         "train_drawings_found": float(np.mean([names[number] == pair.name for pair, number in zip(pairs, like)])),
     }
 
@@ -148,10 +148,10 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
     for part in (training, heldout):
         pairs = shown[part.title]
         rows = ""
-        for drawn, pair in zip(_drawn(predictor, pairs, PICTURES), pairs):
-            pictures = "".join(map(_image, drawn))
+        for samples, pair in zip(_drawn(predictor, pairs, PICTURES), pairs):
+            sample_tags = "".join(map(_image, samples))
             rows += (
-                f"<figure>{pictures}<span class=gap></span>{_image(part.images[pair.name])}"
+                f"<figure>{sample_tags}<span class=gap></span>{_image(part.images[pair.name])}"
                 f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>"
             )
         sections.append(

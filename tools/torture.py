@@ -102,8 +102,8 @@ def lines(run: Path) -> list[list]:
 
 
 def last_step(run: Path) -> int:
-    found = [line for line in read(run) if line.endswith("}")]
-    return json.loads(found[-1])["step"] if found else 0
+    metrics_lines = [line for line in read(run) if line.endswith("}")]
+    return json.loads(metrics_lines[-1])["step"] if metrics_lines else 0
 
 
 def read(run: Path) -> list[str]:

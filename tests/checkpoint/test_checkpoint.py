@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is not there; whatever is wrong with it is named."""
+"""Saving and loading checkpoints: a checkpoint is complete or absent, and every damage is reported with its file."""
 
 import errno
 import json
@@ -46,7 +46,7 @@ def save(folder, step, changes=None, storage=None, **settings):
     return manager.newest
 
 
-def test_what_was_saved_is_loaded(tmp_path):
+def test_save_and_load_round_trip(tmp_path):
     path = save(tmp_path, 12)
     assert path.name == "step-00000012"
     manifest, loaded = checkpoint.load(path)
@@ -65,7 +65,7 @@ def test_only_the_newest_are_kept(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_pruning_never_touches_what_was_just_written_nor_counts_what_cannot_be_read(tmp_path):
+def test_pruning_keeps_the_new_checkpoint_and_ignores_damaged_ones(tmp_path):
     for step in (100, 200, 300):
         save(tmp_path, step)
     (tmp_path / "step-00000200" / "manifest.json").unlink()
@@ -131,7 +131,7 @@ def test_not_a_checkpoint(tmp_path):
         checkpoint.load(tmp_path / "none")
 
 
-def test_auto_takes_the_newest_valid_one_and_says_what_it_passed_over(tmp_path, caplog):
+def test_auto_takes_the_newest_valid_checkpoint_and_reports_skipped_ones(tmp_path, caplog):
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
     (bad / "manifest.json").unlink()
     assert checkpoint.resolve_resume("auto", tmp_path) == good
@@ -139,10 +139,10 @@ def test_auto_takes_the_newest_valid_one_and_says_what_it_passed_over(tmp_path, 
     assert checkpoint.resolve_resume("none", tmp_path) is None
     assert checkpoint.resolve_resume("auto", tmp_path / "empty") is None
     with pytest.raises(CheckpointError, match="step-00000002: not a checkpoint"):
-        checkpoint.resolve_resume(str(bad), tmp_path)  # a path never falls back
+        checkpoint.resolve_resume(str(bad), tmp_path)  # a path has no fallback
 
 
-def test_auto_does_not_start_anew_where_everything_is_broken(tmp_path):
+def test_auto_does_not_start_from_scratch_if_all_checkpoints_are_damaged(tmp_path):
     (save(tmp_path, 1) / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="the newest of 1 checkpoints, none of which is valid"):
         checkpoint.resolve_resume("auto", tmp_path)
@@ -157,8 +157,8 @@ def test_a_manifest_of_another_shape_is_damaged(tmp_path, text):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(tmp_path, asynchronous):
-    """A file-size limit stands in for the disk; it must be set in a process of its own."""
+def test_a_full_disk_leaves_only_the_older_checkpoints(tmp_path, asynchronous):
+    """A limit on the file size replaces the full disk. It is set in a separate process."""
     save(tmp_path, 1)
     program = textwrap.dedent(f"""
         import resource, signal, sys, numpy as np
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(tmp_path, asy
     checkpoint.load(tmp_path / "step-00000001")
 
 
-def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_clears_it_away(tmp_path):
+def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_removes_its_files(tmp_path):
     leftover = tmp_path / ".step-00000005.writing"
     leftover.mkdir()
     (leftover / "rank-00000.safetensors").write_bytes(b"half")
@@ -184,8 +184,8 @@ def test_a_killed_save_leaves_no_checkpoint_and_the_next_save_clears_it_away(tmp
     assert not leftover.exists()
 
 
-def test_ranks_share_the_writing_evenly():
-    """Each part is written once, by one that holds it, whatever order the ranks list them in."""
+def test_ranks_write_equal_shares():
+    """Each part is written once, by a rank that holds it, whatever the order in which the ranks list the parts."""
 
     def part(number, size, holders):
         return TensorShard(f"t{number}", [size], "float32", 0, size, holders, None)
@@ -200,7 +200,7 @@ def test_ranks_share_the_writing_evenly():
 
 
 def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
-    """Files of three ranks with uneven slices, made of one by hand, by the library whose format it is."""
+    """The test writes the files of three ranks with uneven slices itself, with the safetensors library."""
     values = np.arange(24, dtype="float32")
     cuts = [(0, 5), (5, 6), (6, 24)]
     path = save(tmp_path, 1)
@@ -218,14 +218,14 @@ def test_any_range_is_read_across_the_slices_of_all_ranks(tmp_path):
         reader.range("x", 2, 9)
 
 
-def test_in_the_background_and_not_are_the_same_bytes(tmp_path):
+def test_background_and_foreground_saves_write_the_same_bytes(tmp_path):
     one, other = save(tmp_path / "one", 5, asynchronous=True), save(tmp_path / "other", 5, asynchronous=False)
     assert [file.name for file in sorted(one.iterdir())] == [file.name for file in sorted(other.iterdir())]
     assert all(file.read_bytes() == (other / file.name).read_bytes() for file in one.iterdir())
 
 
-def test_what_changes_while_it_is_written_is_not_written(tmp_path):
-    """The save in the background has a copy of its own, and the next one may reuse it."""
+def test_a_background_save_writes_the_state_at_its_start(tmp_path):
+    """The background save has its own copy, and the next save can reuse its memory."""
     values = paddle.ones([1000])
     part = TensorShard("model/x", [1000], "float32", 0, 1000, (0,), lambda: to_numpy(values))
     manager = CheckpointManager(tmp_path, World(), config.Checkpoint())
@@ -236,7 +236,7 @@ def test_what_changes_while_it_is_written_is_not_written(tmp_path):
     assert [checkpoint.load(tmp_path / checkpoint.step_directory(step))[1]["model/x"][7] for step in (1, 2)] == [1, 2]
 
 
-def test_a_slow_disk_holds_nobody_up_but_the_next_save(tmp_path):
+def test_a_slow_disk_blocks_only_the_next_save(tmp_path):
     class Slow(LocalStorage):
         @contextmanager
         def create(self, file):
@@ -251,7 +251,7 @@ def test_a_slow_disk_holds_nobody_up_but_the_next_save(tmp_path):
     assert time.perf_counter() - began < 0.4 and not manager.ready
     while not manager.ready:
         time.sleep(0.01)
-    manager.advance()  # the manifest takes as long again
+    manager.advance()  # the manifest takes the same time again
     assert not manager.ready and manager.newest is None
     manager.save([part], CheckpointInfo(2, 0, {}))
     assert manager.newest == tmp_path / "step-00000001" and time.perf_counter() - began > 1
@@ -259,7 +259,7 @@ def test_a_slow_disk_holds_nobody_up_but_the_next_save(tmp_path):
     assert checkpoint.resolve_resume("auto", tmp_path) == manager.newest == tmp_path / "step-00000002"
 
 
-def test_a_failure_may_be_survived(tmp_path, caplog):
+def test_a_failed_save_can_be_tolerated(tmp_path, caplog):
     """checkpoint.on_failure=continue: an error in the log, the older checkpoint stays, and the next save works."""
     good = save(tmp_path, 1)
     settings = config.Checkpoint(on_failure="continue")
@@ -276,21 +276,21 @@ def test_a_failure_may_be_survived(tmp_path, caplog):
 
 @pytest.mark.parametrize("operation", ["begin", "create", "write", "publish"])
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_whatever_fails_the_older_checkpoint_stays_and_nothing_else(tmp_path, operation, asynchronous):
+def test_any_failed_save_leaves_only_the_older_checkpoint(tmp_path, operation, asynchronous):
     good = save(tmp_path, 1)
     with pytest.raises(CheckpointError, match="no space left on device; older checkpoints are unchanged"):
         save(tmp_path, 2, storage=Failing(tmp_path, operation), asynchronous=asynchronous)
     assert list(tmp_path.iterdir()) == [good] and checkpoint.resolve_resume("auto", tmp_path) == good
 
 
-def test_one_of_every_so_many_steps_stays_for_good(tmp_path):
+def test_keep_every_keeps_checkpoints_forever(tmp_path):
     for step in range(10, 90, 10):
         save(tmp_path, step, keep_last=2, keep_every=30)
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)] == [30, 60, 70, 80]
 
 
 class Failing(LocalStorage):
-    """A disk that is full when it comes to `operation`."""
+    """A storage whose disk is full at `operation`."""
 
     def __init__(self, root, operation):
         super().__init__(root)
@@ -319,7 +319,7 @@ class Failing(LocalStorage):
 
 
 def test_an_edited_manifest_is_found(tmp_path):
-    """Well-formed, and with a value that could be."""
+    """The manifest is well-formed and its new value is possible."""
     path = save(tmp_path, 1)
     body = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(body | {"consumed_samples": 16}))
@@ -328,7 +328,7 @@ def test_an_edited_manifest_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("held", [[(0, 4), (5, 10)], [(0, 6), (5, 10)], [(0, 9)], [(1, 10)]])
-def test_ranks_that_do_not_hold_all_of_a_tensor_make_no_checkpoint(tmp_path, held):
+def test_an_incomplete_tensor_is_refused(tmp_path, held):
     parts = [
         TensorShard("x", [10], "float32", start, stop, (0,), lambda start=start, stop=stop: np.ones(stop - start, "f4"))
         for start, stop in held
@@ -343,7 +343,7 @@ def test_ranks_that_do_not_hold_all_of_a_tensor_make_no_checkpoint(tmp_path, hel
     assert checkpoint.checkpoints_in(tmp_path) == []
 
 
-def test_what_is_incomplete_does_not_count_among_those_that_are_kept(tmp_path):
+def test_incomplete_checkpoints_do_not_count_for_keep_last(tmp_path):
     for step in (1, 2, 3):
         save(tmp_path, step)
     (tmp_path / "step-00000003" / "rank-00000.safetensors").unlink()
@@ -352,7 +352,7 @@ def test_what_is_incomplete_does_not_count_among_those_that_are_kept(tmp_path):
 
 
 def run_in_small_file_system(tmp_path, program):
-    """`program` with SMALL, a file system of 2 MB, mounted where only it sees it."""
+    """Run `program` with SMALL, a file system of 2 MB that is mounted in its own namespace."""
     small = tmp_path / "small"
     small.mkdir()
     lines = f"mount -t tmpfs -o size=2m none {small} && exec {sys.executable} -c {shlex.quote(program)}"

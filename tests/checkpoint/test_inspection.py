@@ -10,7 +10,7 @@ from vilg.cli import main
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with two good checkpoints, one that lacks a file and one that was never finished."""
+    """A run with two valid checkpoints, one that lacks a file, and one that was never finished."""
     folder = tmp_path / "runs" / "x" / "checkpoints"
     for step in (10, 20, 30, 40):
         save(folder, step, keep_last=9)
@@ -25,7 +25,7 @@ def flip(file, place=-1):
     file.write_bytes(data)
 
 
-def test_list_says_what_is_there_and_what_is_not(run, capsys):
+def test_list_shows_complete_and_incomplete_checkpoints(run, capsys):
     assert main(["checkpoint", "list", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["step", "10", "20", "30", "40"]
@@ -47,7 +47,7 @@ def test_verify_hashes_everything(run, capsys):
     assert "step-00000020: valid" in lines[1] and "missing" in lines[2] and "not a checkpoint" in lines[3]
 
 
-def test_consolidate_takes_the_newest_that_is_whole(run, tmp_path, capsys):
+def test_consolidate_takes_the_newest_valid_checkpoint(run, tmp_path, capsys):
     out = tmp_path / "weights.safetensors"
     assert main(["checkpoint", "consolidate", str(run), "--out", str(out)]) == 0
     assert "3 tensors of" in capsys.readouterr().out
@@ -59,7 +59,7 @@ def test_consolidate_takes_the_newest_that_is_whole(run, tmp_path, capsys):
     )
 
 
-def test_consolidate_takes_no_other_than_what_is_named(run, tmp_path, capsys):
+def test_consolidate_does_not_replace_a_named_checkpoint(run, tmp_path, capsys):
     named = run / "checkpoints" / "step-00000010"
     flip(named / "rank-00000.safetensors")
     out = tmp_path / "weights.safetensors"
@@ -70,6 +70,6 @@ def test_consolidate_takes_no_other_than_what_is_named(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["list", "verify"])
-def test_nothing_there_is_one_line(kind, tmp_path, capsys):
+def test_a_folder_without_checkpoints_is_a_one_line_error(kind, tmp_path, capsys):
     assert main(["checkpoint", kind, str(tmp_path)]) == 1
     assert capsys.readouterr().err.strip() == f"vilg: {tmp_path}: no checkpoint in it"

@@ -1,4 +1,4 @@
-"""Files of slices: the library reads what is written, ranges are read, damage is found and placed."""
+"""Files of slices: safetensors reads them, ranges are read, and damage is found and located."""
 
 import hashlib
 
@@ -28,7 +28,7 @@ def arrays():
     }
 
 
-def test_the_library_reads_what_is_written(tmp_path):
+def test_safetensors_reads_the_files(tmp_path):
     file = slices.write(LocalStorage(tmp_path), "x", [content(*item) for item in arrays().items()])
     data = (tmp_path / "x").read_bytes()
     assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -49,7 +49,7 @@ def test_ranges_are_read(tmp_path):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """(folder, File) of two blocks and a half, in tensors that cross the edges of blocks."""
+    """(folder, File) of two and a half blocks, with tensors that cross block boundaries."""
     folder = tmp_path_factory.mktemp("large")
     rng = np.random.default_rng(0)
     parts = [content(f"{n}", rng.integers(0, 255, BLOCK * 5 // 6, dtype="uint8")) for n in range(3)]
@@ -66,7 +66,7 @@ def large(tmp_path_factory):
         (-1, (2 * BLOCK, None)),
     ],
 )
-def test_damage_is_placed(large, place, said, tmp_path):
+def test_damage_is_located(large, place, said, tmp_path):
     folder, file = large
     slices.verify_file(LocalStorage(folder), "x", file)
     data = bytearray((folder / "x").read_bytes())
@@ -77,8 +77,8 @@ def test_damage_is_placed(large, place, said, tmp_path):
         slices.verify_file(LocalStorage(tmp_path), "x", file)
 
 
-def test_little_is_held_while_much_is_written(tmp_path):
-    """The arrays are asked for one by one, and let go before many more are."""
+def test_writing_large_data_needs_little_memory(tmp_path):
+    """Arrays are requested one at a time and released soon."""
     alive, most = [], []
 
     class Counted(np.ndarray):

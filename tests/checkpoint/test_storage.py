@@ -1,4 +1,4 @@
-"""Every storage keeps checkpoints alike; what differs is how a half-written one stays hidden."""
+"""All storages behave alike; they differ in how they hide an incomplete checkpoint."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def folder(request, tmp_path):
     return f"memory://{tmp_path.name}/run"
 
 
-def test_checkpoints_come_and_go(folder):
+def test_checkpoints_are_written_and_removed(folder):
     for step in (1, 2, 3):
         save(folder, step, keep_last=2)
     found = checkpoint.checkpoints_in(folder)
@@ -56,15 +56,15 @@ def test_a_flipped_byte_is_found(folder):
     assert [good for _, good in inspection.verify_checkpoints(str(folder))] == [False]
 
 
-def test_what_is_not_there(folder):
+def test_missing_paths(folder):
     assert checkpoint.resolve_resume("auto", join(folder, "none")) is None
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         checkpoint.verify(join(folder, "step-00000009"))
 
 
 @pytest.mark.parametrize("failing", ["create", "remove", "ls"])
-def test_a_store_with_errors_of_its_own(failing, tmp_path, monkeypatch, caplog):
-    """Whatever it raises is told in one line; what was published stays, whatever pruning meets."""
+def test_errors_of_the_store_are_reported(failing, tmp_path, monkeypatch, caplog):
+    """Any exception of the store becomes a one-line error, and published checkpoints stay, also if pruning fails."""
     fsspec = pytest.importorskip("fsspec")
     folder = f"memory://{tmp_path.name}/run"
     for step in (1, 2):
@@ -99,7 +99,7 @@ def test_a_store_with_errors_of_its_own(failing, tmp_path, monkeypatch, caplog):
 
 
 def test_a_kill_between_two_renames_loses_nothing(tmp_path):
-    """A step is saved again; the one of that name has stepped aside, and the new one has not come."""
+    """A step is saved again. The old checkpoint has been renamed, and the new one has not been published yet."""
     save(tmp_path, 1)
     (tmp_path / "step-00000001").rename(tmp_path / ".step-00000001.replaced")
     save(tmp_path, 2)
@@ -114,7 +114,7 @@ def test_urls_and_paths():
     assert isinstance(storage, RemoteStorage) and name == "step-00000001"
 
 
-def test_a_write_of_the_system_may_be_short(tmp_path):
+def test_short_writes_are_completed(tmp_path):
     from vilg.checkpoint.storage import _FullWrites
 
     class Slow:

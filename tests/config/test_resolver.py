@@ -1,4 +1,4 @@
-"""Settings: every mistake is one line that names the key."""
+"""Settings: every mistake is a one-line error that names the key."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def test_a_wrong_type_names_the_key(override, key):
         "run.name=${x}",
     ],
 )
-def test_an_impossible_value_names_the_key(override):
+def test_an_invalid_value_names_the_key(override):
     assert override.partition("=")[0] in fails(override)
 
 
@@ -118,7 +118,7 @@ def test_an_impossible_value_names_the_key(override):
         "discriminator.width=0",
     ],
 )
-def test_an_impossible_value_of_an_image_tokenizer(override):
+def test_an_invalid_value_of_an_image_tokenizer(override):
     assert override.partition("=")[0] in fails(override, schema=config.ImageTokenizerTraining)
 
 
@@ -135,7 +135,7 @@ def test_broken_files(tmp_path):
     assert "y.yaml" in fails(file=tmp_path / "y.yaml")
 
 
-def test_saved_settings_come_back_equal(tmp_path):
+def test_saved_settings_are_read_back_unchanged(tmp_path):
     settings = config.resolve(config.Pretraining, CONFIGS / "emoji.yaml", ["train.lr=0.002"])
     config.save(settings, tmp_path / "settings.yaml")
     assert config.resolve(config.Pretraining, tmp_path / "settings.yaml") == settings
@@ -155,7 +155,7 @@ def test_saved_settings_come_back_equal(tmp_path):
         ("vqgan_f8", config.ImageTokenizerTraining),
     ],
 )
-def test_the_files_that_come_with_vilg(name, schema):
+def test_the_files_of_fleet_configs_are_valid(name, schema):
     config.resolve(schema, CONFIGS / f"{name}.yaml")
 
 

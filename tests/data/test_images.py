@@ -1,4 +1,4 @@
-"""The square that is cut out of a picture."""
+"""Cropping and resizing of images."""
 
 import numpy as np
 from PIL import Image
@@ -7,17 +7,17 @@ from vilg.data import images
 
 
 def stripes(width, height):
-    """Columns count up from left to right, so a crop tells where it was taken."""
+    """An image whose columns have ascending values, so that a crop shows its position."""
     return Image.fromarray(np.tile(np.arange(width, dtype=np.uint8)[None, :, None], (height, 1, 3)))
 
 
-def test_centre_crop_takes_the_middle():
+def test_center_crop_takes_the_middle():
     pixels = images.center_crop(stripes(200, 100), 100)
     assert pixels.shape == (100, 100, 3) and pixels.dtype == np.uint8
     assert (pixels[0, 0, 0], pixels[0, -1, 0]) == (50, 149)
 
 
-def test_jitter_stays_inside_and_moves():
+def test_crop_jitter_stays_inside_the_image_and_varies():
     cuts = [images.random_crop(stripes(200, 100), 50, 0.5, np.random.default_rng(seed)) for seed in range(20)]
     widths = [int(cut[0, -1, 0]) - int(cut[0, 0, 0]) for cut in cuts]
     assert min(widths) >= 45 and max(widths) <= 100
@@ -25,5 +25,5 @@ def test_jitter_stays_inside_and_moves():
     assert np.array_equal(cuts[3], images.random_crop(stripes(200, 100), 50, 0.5, np.random.default_rng(3)))
 
 
-def test_small_pictures_are_enlarged():
+def test_small_images_are_enlarged():
     assert images.center_crop(stripes(3, 9), 16).shape == (16, 16, 3)

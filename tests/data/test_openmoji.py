@@ -21,14 +21,14 @@ def records(folder, part):
     return [shards[number] for number in range(len(shards))]
 
 
-def test_all_emoji_are_there_and_five_percent_are_held_out(built):
+def test_all_emoji_are_written_and_five_percent_are_held_out(built):
     folder, counts = built
     assert sum(counts.values()) == 1914
     assert 0.04 < counts["heldout"] / 1914 < 0.06
     assert counts == {part: len(records(folder, part)) for part in counts}
 
 
-def test_the_split_goes_by_the_name_so_no_name_is_on_both_sides(built):
+def test_the_split_is_by_name_so_that_no_name_is_in_both_parts(built):
     folder, _ = built
     names = {
         part: {decode.decode_captions(record)[0] for record in records(folder, part)} for part in ("train", "heldout")
@@ -38,7 +38,7 @@ def test_the_split_goes_by_the_name_so_no_name_is_on_both_sides(built):
     assert "红苹果" in names["train"]
 
 
-def test_pictures_are_drawn_and_not_cut(built):
+def test_images_are_rendered_completely(built):
     import numpy as np
 
     folder, _ = built
@@ -61,7 +61,7 @@ def test_captions():
     assert openmoji.captions_of("陨石", []) == ["陨石"]
 
 
-def test_it_never_writes_over_shards(built):
+def test_shards_are_never_overwritten(built):
     folder, _ = built
     with pytest.raises(UserError, match="already contains shards"):
         openmoji.build(folder)

@@ -1,4 +1,4 @@
-"""The sample at position p depends on (seed, p) and on nothing else."""
+"""The sample at position p depends only on (seed, p)."""
 
 import itertools
 from dataclasses import replace
@@ -13,7 +13,7 @@ from vilg.text.sequence import CaptionEncoder
 
 
 class Letters:
-    """A text tokenizer of code points, enough for the loader."""
+    """A text tokenizer that maps characters to code points, which suffices for the loader."""
 
     vocab_size, cls_id, sep_id = 70000, 1, 2
 
@@ -27,7 +27,7 @@ def data(shards):
 
 
 def read(data, samples, batch=2, ranks=1, consumed=0, seed=5):
-    """The first `samples` of all ranks together in the order of their positions."""
+    """The first `samples` samples of all ranks, in the order of their positions."""
     encode = CaptionEncoder(Letters(), 10)
     rows = []
     for rank in range(ranks):
@@ -47,7 +47,7 @@ def same(one, two):
     )
 
 
-def test_order_and_crops_do_not_depend_on_ranks_batch_or_readers(data):
+def test_order_and_crops_do_not_depend_on_ranks_batch_size_or_reader_threads(data):
     reference = read(data, 72)
     assert len({row[4] for row in reference}) == 72
     assert same(reference, read(data, 72, ranks=2))
@@ -55,20 +55,20 @@ def test_order_and_crops_do_not_depend_on_ranks_batch_or_readers(data):
     assert same(reference, read(replace(data, threads=7), 72, batch=8))
 
 
-def test_going_on_behind_consumed_samples_is_the_same_order(data):
+def test_continuing_after_consumed_samples_gives_the_same_order(data):
     reference = read(data, 72)
     assert same(reference[40:], read(data, 32, consumed=40))
     assert same(reference[40:], read(data, 32, consumed=40, ranks=2, batch=4))
 
 
-def test_every_epoch_holds_each_sample_once_in_an_order_of_its_own(data):
+def test_every_epoch_contains_each_sample_once_in_a_different_order(data):
     names = [row[0] for row in read(data, 60)]
     epochs = [names[start : start + 20] for start in (0, 20, 40)]
     assert all(len(set(epoch)) == 20 for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_another_seed_is_another_order_and_crops_change_between_epochs(data):
+def test_the_order_depends_on_the_seed_and_crops_change_between_epochs(data):
     assert not same(read(data, 20), read(data, 20, seed=6))
     rows = read(data, 40)
     first = rows[0]
@@ -76,7 +76,7 @@ def test_another_seed_is_another_order_and_crops_change_between_epochs(data):
     assert not np.array_equal(first[2], again[2])
 
 
-def test_far_positions_take_no_longer_to_reach(data):
+def test_starting_at_a_late_position_takes_no_longer(data):
     batches = training_batches(data, 5, 2, 0, 1, 10**12)
     assert len(next(batches)) == 2
 

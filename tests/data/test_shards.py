@@ -1,4 +1,4 @@
-"""Reading webdataset tars: what img2dataset writes, and every way in which a shard can be broken."""
+"""Reading webdataset tars: the format of img2dataset, and all kinds of broken shards."""
 
 import io
 import json
@@ -85,8 +85,8 @@ def test_broken_images(image):
         decode.decode_image(Record("x", image, b"", False))
 
 
-def test_no_program_is_started_for_a_picture():
-    """PIL would hand PostScript on to Ghostscript."""
+def test_decoding_an_image_starts_no_program():
+    """PIL would pass PostScript to Ghostscript."""
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
     with pytest.raises(BadSampleError, match="cannot identify"):
         decode.decode_image(Record("x", postscript, b"", False))
@@ -118,7 +118,7 @@ def test_a_damaged_index_is_built_again(tmp_path, find_damage):
     assert len(open_index(shard)) == 1
 
 
-def test_an_index_that_cannot_be_kept_is_only_a_warning(tmp_path, monkeypatch, caplog):
+def test_an_index_that_cannot_be_stored_is_only_a_warning(tmp_path, monkeypatch, caplog):
     shard = tmp_path / "a.tar"
     write_shard(shard, pair(1))
 
@@ -156,7 +156,7 @@ def test_truncated_tar(tmp_path, cut):
         Shards([shard], BadSamples(0))
 
 
-def test_a_tar_cut_behind_its_index_was_built_is_a_fault_not_garbage(tmp_path):
+def test_a_tar_truncated_after_indexing_is_an_error(tmp_path):
     shard = tmp_path / "a.tar"
     write_shard(shard, pair(0) | pair(1))
     shards = Shards([shard], BadSamples(0))
@@ -165,7 +165,7 @@ def test_a_tar_cut_behind_its_index_was_built_is_a_fault_not_garbage(tmp_path):
         shards[1]
 
 
-def test_missing_parts_are_named_counted_and_skipped_up_to_the_limit(tmp_path, caplog):
+def test_bad_samples_are_named_counted_and_skipped_up_to_the_limit(tmp_path, caplog):
     files = {k: v for n in range(4) for k, v in pair(n).items()}
     del files["00001.json"], files["00002.png"]
     files["00003.png"] = b"broken"
@@ -184,14 +184,14 @@ def test_missing_parts_are_named_counted_and_skipped_up_to_the_limit(tmp_path, c
             next(batches)
 
 
-def test_a_broken_sample_counts_once_however_often_it_is_met():
+def test_a_bad_sample_is_counted_once():
     bad_samples = BadSamples(1)
     for _ in range(5):
         bad_samples.add("a.tar:1", "broken")
     assert len(bad_samples) == 1
 
 
-def test_missing_and_foreign_files(tmp_path):
+def test_missing_files_and_files_of_other_formats(tmp_path):
     with pytest.raises(UserError, match="no such shard"):
         expand([str(tmp_path / "none-*.tar")])
     (tmp_path / "text.tar").write_text("hello")

@@ -1,4 +1,4 @@
-"""Token shards hold what the image shards say, and train the same to the last bit."""
+"""Token shards contain the same samples as the image shards, and training on them is identical to the last bit."""
 
 import itertools
 import json
@@ -33,8 +33,8 @@ from vilg.training.entry_points import pretrain, train_image_tokenizer
 EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
 
 
-def of(folder, *more):
-    """Settings of a small run over the shards in a folder, with token shards beside them."""
+def settings_of(folder, *more):
+    """Settings of a small run on the shards of a folder, with token shards next to them."""
     return config.resolve(
         config.Pretraining,
         None,
@@ -50,12 +50,12 @@ def of(folder, *more):
 
 
 @pytest.fixture
-def made(small, tmp_path):
-    """Token shards of 20 images, of which one has three captions and one a caption longer than any run reads."""
+def tokenized(small, tmp_path):
+    """Token shards of 20 images. One image has three captions, and one caption is longer than any run reads."""
     captions = {"captions": ["红苹果", "苹果", "红红的大苹果"]}
     more = pair(90) | {"00090.json": json.dumps(captions, ensure_ascii=False).encode()} | pair(91, "红苹果" * 200)
     write_shard(tmp_path / "part-9.tar", more)
-    settings = of(tmp_path)
+    settings = settings_of(tmp_path)
     assert tokenize(settings).images == 22
     return settings
 
@@ -64,28 +64,28 @@ def tokens_of(settings):
     return TokenShards(settings.data.tokens)
 
 
-def test_codes_and_words_are_those_that_a_run_would_make(made):
-    tokenizer = image.load(made.image_tokenizer.path)
-    tokens, samples = tokens_of(made), list(all_samples(made.data, made.data.shards))
-    assert len(tokens) == len(samples) == 22 and len(read_manifest(Path(made.data.tokens[0])).parts) == 4
+def test_tokens_equal_those_computed_by_a_run(tokenized):
+    tokenizer = image.load(tokenized.image_tokenizer.path)
+    tokens, samples = tokens_of(tokenized), list(all_samples(tokenized.data, tokenized.data.shards))
+    assert len(tokens) == len(samples) == 22 and len(read_manifest(Path(tokenized.data.tokens[0])).parts) == 4
     for length in (8, 64, 256):
-        fresh, kept = (CaptionEncoder(load_tokenizer(made.text), length) for _ in range(2))
+        fresh, kept = (CaptionEncoder(load_tokenizer(tokenized.text), length) for _ in range(2))
         for number, (sample, captions) in enumerate(samples):
-            name, codes, words = tokens.whole(number)
+            name, codes, words = tokens.read(number)
             assert sample.name.endswith(f"/{name}") and codes.dtype == np.uint16 and words[0].dtype == np.uint16
             one = paddle.to_tensor(collate([Sample("", sample.image, "")], None).images)
             assert np.array_equal(codes, tokenizer.encode(one).flatten(1).numpy())
             assert np.array_equal([fresh(caption) for caption in captions], [kept.build_inputs(ids) for ids in words])
         assert fresh.truncated == kept.truncated == (2 if length == 8 else 1)
-    assert len(tokens.whole(20)[2]) == 3 and len(tokens.whole(21)[2][0]) == 254
+    assert len(tokens.read(20)[2]) == 3 and len(tokens.read(21)[2][0]) == 254
 
 
 @pytest.mark.parametrize(
     "more", [[], ["train.caption_dropout=0.3", "input_noise.target_image=0", "input_noise.target_text=0"]]
 )
-def test_a_run_on_tokens_equals_the_run_on_images_to_the_last_bit(made, more, tmp_path):
-    pretrain(of(tmp_path, "run.name=tokens", *more))
-    pretrain(of(tmp_path, "run.name=images", "data.tokens=[]", *more))
+def test_a_run_on_token_shards_equals_the_run_on_images_to_the_last_bit(tokenized, more, tmp_path):
+    pretrain(settings_of(tmp_path, "run.name=tokens", *more))
+    pretrain(settings_of(tmp_path, "run.name=images", "data.tokens=[]", *more))
     one, two = (
         [[line[name] for name in EXACT] for line in metrics(tmp_path / "runs" / name)] for name in ("tokens", "images")
     )
@@ -93,7 +93,7 @@ def test_a_run_on_tokens_equals_the_run_on_images_to_the_last_bit(made, more, tm
 
 
 def read(settings, samples, batch=2, ranks=1, consumed=0, seed=5):
-    """The first `samples` of all ranks together: (name, codes, text, seed) in the order of their positions."""
+    """The first `samples` samples of all ranks, (name, codes, text, seed), in the order of their positions."""
     encode = CaptionEncoder(load_tokenizer(settings.text), 10)
     rows = []
     for rank in range(ranks):
@@ -106,7 +106,7 @@ def read(settings, samples, batch=2, ranks=1, consumed=0, seed=5):
 
 
 def test_the_crop_at_a_position_depends_on_the_seed_and_the_position_alone(small, tmp_path):
-    settings = of(tmp_path, "data.crop_jitter=0.5", "tokenize.crops=3")
+    settings = settings_of(tmp_path, "data.crop_jitter=0.5", "tokenize.crops=3")
     tokenize(settings)
     reference = read(settings, 120)
     assert read(settings, 120, ranks=2) == read(settings, 120, ranks=3, batch=4) == reference
@@ -114,15 +114,15 @@ def test_the_crop_at_a_position_depends_on_the_seed_and_the_position_alone(small
     assert read(settings, 80, consumed=40, ranks=2) == reference[40:]
     assert read(settings, 120, seed=6) != reference
     tokens = tokens_of(settings)
-    crops = {name: codes.tolist() for name, codes, _ in map(tokens.whole, range(len(tokens)))}
+    crops = {name: codes.tolist() for name, codes, _ in map(tokens.read, range(len(tokens)))}
     drawn = {(name, crops[name].index(codes)) for name, codes, _, _ in reference}
-    assert len({number for _, number in drawn}) == 3 and len(drawn) > 40  # of 60; six epochs meet most of them
+    assert len({number for _, number in drawn}) == 3 and len(drawn) > 40  # of 60; six epochs contain most of them
 
 
-def test_random_crops_do_not_depend_on_parts_and_batches(small, tmp_path):
+def test_random_crops_do_not_depend_on_file_and_batch_sizes(small, tmp_path):
     for name, part, batch in (("a", 6, 4), ("b", 20, 7)):
         tokenize(
-            of(
+            settings_of(
                 tmp_path,
                 "data.crop_jitter=0.5",
                 "tokenize.crops=2",
@@ -132,33 +132,33 @@ def test_random_crops_do_not_depend_on_parts_and_batches(small, tmp_path):
             )
         )
     a, b = (TokenShards([str(tmp_path / name)]) for name in "ab")
-    assert all(np.array_equal(a.whole(number)[1], b.whole(number)[1]) for number in range(20))
-    assert any((codes[0] != codes[1]).any() for codes in (a.whole(number)[1] for number in range(20)))
+    assert all(np.array_equal(a.read(number)[1], b.read(number)[1]) for number in range(20))
+    assert any((codes[0] != codes[1]).any() for codes in (a.read(number)[1] for number in range(20)))
 
 
-def test_several_folders_are_one(made, tmp_path):
+def test_several_folders_are_concatenated(tokenized, tmp_path):
     shutil.copytree(tmp_path / "tokens", tmp_path / "tokens-2")
     both = TokenShards([str(tmp_path / "tokens*")])
-    assert len(both) == 44 and both.whole(25)[0] == both.whole(3)[0]
+    assert len(both) == 44 and both.read(25)[0] == both.read(3)[0]
 
 
-def test_broken_images_and_captions_are_left_out_and_named(small, tmp_path, caplog, capsys):
+def test_broken_images_and_captions_are_skipped_and_named(small, tmp_path, caplog, capsys):
     write_shard(
         tmp_path / "part-3.tar",
         {k: v for n in range(30, 42) for k, v in pair(n).items()}
         | {f"{n:05d}.png": b"broken" for n in range(33, 40)}
         | {"00030.json": b"{"},
     )
-    made = tokenize(of(tmp_path))
-    skipped = [name for part in made.manifest.parts for name in part.skipped]
-    assert skipped == [f"part-3.tar:{n:05d}" for n in (30, *range(33, 40))] and made.images == 24
-    assert 0 in [part.images for part in made.manifest.parts]  # one part has nothing left
+    tokenized = tokenize(settings_of(tmp_path))
+    skipped = [name for part in tokenized.manifest.parts for name in part.skipped]
+    assert skipped == [f"part-3.tar:{n:05d}" for n in (30, *range(33, 40))] and tokenized.images == 24
+    assert 0 in [part.images for part in tokenized.manifest.parts]  # one file has no sample left
     assert len([record for record in caplog.records if "skipped" in record.message]) == 8
     assert main(["data", "inspect", str(tmp_path / "tokens")]) == 0
     assert "8 broken and skipped: part-3.tar:00030, part-3.tar:00033" in capsys.readouterr().out
-    pretrain(of(tmp_path, "train.stop_at=2"))
+    pretrain(settings_of(tmp_path, "train.stop_at=2"))
     with pytest.raises(UserError, match="8 broken samples, more than max_bad_samples=7"):
-        tokenize(of(tmp_path, "data.max_bad_samples=7", f"data.tokens=['{tmp_path}/again']"))
+        tokenize(settings_of(tmp_path, "data.max_bad_samples=7", f"data.tokens=['{tmp_path}/again']"))
     assert not (tmp_path / "again" / MANIFEST).exists()
 
 
@@ -168,7 +168,7 @@ def test_large_vocabularies_do_not_overflow(tmp_path):
     assert arrays["codes"].dtype == arrays["words"].dtype == np.uint32
     write_part(tmp_path / part_file(0), arrays, {})
     part = TokenPart(tmp_path / part_file(0))
-    assert part.codes(0, 0).tolist() == [65535, 65536, 70000] and part.words(0).tolist() == [69999, 3]
+    assert part.codes(0, 0).tolist() == [65535, 65536, 70000] and part.token_ids(0).tolist() == [69999, 3]
     small = pack([Tokens("a", np.array([[65535]]), [[65535]])], (1, 1), 65536, 65536)
     assert small["codes"].dtype == small["words"].dtype == np.uint16 and small["codes"].max() == 65535
     with pytest.raises(ValueError, match="of a vocabulary of 70000"):
@@ -176,15 +176,15 @@ def test_large_vocabularies_do_not_overflow(tmp_path):
 
 
 def test_145_million_pairs_fit_400_gb(tmp_path):
-    """1,024 codes, a caption as long as T = 64 takes, a name as img2dataset gives."""
+    """1,024 codes, a caption of the maximum length for T = 64, and a name as img2dataset chooses it."""
     images = [Tokens(f"{number:05d}.tar:{number:09d}", np.zeros([1, 1024], int), [[7] * 61]) for number in range(512)]
     write_part(tmp_path / "x", pack(images, (1, 1024), 8192, 21128), {})
     assert (tmp_path / "x").stat().st_size / 512 * 145e6 < 400e9 * 0.82
 
 
-def test_a_second_call_makes_nothing_and_other_settings_are_refused(made, monkeypatch, tmp_path):
+def test_a_second_call_does_nothing_and_other_settings_are_refused(tokenized, monkeypatch, tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()}
-    assert tokenize(made).images == 0
+    assert tokenize(tokenized).images == 0
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tokens").iterdir()} == before
     for more, name in (
         (["run.seed=2"], "seed"),
@@ -193,9 +193,9 @@ def test_a_second_call_makes_nothing_and_other_settings_are_refused(made, monkey
         ([f"data.shards=['{tmp_path}/part-0.tar']"], "source"),
     ):
         with pytest.raises(UserError, match=f"made with another {name} than these settings name"):
-            tokenize(of(tmp_path, *more))
-    shutil.copytree(tmp_path / "vq", tmp_path / "moved")  # the same tokenizer elsewhere
-    assert tokenize(of(tmp_path, f"image_tokenizer.path={tmp_path}/moved")).images == 0
+            tokenize(settings_of(tmp_path, *more))
+    shutil.copytree(tmp_path / "vq", tmp_path / "moved")  # the same tokenizer in another folder
+    assert tokenize(settings_of(tmp_path, f"image_tokenizer.path={tmp_path}/moved")).images == 0
 
 
 def other_tokenizer(folder):
@@ -221,59 +221,59 @@ def other_vocabulary(folder):
         (lambda folder: ["data.crop_jitter=0.2"], "data.crop_jitter=0.0, these settings say 0.2"),
     ],
 )
-def test_a_run_refuses_tokens_that_are_not_its_own(made, tmp_path, more, message):
+def test_a_run_refuses_token_shards_of_other_tokenizers(tokenized, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
-        pretrain(of(tmp_path, *more(tmp_path)))
-    assert not made.run.folder.exists()
+        pretrain(settings_of(tmp_path, *more(tmp_path)))
+    assert not tokenized.run.folder.exists()
 
 
-def test_a_resumed_run_notices_other_tokens(made, tmp_path):
-    pretrain(of(tmp_path, "train.stop_at=3"))
-    tokenize(of(tmp_path, f"data.tokens=['{tmp_path}/fewer']", f"data.shards=['{tmp_path}/part-0.tar']"))
+def test_a_resumed_run_refuses_other_token_shards(tokenized, tmp_path):
+    pretrain(settings_of(tmp_path, "train.stop_at=3"))
+    tokenize(settings_of(tmp_path, f"data.tokens=['{tmp_path}/fewer']", f"data.shards=['{tmp_path}/part-0.tar']"))
     with pytest.raises(UserError, match="trained on other data"):
-        pretrain(of(tmp_path, "resume=auto", f"data.tokens=['{tmp_path}/fewer']"))
+        pretrain(settings_of(tmp_path, "resume=auto", f"data.tokens=['{tmp_path}/fewer']"))
     with pytest.raises(UserError, match="trained on other data"):
-        pretrain(of(tmp_path, "resume=auto", "data.tokens=[]"))
+        pretrain(settings_of(tmp_path, "resume=auto", "data.tokens=[]"))
     os.rename(tmp_path / "tokens", tmp_path / "moved")
-    pretrain(of(tmp_path, "resume=auto", f"data.tokens=['{tmp_path}/moved']"))
+    pretrain(settings_of(tmp_path, "resume=auto", f"data.tokens=['{tmp_path}/moved']"))
 
 
-def test_incomplete_and_changed_folders_are_refused_when_they_are_opened(made, tmp_path):
+def test_incomplete_and_changed_folders_are_refused_on_opening(tokenized, tmp_path):
     folder = tmp_path / "tokens"
     file = folder / part_file(1)
     data = file.read_bytes()
     file.write_bytes(data[:-1])
     with pytest.raises(UserError, match=f"{part_file(1)}: {len(data) - 1} bytes, {len(data)} were written"):
-        tokens_of(made)
+        tokens_of(tokenized)
     file.unlink()
     with pytest.raises(UserError, match=f"{part_file(1)}: no such file"):
-        tokens_of(made)
+        tokens_of(tokenized)
     file.write_bytes(data)
     manifest = (folder / MANIFEST).read_text("utf-8")
     (folder / MANIFEST).write_text(manifest.replace('"crop_jitter": 0.0', '"crop_jitter": 0.3'), "utf-8")
     with pytest.raises(UserError, match="damaged, its contents do not match its hash"):
-        tokens_of(made)
+        tokens_of(tokenized)
     (folder / MANIFEST).write_text(manifest[:-20], "utf-8")
     with pytest.raises(UserError, match="damaged, not valid JSON"):
-        tokens_of(made)
+        tokens_of(tokenized)
     (folder / MANIFEST).unlink()
     with pytest.raises(UserError, match="has not finished"):
-        pretrain(made)
+        pretrain(tokenized)
     with pytest.raises(UserError, match="no such folder of token shards"):
         TokenShards(["none"])
 
 
-def test_a_part_under_another_name_is_found_out_when_it_is_read(made, tmp_path):
+def test_a_renamed_file_is_refused_on_reading(tokenized, tmp_path):
     files = [tmp_path / "tokens" / part_file(number) for number in (0, 1)]
     one, two = (file.read_bytes() for file in files)
     if len(one) != len(two):
         pytest.skip("of different sizes, which is noticed before")
     files[0].write_bytes(two)
     with pytest.raises(UserError, match="not the file in the manifest"):
-        tokens_of(made).whole(0)
+        tokens_of(tokenized).read(0)
 
 
-def test_inspect_shows_what_is_there_and_draws_it(made, tmp_path, capsys):
+def test_inspect_describes_the_tokens_and_decodes_images(tokenized, tmp_path, capsys):
     assert main(["data", "inspect", str(tmp_path / "tokens"), "--picture", str(tmp_path / "x.png")]) == 0
     out = capsys.readouterr().out
     assert (
@@ -282,8 +282,8 @@ def test_inspect_shows_what_is_there_and_draws_it(made, tmp_path, capsys):
     )
     assert "part-0.tar:00000  红苹果" in out and "vqvae, 16 codes" in out
     sheet = np.asarray(Image.open(tmp_path / "x.png"))
-    tokenizer = image.load(made.image_tokenizer.path)
-    codes = paddle.to_tensor(tokens_of(made).whole(0)[1].astype("int64").reshape(1, 4, 4))
+    tokenizer = image.load(tokenized.image_tokenizer.path)
+    codes = paddle.to_tensor(tokens_of(tokenized).read(0)[1].astype("int64").reshape(1, 4, 4))
     first = (tokenizer.decode(codes)[0].numpy().transpose(1, 2, 0) * 255).round()
     assert sheet.shape == (56, 76, 3) and np.abs(sheet[:16, :16] - first).max() <= 1
 
@@ -327,7 +327,7 @@ def test_inspect_shows_what_is_there_and_draws_it(made, tmp_path, capsys):
     assert "not the tokenizer that the token shards" in capsys.readouterr().err and not (tmp_path / "z.png").exists()
 
 
-def test_inspect_finds_a_flipped_bit_wherever_it_is(made, tmp_path, capsys):
+def test_inspect_finds_any_flipped_bit(tokenized, tmp_path, capsys):
     file = tmp_path / "tokens" / part_file(2)
     data = file.read_bytes()
     header = int.from_bytes(data[:8], "little") + 8
@@ -372,18 +372,18 @@ def test_inspect_of_a_tar(shards, tmp_path, capsys):
 )
 def test_bad_settings_are_one_line(small, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
-        tokenize(of(tmp_path, *more))
+        tokenize(settings_of(tmp_path, *more))
     assert not (tmp_path / "tokens").exists()
 
 
-def test_an_image_tokenizer_learns_from_images(small, tmp_path):
+def test_an_image_tokenizer_cannot_train_on_token_shards(small, tmp_path):
     with pytest.raises(SettingsError, match="data.tokens: an image tokenizer learns from the images"):
         train_image_tokenizer(config.resolve(config.ImageTokenizerTraining, None, ["data.tokens=[x]"]))
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_a_disk_that_takes_nothing_is_one_line_and_loses_nothing(small, tmp_path, monkeypatch, fault):
-    settings = of(tmp_path)
+def test_a_full_disk_is_a_one_line_error_and_loses_nothing(small, tmp_path, monkeypatch, fault):
+    settings = settings_of(tmp_path)
     if fault == "read-only":
         (tmp_path / "tokens").write_text("a file where the folder should be")
         with pytest.raises(OSError):
@@ -422,6 +422,6 @@ def test_a_disk_that_takes_nothing_is_one_line_and_loses_nothing(small, tmp_path
     assert len(Shards(sorted(tmp_path.glob("part-*.tar")), None)) == len(tokens_of(settings)) == 20
 
 
-def test_words_of_the_vocabulary_are_what_inspect_says(made):
-    tokenizer, tokens = load_tokenizer(made.text), tokens_of(made)
-    assert [tokenizer.decode(tokens.whole(n)[2][0].tolist()) for n in range(10)] == WORDS
+def test_inspect_prints_the_captions(tokenized):
+    tokenizer, tokens = load_tokenizer(tokenized.text), tokens_of(tokenized)
+    assert [tokenizer.decode(tokens.read(n)[2][0].tolist()) for n in range(10)] == WORDS

@@ -1,4 +1,4 @@
-"""Precision, recompute and the CPU's patches, as far as one process on a CPU can show them."""
+"""Precision, recompute and the patches for CPUs, as far as one process on a CPU can show them."""
 
 import numpy as np
 import paddle
@@ -48,7 +48,7 @@ def gradients(setting):
 
 @pytest.mark.parametrize("setting, runs", [("block", [4, 4, 4, 4]), ("2", [4, 2, 4, 2]), ("3", [4, 2, 2, 4])])
 def test_recomputed_gradients_are_the_same_to_the_last_bit(setting, runs):
-    """Dropout included. A block that is recomputed_blocks runs twice for each of the two directions."""
+    """With dropout. A recomputed block runs twice for each of the two directions."""
     plain, once = gradients("none")
     again, counted = gradients(setting)
     assert once == [2, 2, 2, 2] and counted == runs

@@ -1,4 +1,4 @@
-"""The wait for rank 0 before Paddle asks for it."""
+"""Waiting for rank 0 before Paddle connects to it."""
 
 import socket
 import threading
@@ -30,14 +30,14 @@ def listen_later(port: int, seconds: float) -> list[socket.socket]:
     return made
 
 
-def test_a_rank_waits_until_rank_0_listens_and_no_longer(rank_1):
+def test_a_rank_waits_until_rank_0_listens(rank_1):
     made = listen_later(rank_1, 0.3)
     rendezvous.wait_for_rank_zero()
     assert made, "went on before anybody listened"
     made[0].close()
 
 
-def test_the_master_that_fleetrun_names_goes_before_the_endpoints(rank_1, monkeypatch):
+def test_the_master_of_fleetrun_takes_precedence_over_the_endpoints(rank_1, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as master:
         monkeypatch.setenv("PADDLE_MASTER", f"127.0.0.1:{master.getsockname()[1]}")
         rendezvous.wait_for_rank_zero()  # nobody listens at the endpoints
@@ -49,7 +49,7 @@ def test_rank_0_does_not_wait_for_itself(rank_1, monkeypatch):
     rendezvous.wait_for_rank_zero()
 
 
-def test_the_wait_ends_where_nobody_comes_and_an_unknown_host_is_nobody(rank_1, monkeypatch):
+def test_the_wait_ends_after_its_time_limit_even_for_an_unknown_host(rank_1, monkeypatch):
     monkeypatch.setattr(rendezvous, "PATIENCE_S", 0.1)
     begin = time.monotonic()
     rendezvous.wait_for_rank_zero()

@@ -1,5 +1,5 @@
-"""The states of parameters in 16 bits, as far as a CPU shows them: their names and masters. Nothing computes in 16
-bits.
+"""The states of parameters in 16 bits as far as a CPU shows them: their names and master weights. Nothing computes in
+16 bits.
 """
 
 import json
@@ -20,7 +20,7 @@ from vilg.training.optimizer import adamw
 
 
 def is_half(seed):
-    """(model in bf16, its AdamW, what a rank holds); parameters have the same names whatever was made before."""
+    """(model in bf16, its AdamW, its sharded parameters). Parameter names do not depend on models created before."""
     paddle.seed(seed)
     with paddle.utils.unique_name.guard():
         model = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5))
@@ -34,18 +34,18 @@ def is_half(seed):
 
 
 def begin(model, optimizer):
-    """What the first step does before it computes."""
+    """Create the optimizer states as the first step does."""
     optimizer._create_accumulators(paddle.static.default_main_program().global_block(), list(model.parameters()))
 
 
-def test_masters_and_moments_are_saved_and_loaded_under_the_models_names():
+def test_master_weights_and_moments_are_stored_under_the_names_of_the_model():
     model, optimizer, held = is_half(1)
     begin(model, optimizer)
     for of_kind in optimizer._accumulators.values():
         for value in of_kind.values():
             value.set_value(paddle.randn(value.shape).astype(value.dtype))
     for master in optimizer._master_weights.values():
-        master.set_value(master + 1e-4)  # less than bf16 sees
+        master.set_value(master + 1e-4)  # less than the precision of bf16
     saved = {part.name: np.array(part.read()) for part in states.tensor_shards(held(), optimizer, 0)}
     assert set(saved) == {
         f"{kind}/{name}" for kind in ("model", *states.MOMENTS) for name, _ in model.named_parameters()
@@ -64,7 +64,7 @@ def test_masters_and_moments_are_saved_and_loaded_under_the_models_names():
 
 
 def test_a_loss_scale_is_saved_as_json():
-    """GradScaler switches itself off on a CPU, so its state is put together by hand, as AmpScaler.state_dict does."""
+    """GradScaler disables itself on a CPU, so its state is written by hand, in the form of AmpScaler.state_dict."""
     state = {
         "scale": np.array([1024.0], np.float32),
         "incr_ratio": 2.0,

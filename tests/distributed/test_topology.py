@@ -1,4 +1,4 @@
-"""Ranks are laid out as replicas x shards, and what cannot be is refused."""
+"""Ranks are arranged as replicas x shards, and invalid arrangements are refused."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_two_nodes_of_four_by_hand():
 
 
 @pytest.mark.parametrize("ranks, shards", [(8, 4), (8, 2), (8, 1), (6, 3), (4, 4), (1, 1)])
-def test_every_rank_has_its_place(ranks, shards):
+def test_every_rank_has_unique_coordinates(ranks, shards):
     topology = Topology(ranks, shards)
     for rank in range(ranks):
         sharding, replicas = topology.sharding_group(rank), topology.replica_group(rank)
@@ -24,7 +24,7 @@ def test_every_rank_has_its_place(ranks, shards):
         assert all(topology.replica_group(peer) == replicas for peer in replicas)
 
 
-def test_stage_0_splits_nothing():
+def test_stage_0_shards_nothing():
     assert build_topology(Distributed(), ranks=8, ranks_per_node=4) == Topology(8, 1)
 
 
@@ -58,6 +58,6 @@ def test_offload_without_shards_is_refused():
         ({"stage": 3, "segment_size": -1}, "segment_size=-1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(SettingsError, match=message):
         Distributed(**settings)

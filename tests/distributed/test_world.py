@@ -1,4 +1,4 @@
-"""The world of one process; that of two is in tests/fleet."""
+"""The world of one process; tests/fleet has that of two."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ from vilg.distributed.world import World
 from vilg.errors import SettingsError, UserError
 
 
-def test_alone_every_collective_is_the_identity():
+def test_every_collective_of_one_rank_is_the_identity():
     world = World()
     assert (world.rank, world.ranks, world.is_rank_zero) == (0, 1, True)
     assert world.sum({"a": 1.5}) == {"a": 1.5} and world.gather("x") == ["x"]
@@ -20,7 +20,7 @@ def test_alone_every_collective_is_the_identity():
     world.barrier()
 
 
-def test_together_passes_bad_input_on_as_it_is():
+def test_fail_together_raises_the_same_user_error():
     world = World()
     with world.fail_together():
         pass
@@ -29,13 +29,13 @@ def test_together_passes_bad_input_on_as_it_is():
     assert isinstance(caught.value, UserError) and caught.value.exit_code == 2
 
 
-def test_together_does_not_hide_a_defect():
+def test_fail_together_does_not_hide_other_exceptions():
     with pytest.raises(ZeroDivisionError), World().fail_together():
         raise ZeroDivisionError
 
 
-def test_a_rank_that_is_ended_says_nothing(tmp_path):
-    """fleetrun ends the peers of a failed rank with SIGTERM; Paddle would print the report of a crash for it."""
+def test_a_terminated_rank_prints_no_traceback(tmp_path):
+    """fleetrun ends the peers of a failed rank with SIGTERM, for which Paddle would print a crash report."""
     program = "import vilg, os; from vilg.distributed.world import World; World(); os.kill(os.getpid(), 15)"
     ended = run([sys.executable, "-c", program], cwd=tmp_path)
     assert ended.returncode == -signal.SIGTERM

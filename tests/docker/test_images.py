@@ -1,4 +1,4 @@
-"""The files of docker/, as far as they can be tried where no Docker runs."""
+"""The files of docker/, as far as they can be tested without Docker."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def test_hadolint_finds_nothing(image):
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda file: file.name)
-def test_images_end_as_a_user_with_a_health_check(image):
+def test_images_run_as_a_user_and_have_a_health_check(image):
     parser = pytest.importorskip("dockerfile_parse", reason="dockerfile-parse is not installed")
     parsed = parser.DockerfileParser(fileobj=open(image, "rb"))
     last = {step["instruction"]: step["value"] for step in parsed.structure}
@@ -62,9 +62,7 @@ def test_compose_starts_what_launch_prints(capsys, monkeypatch):
 
 
 class Build:
-    """The steps of a Dockerfile below a folder that stands for the image's root; packages of the system are left
-    out.
-    """
+    """The steps of a Dockerfile, run in a folder that represents the root of the image, without system packages."""
 
     def __init__(self, image: Path, root: Path):
         from dockerfile_parse import DockerfileParser
@@ -80,7 +78,7 @@ class Build:
                 action(step["value"])
 
     def _inside(self, value: str) -> str:
-        """Paths of the image as paths below the root."""
+        """Paths of the image as paths in the folder."""
         for path in ("/opt/vilg", "/build", "/vilg"):
             value = value.replace(f" {path}", f" {self.root}{path}").replace(f"'{path}", f"'{self.root}{path}")
         return value
@@ -98,7 +96,7 @@ class Build:
     def _copy(self, value: str) -> None:
         *sources, target = value.split()
         if sources[0].startswith("--from="):
-            return  # both stages have one root here
+            return  # both stages have the same root here
         to = self.root / target.lstrip("/") if target.startswith("/") else self.folder / target
         for source in sources:
             if (ROOT / source).is_dir():
@@ -145,9 +143,9 @@ def health(run: Path, stall: float) -> subprocess.CompletedProcess:
     )
 
 
-def test_health_is_a_step_in_time(tmp_path):
+def test_the_health_check_requires_a_recent_step(tmp_path):
     began = float(subprocess.run(["ps", "-o", "etimes=", "-p", "1"], capture_output=True, text=True).stdout)
-    assert health(tmp_path, began + 60).returncode == 0  # nothing yet, but the container is young
+    assert health(tmp_path, began + 60).returncode == 0  # no step yet, but the container has just started
     if began > 2:
         sick = health(tmp_path, began / 2)
         assert sick.returncode == 1 and "no step for" in sick.stderr
@@ -156,4 +154,4 @@ def test_health_is_a_step_in_time(tmp_path):
     assert health(tmp_path, 30).returncode == 0
     long_ago = time.time() - began - 100
     os.utime(metrics, (long_ago, long_ago))
-    assert health(tmp_path, began + 60).returncode == 0  # a step of the container before this one
+    assert health(tmp_path, began + 60).returncode == 0  # a step of an earlier container

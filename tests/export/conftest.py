@@ -1,4 +1,4 @@
-"""One small run and its exports, made once."""
+"""A small run and its exports, created once."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from vilg.training.entry_points import pretrain
 
 @pytest.fixture(scope="package")
 def run(tmp_path_factory):
-    """The folder of a run whose heads the operator takes."""
+    """The folder of a run whose head size the operator supports."""
     folder = tmp_path_factory.mktemp("run")
     write_shards(folder)
     settings = small_settings(folder, "model.heads=1", "train.caption_dropout=0.2")
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="package", params=["operator", "portable"])
 def exported(request, run, tmp_path_factory):
-    """With the operator, and without it."""
+    """One export with the operator and one without it."""
     folder = tmp_path_factory.mktemp("exports") / request.param
     made = export(run, folder, portable=request.param == "portable")
     assert made.operator == (request.param == "operator")

@@ -1,4 +1,4 @@
-"""Programs equal the model that they were traced from, and an export that does not is not made."""
+"""Exported programs equal the model that they were traced from, and an export that differs is not written."""
 
 import json
 from functools import partial
@@ -68,7 +68,7 @@ def test_every_logit_equals_that_of_the_model(tmp_path, direction, text_length, 
         programs.step(target[:, 0])
 
 
-def test_what_stands_in_the_manifest(exported, run):
+def test_the_content_of_the_manifest(exported, run):
     manifest = json.loads((exported / "manifest.json").read_text())
     assert manifest["format"] == 1 and manifest["versions"]["paddle"] == paddle.__version__
     assert manifest["checkpoint"].endswith("step-00000006")
@@ -84,8 +84,9 @@ def test_an_older_checkpoint_of_the_run(run, tmp_path):
 
 
 def as_of_four_ranks(run, folder):
-    """A run's checkpoint as 2 x 2 ranks write it: every tensor cut in two, and of each half one of the two ranks that
-    hold it writes it."""
+    """The checkpoint of a run as 2 x 2 ranks write it: every tensor has two halves, and each half is written by one of
+    the two ranks that hold it.
+    """
     reader, storage = checkpoint.CheckpointReader(run / "checkpoints" / "step-00000006"), LocalStorage(folder)
     unfinished, parts = storage.begin("step-00000006"), [[] for _ in range(4)]
     for number, (name, tensor) in enumerate(reader.manifest.tensors.items()):
@@ -138,14 +139,14 @@ def test_a_checkpoint_at_a_url(run, tmp_path, capsys, monkeypatch):
     assert f"vilg: {url}9: not a checkpoint" in capsys.readouterr().err
 
 
-def test_what_is_there_stays(run, tmp_path):
+def test_an_existing_folder_is_not_overwritten(run, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="is there already"):
         export(run, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_vocabulary_with_a_line_twice(tmp_path):
+def test_a_vocabulary_with_a_duplicate_line(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\nb\na\nc\n", "utf-8")
     own = WordPiece(tmp_path / "vocab.txt")
     exporter._write_vocabulary(own, tmp_path / "out.txt")
@@ -162,8 +163,8 @@ def test_a_vocabulary_with_a_line_twice(tmp_path):
         ("text_head.bias", np.nan, "logits"),
     ],
 )
-def test_an_export_that_differs_is_not_made(run, tmp_path, monkeypatch, part, by, what):
-    """One tensor is a little different, or no number at all, while the programs are written."""
+def test_an_export_that_fails_its_self_test_is_not_written(run, tmp_path, monkeypatch, part, by, what):
+    """While the programs are written, one tensor is slightly different or NaN."""
 
     def wrong(model, tokenizer, sizes, folder):
         layer = tokenizer if part in ("encoder", "decoder") else model
@@ -180,7 +181,7 @@ def test_an_export_that_differs_is_not_made(run, tmp_path, monkeypatch, part, by
     assert not list(tmp_path.iterdir())
 
 
-def test_a_program_that_did_not_reach_the_disk(run, tmp_path, monkeypatch):
+def test_a_program_that_was_not_written(run, tmp_path, monkeypatch):
     def cut(model, tokenizer, sizes, folder):
         save_programs(model, tokenizer, sizes, folder)
         file = folder / "image_encode.pdiparams"

@@ -1,4 +1,4 @@
-"""An export draws, writes and scores as its checkpoint does."""
+"""An export generates images, captions and scores like its checkpoint."""
 
 import json
 import re
@@ -67,14 +67,14 @@ def test_the_same_codes_as_the_checkpoint(trained, predictor, sampler, more):
         {"beams": 2, "prefix": "龘"},
     ],
 )
-def test_the_same_words_as_the_checkpoint(trained, predictor, images, asked):
+def test_the_same_captions_as_the_checkpoint(trained, predictor, images, asked):
     written = predictor.caption(images, **asked)
     assert written == trained.caption(images, **asked)
     assert [predictor.caption(one[None], **asked)[0] for one in images] == written
     assert all(text.startswith(asked.get("prefix", "").replace("龘", "[UNK]")) for text in written)
 
 
-def test_captions_are_sampled_where_chance_is_asked_for(predictor, images):
+def test_captions_are_sampled_at_a_positive_temperature(predictor, images):
     greedy = predictor.caption(images)
     assert greedy == predictor.caption(images, greedy=True)
     for asked in ({"seed": 0}, {"temperature": 3.0}, {"top_k": 9}, {"top_p": 0.9}):
@@ -90,11 +90,11 @@ def test_the_same_scores_and_pixels_as_the_checkpoint(trained, predictor, images
     assert np.allclose(drawn, trained.generate(TEXTS, n=2, seed=4), atol=1e-5)
 
 
-def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, images, sources_read):
+def test_a_source_is_prefilled_once_for_all_its_samples(trained, predictor, images, sources_read):
     for one in (trained, predictor):
         sources_read.clear()
         codes = one.sample(["红苹果", "大象", "红苹果"], Sampler(seed=1), 4, guidance=2.0, scored=False).codes
-        assert sources_read == [("text_to_image", 2), ("text_to_image", 1)]  # guidance reads the empty caption
+        assert sources_read == [("text_to_image", 2), ("text_to_image", 1)]  # guidance needs the empty caption
         assert np.array_equal(codes[0], codes[2]) and not np.array_equal(codes[0], codes[1])
         sources_read.clear()
         one.caption(images, beams=4)
@@ -104,7 +104,7 @@ def test_a_source_is_read_once_for_all_that_begins_there(trained, predictor, ima
 @pytest.mark.parametrize(
     "dropped, scale, warned", [(0.0, 2.0, True), (0.0, 1.0, False), (0.2, 2.0, False), (None, 2.0, False)]
 )
-def test_guidance_of_a_model_that_never_met_an_empty_caption(
+def test_guidance_of_a_model_trained_without_caption_dropout(
     trained, predictor, caplog, monkeypatch, dropped, scale, warned
 ):
     for one in (trained, predictor):
@@ -117,21 +117,21 @@ def test_guidance_of_a_model_that_never_met_an_empty_caption(
         ] == [True] * warned
 
 
-def test_pictures_of_any_size_are_cut_as_in_training(predictor):
+def test_images_of_any_size_are_cropped_as_in_training(predictor):
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, [20, 30, 3], dtype=np.uint8))
     assert predictor.caption([wide]) == predictor.caption([wide.crop((5, 0, 25, 20))])
 
 
-def test_batches_of_any_size_one_after_the_other(predictor):
-    """What an earlier call leaves behind, which memory optimisation reuses, reaches no later one."""
+def test_successive_batches_of_different_sizes(predictor):
+    """Memory optimization reuses buffers of an earlier call; their values must not affect later calls."""
     alone = {text: predictor.generate([text], seed=2) for text in TEXTS}
     for texts in (TEXTS, TEXTS[:1], TEXTS[::-1], TEXTS[1:]):
         assert np.allclose(predictor.generate(texts, seed=2), np.stack([alone[text][0] for text in texts]), atol=1e-5)
     assert np.allclose(predictor.generate(TEXTS[:1], n=4, seed=0)[:, 2], alone[TEXTS[0]][:, 0], atol=1e-5)
 
 
-def test_readings_of_one_predictor_do_not_disturb_each_other(trained, predictor):
-    """Guidance reads twice: a program's outputs lie where its next call writes."""
+def test_decoding_states_of_one_predictor_are_independent(trained, predictor):
+    """Guidance has two decoding states, and a program overwrites its outputs in the next call."""
     text, rng = np.array([[1, 7, 8, 2, 9, 9, 9, 9], [1, 5, 6, 2, 9, 9, 9, 9]]), np.random.default_rng(0)
     codes = rng.integers(0, 16, [6, 8])
 
@@ -241,7 +241,7 @@ def test_an_export_older_than_an_entry_of_the_manifest(exported, tmp_path):
     assert Predictor(copy).caption_dropout is None
 
 
-def test_what_is_no_export_yet(run):
+def test_a_folder_that_is_not_an_export(run):
     with pytest.raises(UserError, match="a run, not an export; `vilg export`"):
         Predictor(run)
     with pytest.raises(UserError, match="step-00000003: a checkpoint, not an export; `vilg export`"):
@@ -249,7 +249,7 @@ def test_what_is_no_export_yet(run):
 
 
 def test_an_export_that_this_paddle_cannot_load(exported, tmp_path):
-    """Whole, but with an operator that only a later Paddle has."""
+    """A complete export with an operator that only a later Paddle has."""
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     program, made = copy / "image_decode.json", manifest.read(copy)
@@ -312,8 +312,8 @@ def test_bad_requests(predictor, call, said):
         call(predictor)
 
 
-def test_more_than_are_drawn_at_once(predictor, images, monkeypatch, sources_read):
-    """Texts, drawings of a text, pictures, captions and scores come in parts, and are what they are together."""
+def test_more_images_than_fit_into_a_batch(predictor, images, monkeypatch, sources_read):
+    """Texts, samples of a text, images, captions and scores are divided into batches, which does not change them."""
     written = [predictor.caption(images, **asked) for asked in ({}, {"seed": 5}, {"beams": 2})]
     scores, codes = predictor.score(images, TEXTS), predictor.encode_images(images)
     whole, drawn = predictor.sample(TEXTS, Sampler(seed=3), 5), predictor.generate(TEXTS, n=5, seed=3)
@@ -324,10 +324,20 @@ def test_more_than_are_drawn_at_once(predictor, images, monkeypatch, sources_rea
     assert written == [predictor.caption(images, **asked) for asked in ({}, {"seed": 5}, {"beams": 2})]
     assert np.allclose(predictor.score(images, TEXTS), scores, atol=1e-3)
     assert np.array_equal(predictor.encode_images(images), codes)
-    assert [count for _, count in sources_read] == [2, 1, 2, 1, 1, 1, 1, 2, 1]  # two beams leave room for one image
+    assert [count for _, count in sources_read] == [
+        2,
+        1,
+        2,
+        1,
+        1,
+        1,
+        1,
+        2,
+        1,
+    ]  # with two beams, one image fits into the batch
 
 
-def test_pictures_in_files(predictor, tmp_path):
+def test_images_in_files(predictor, tmp_path):
     (tmp_path / "x.png").write_bytes(png(1, 40))
     with Image.open(tmp_path / "x.png") as image:
         assert len(predictor.caption([image, image])) == 2

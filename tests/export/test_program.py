@@ -1,4 +1,4 @@
-"""One exported program beside what else runs in the process."""
+"""Running one exported program."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ class Doubled(paddle.nn.Layer):
         return x * 2.0
 
 
-def test_a_program_leaves_the_process_its_threads(tmp_path):
-    """Paddle Inference sets them to one behind each run, for all of Paddle."""
+def test_a_program_restores_the_number_of_threads(tmp_path):
+    """Paddle Inference sets the number of threads to one after each run, for the whole process."""
     paddle.jit.save(Doubled(), str(tmp_path / "doubled"), [paddle.static.InputSpec([None], "float32", "x")])
     program = f"""if True:
         import ctypes

@@ -1,4 +1,4 @@
-"""With each kind of image tokenizer, ours and imported ones, an export does what its checkpoint does."""
+"""With every kind of image tokenizer, trained or imported, an export behaves like its checkpoint."""
 
 import numpy as np
 import paddle
@@ -55,11 +55,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
+def test_an_export_behaves_like_its_checkpoint(make, tmp_path):
     tokenizer = make(tmp_path / "tokenizer")
     image_size = 4 * tokenizer.factor
     write_shards(tmp_path)
-    # Steps so large that after a few of them it matters what is drawn and described.
+    # The learning rate is so large that samples and captions depend on their inputs after a few steps.
     settings = small_settings(
         tmp_path,
         f"image_tokenizer.path={tmp_path}/tokenizer",
@@ -85,7 +85,7 @@ def test_an_export_does_what_its_checkpoint_does(make, tmp_path):
     assert np.allclose(pictures, trained.generate(TEXTS, n=2, seed=3), atol=1e-5)
     own = tokenizer.decode(paddle.to_tensor(expected.codes.reshape([-1, 4, 4]))).numpy()
     assert np.allclose(pictures, own.reshape(pictures.shape), atol=1e-5)
-    assert np.allclose(predictor.decode(expected.codes[1]), pictures[1], atol=1e-5)  # fewer than the call before
+    assert np.allclose(predictor.decode(expected.codes[1]), pictures[1], atol=1e-5)  # fewer than in the previous call
 
     for asked in ({"greedy": False, "seed": 5}, {"beams": 2}):
         written = predictor.caption(images, **asked)

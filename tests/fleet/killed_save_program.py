@@ -1,9 +1,9 @@
-"""Started by fleetrun: saves step 1, and dies while it saves step 2.
+"""Started by fleetrun: saves step 1, and is killed while it saves step 2.
 
     killed_save_program.py FOLDER POINT VICTIM ASYNCHRONOUS
 
-Rank VICTIM kills itself when the save comes to POINT. Points of a shard are those of the victim's own; the other points
-are rank 0's, which waits there until the victim is gone, and then goes on as if nothing had happened.
+Rank VICTIM kills itself when the save reaches POINT. Points of a shard are reached by the victim. The other points are
+reached by rank 0, which waits there until the victim is dead, and then continues.
 """
 
 import os
@@ -34,7 +34,7 @@ POINTS = (
 )
 
 
-class Deadly(LocalStorage):
+class KillingStorage(LocalStorage):
     def __init__(self, root: Path, marks: Path, rank: int, point: str, victim: int):
         super().__init__(root)
         self.marks, self.rank, self.point, self.victim, self.armed = marks, rank, point, victim, False
@@ -68,14 +68,14 @@ class Deadly(LocalStorage):
         self.reached("after the rename")
 
     def watch(self) -> None:
-        """The victim, where the point is not its own: it dies when rank 0 has come there."""
+        """On the victim, if rank 0 reaches the point: wait for that, then die."""
         while not (self.marks / "reached").exists():
             time.sleep(0.01)
         die()
 
 
 class Counting:
-    def __init__(self, opened, storage: Deadly):
+    def __init__(self, opened, storage: KillingStorage):
         self.opened, self.storage, self.pieces = opened, storage, 0
 
     def write(self, data) -> None:
@@ -93,9 +93,9 @@ def die() -> None:
 
 def main(folder: Path, point: str, victim: int, asynchronous: bool) -> None:
     world = World()
-    if world.rank == 0:  # fleetrun, which sees that the other one is dead, must not come in between
+    if world.rank == 0:  # fleetrun notices the dead rank and must not interfere
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    storage = Deadly(folder / "checkpoints", folder, world.rank, point, victim)
+    storage = KillingStorage(folder / "checkpoints", folder, world.rank, point, victim)
     manager = CheckpointManager(folder / "checkpoints", world, config.Checkpoint(asynchronous=asynchronous), storage)
     for step in (1, 2):
         values = np.full(BLOCK, step, "uint8")

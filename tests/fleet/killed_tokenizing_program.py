@@ -8,7 +8,7 @@ import sys
 from vilg.cli import main
 from vilg.data import token_part, tokenizing
 
-# Where the victim dies; the parts are those of two images that it publishes, its second or the manifest.
+# Where the victim dies: in its first or second token file of two images, or in the manifest.
 POINTS = (
     "while encoding",
     "in the middle of a file",
@@ -23,8 +23,8 @@ def die(*_) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Deadly:
-    """A file whose writer dies half way."""
+class KillingFile:
+    """A file whose writer is killed half-way."""
 
     def __init__(self, opened):
         self.opened = opened
@@ -42,11 +42,11 @@ class Deadly:
 
 
 def arm(point: str) -> None:
-    """From now on the process dies where it next comes to `point`."""
+    """The process kills itself when it next reaches `point`."""
     if point == "while encoding":
         tokenizing.TokenShardWriter._encode = die
     elif point.startswith("in the middle"):
-        token_part.open = lambda *arguments: Deadly(builtins.open(*arguments))
+        token_part.open = lambda *arguments: KillingFile(builtins.open(*arguments))
     elif point == "before the rename":
         os.replace = die
     elif point == "behind the rename":

@@ -1,4 +1,5 @@
-"""Started by fleetrun: trains the real model in both directions under the given settings, and says what a rank held.
+"""Started by fleetrun: trains the real model in both directions with the given settings, and reports the memory of a
+rank.
 
     sharded_program.py OUT_FOLDER '{"stage": 3, ..}' ACCUMULATION
 
@@ -28,12 +29,12 @@ from vilg.model.transformer import Transformer, targets
 from vilg.training.optimizer import adamw
 
 WORDS, CODES, TEXT, GRID, BATCH, STEPS = 37, 23, 12, (6, 5), 16, 10
-# Decay that a rule which misses a renamed parameter would be seen by; clipping that works in every step.
+# Weight decay strong enough to notice a parameter without it, and clipping that is active in every step.
 TRAIN = config.Train(lr=2e-3, weight_decay=0.5, max_grad_norm=0.5)
 
 
 def batches():
-    """(text, image) of the whole job, for each step."""
+    """(text, image) of all ranks, for each step."""
     rng = np.random.default_rng(0)
     for _ in range(STEPS):
         yield rng.integers(0, WORDS, [BATCH, TEXT]), rng.integers(0, CODES, [BATCH, GRID[0] * GRID[1]])
@@ -45,7 +46,7 @@ def losses(text, image, model):
 
 
 def counting(sent: Counter) -> None:
-    """Add up the elements of each collective that sends tensors: {(kind, members of the group): elements}."""
+    """Count the elements that each kind of collective sends: {(kind, members of the group): elements}."""
 
     def counted(kind, real):
         def call(tensor, *arguments, **options):
@@ -71,7 +72,7 @@ def elements(tensors) -> int:
 
 
 def held(engine, model) -> dict[str, int]:
-    """Elements that this rank really has between the last backward pass and the update, padding included."""
+    """Elements that this rank stores between the last backward pass and the update, including padding."""
     parameters, stage = list(model.parameters()), engine.stage
     buffers = [
         storage.buffer

@@ -1,4 +1,4 @@
-"""SIGKILL at every point of a save: the last good checkpoint loads, and the next save clears away what is left."""
+"""SIGKILL at every point of a save: the last valid checkpoint loads, and the next save removes the remaining files."""
 
 import shutil
 import sys
@@ -41,7 +41,7 @@ def test_a_killed_save(tmp_path, point, victim, asynchronous):
     )
     assert done.returncode != 0
     names = sorted(path.name for path in folder.iterdir())
-    # Rank 0 renames by itself: what kills another rank then comes too late.
+    # Rank 0 renames without the other ranks, so killing another rank at this point has no effect.
     finished = point == "after the rename" or (victim == 1 and point in ("before the manifest", "before the rename"))
     assert ("step-00000002" in names) == finished
     assert finished or ".step-00000002.writing" in names

@@ -1,4 +1,4 @@
-"""`vilg launch --start` on real processes: follows, stops, starts again, and leaves nothing behind."""
+"""`vilg launch --start` with real processes: prints their log, stops them, restarts them, and leaves no process."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
 @contextmanager
 def launched(folder, name, *more):
-    """The launcher over a run of 20 steps of two ranks, slowed down by measuring after each."""
+    """The launcher with a run of 20 steps on two ranks, slowed down by an evaluation after each step."""
     settings = config.resolve(config.Pretraining, None, small_overrides(folder))
     config.save(settings, folder / "small.yaml")
     command = [
@@ -46,7 +46,7 @@ def launched(folder, name, *more):
 
 
 def wait_for(launcher, run, steps, name):
-    """Until the run has recorded so many steps; returns its ranks."""
+    """Wait until the run has recorded this number of steps. Returns its ranks."""
     while not ((run / "metrics.jsonl").exists() and len(metrics(run)) >= steps and len(ranks_of(name)) == 2):
         time.sleep(0.05)
         assert launcher.poll() is None, launcher.communicate()
@@ -68,7 +68,7 @@ def undisturbed(small, tmp_path):
     return losses(tmp_path / "runs" / "undisturbed")
 
 
-def test_a_killed_rank_is_named_and_the_run_ends_as_if_nothing_had_been(undisturbed, tmp_path):
+def test_a_killed_rank_is_named_and_the_restarted_run_gives_the_same_result(undisturbed, tmp_path):
     run = tmp_path / "runs" / "killed"
     with launched(tmp_path, "killed") as launcher:
         os.kill(wait_for(launcher, run, 6, "killed")[1], signal.SIGKILL)
@@ -79,8 +79,10 @@ def test_a_killed_rank_is_named_and_the_run_ends_as_if_nothing_had_been(undistur
     assert (losses(run) == undisturbed).all()
 
 
-def test_a_job_that_always_dies_is_given_up(small, tmp_path):
-    """A file in the place of the checkpoints is bad input: it is not tried again at all. Kills are, up to a limit."""
+def test_a_job_that_always_fails_is_given_up(small, tmp_path):
+    """A file at the path of the checkpoint folder is bad input, which is not retried. Killed ranks are retried up to a
+    limit.
+    """
     with launched(tmp_path, "hopeless", "cluster.max_restarts=1") as launcher:
         for _ in range(2):
             pids = wait_for(launcher, tmp_path / "runs" / "hopeless", 1, "hopeless")
@@ -95,7 +97,7 @@ def test_a_job_that_always_dies_is_given_up(small, tmp_path):
     assert launcher.returncode == 1 and "nowhere.txt" in err and "restarting in" not in err, out + err
 
 
-def test_sigterm_to_the_launcher_saves_and_ends_well(small, tmp_path):
+def test_sigterm_to_the_launcher_saves_and_exits_with_0(small, tmp_path):
     run = tmp_path / "runs" / "ended"
     with launched(tmp_path, "ended", "checkpoint.every_steps=1000") as launcher:
         wait_for(launcher, run, 3, "ended")
@@ -107,9 +109,9 @@ def test_sigterm_to_the_launcher_saves_and_ends_well(small, tmp_path):
     assert [path.name for path in checkpoint.checkpoints_in(run / "checkpoints")] == [checkpoint.step_directory(steps)]
 
 
-def test_sigterm_before_anything_has_begun_ends_it_at_once(small, tmp_path):
+def test_sigterm_before_training_starts_ends_the_launcher_at_once(small, tmp_path):
     with launched(tmp_path, "early") as launcher:
-        while not running("run.name=early", "--log_dir"):  # its nodes are being started
+        while not running("run.name=early", "--log_dir"):  # its nodes are starting
             time.sleep(0.01)
         launcher.send_signal(signal.SIGTERM)
         out, err = launcher.communicate(timeout=60)
@@ -117,24 +119,24 @@ def test_sigterm_before_anything_has_begun_ends_it_at_once(small, tmp_path):
     assert not (tmp_path / "runs" / "early" / "metrics.jsonl").exists()
 
 
-def test_a_rank_that_hangs_is_shown_with_the_stacks_and_treated_as_dead(undisturbed, tmp_path):
+def test_a_hanging_rank_is_reported_with_its_stack_and_restarted(undisturbed, tmp_path):
     run = tmp_path / "runs" / "hanging"
     with launched(tmp_path, "hanging", "cluster.stall_timeout=30") as launcher:
         os.kill(wait_for(launcher, run, 6, "hanging")[1], signal.SIGSTOP)
         out, err = launcher.communicate(timeout=150)
     assert launcher.returncode == 0, out + err
-    assert "no step for" in err and "most recent call first" in out  # faulthandler's words
+    assert "no step for" in err and "most recent call first" in out  # text of faulthandler
     assert (losses(run) == undisturbed).all()
 
 
-def test_when_the_launcher_is_killed_everything_ends(small, tmp_path):
+def test_killing_the_launcher_ends_all_processes(small, tmp_path):
     with launched(tmp_path, "orphans") as launcher:
         wait_for(launcher, tmp_path / "runs" / "orphans", 2, "orphans")
         launcher.kill()
 
 
-def test_two_hosts_over_something_like_ssh(undisturbed, tmp_path):
-    """Both are this machine; the ranks of the second one are killed, and its name is in the log."""
+def test_two_hosts_with_a_substitute_for_ssh(undisturbed, tmp_path):
+    """Both hosts are this machine. The ranks of the second one are killed, and its name is in the log."""
     shell = tmp_path / "ssh"
     shell.write_text('#!/bin/bash\necho "$1" >> "$(dirname "$0")/reached"\nexec bash -c "$2"\n')
     shell.chmod(0o755)

@@ -1,5 +1,6 @@
-"""A resumed run is the run that was never interrupted: to the last bit on the layout that wrote the checkpoint, to
-rounding on any other."""
+"""A resumed run equals the uninterrupted run: to the last bit with the topology that wrote the checkpoint, up to
+rounding with any other.
+"""
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ STAGES = {
 
 
 def train(folder, processes, name, *more):
-    """A run of STEPS steps of 8 pairs, saved half-way."""
+    """A run of STEPS steps of 8 pairs, with a checkpoint half-way."""
     given = [
         *small_overrides(folder),
         f"run.name={name}",
@@ -53,7 +54,7 @@ def saved(folder, name, step):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_resumed_in_fresh_processes_to_the_last_bit(small, tmp_path, stage):
+def test_resuming_in_new_processes_is_exact_to_the_last_bit(small, tmp_path, stage):
     """Losses, gradient norms, learning rates, consumed samples; and every byte of every rank's file."""
     train(tmp_path, 2, "whole", *STAGES[stage])
     half = saved(tmp_path, "whole", HALF)
@@ -63,7 +64,7 @@ def test_resumed_in_fresh_processes_to_the_last_bit(small, tmp_path, stage):
     assert whole.files == again.files and len(whole.files) == 2
 
 
-# From (processes, settings) to (processes, settings): every number of ranks and every stage on either side.
+# From (processes, settings) to (processes, settings): every number of ranks and every stage on both sides.
 MOVES = {
     "1 to 2, stage 3": (1, [], 2, ["distributed.stage=3", *SPLIT]),
     "1 to 4, stage 2": (1, [], 4, ["distributed.stage=2", "distributed.sharding_degree=2"]),
@@ -81,11 +82,11 @@ MOVES = {
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_moved_to_another_layout(small, tmp_path, move):
+def test_resuming_with_another_topology(small, tmp_path, move):
     before, first, after, then = MOVES[move]
     train(tmp_path, before, "kept", *first)
     train(tmp_path, after, "moved", *then, f"resume={saved(tmp_path, 'kept', HALF)}")
-    # What comes from elsewhere is saved at once as the run's own, by the layout that has just loaded it.
+    # A checkpoint from another folder is saved at once in the folder of the run, with the new topology.
     tensors, again = (checkpoint.load(saved(tmp_path, name, HALF))[1] for name in ("kept", "moved"))
     assert tensors.keys() == again.keys()
     assert all(tensors[name].tobytes() == again[name].tobytes() for name in tensors)

@@ -1,4 +1,4 @@
-"""Every stage of sharding on real processes trains as one process does, and holds no more than it promises."""
+"""Training with every stage of sharding equals training on one process, and needs the memory that `vilg plan` says."""
 
 import json
 import sys
@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(200)]
 
 PROGRAM = ROOT / "tests" / "fleet" / "sharded_program.py"
 FP32 = 4  # bytes
-SPLIT = {"segment_size": 0}  # at Paddle's 2^20 stage 3 would leave this model whole
+SPLIT = {"segment_size": 0}  # with Paddle's default 2^20, stage 3 would not shard this model
 
 
 def train(out: Path, processes: int, settings: dict, accumulation: int) -> list[dict]:
-    """What each rank says."""
+    """The reports of all ranks."""
     out.mkdir()
     start = [sys.executable]
     if processes > 1:
@@ -34,8 +34,8 @@ def train(out: Path, processes: int, settings: dict, accumulation: int) -> list[
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """(lines, tensors) of one process."""
+def one_process(tmp_path_factory):
+    """(metrics, tensors) of one process."""
     out = tmp_path_factory.mktemp("sharded") / "alone"
     return train(out, 1, {}, 1)[0]["lines"], parameters(out)
 
@@ -45,13 +45,13 @@ def parameters(out: Path) -> dict[str, np.ndarray]:
     return {name: value for name, value in tensors.items() if name.startswith(("model/", "moment1/"))}
 
 
-def check(alone, out, ranks):
-    lines, expected = alone
+def check(one_process, out, ranks):
+    lines, expected = one_process
     assert np.abs(np.array(lines) - np.array(ranks[0]["lines"])).max() < 1e-5
     ours = parameters(out)
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
-        # The gradient of a key's bias is nought but for rounding, which Adam turns into steps.
+        # The gradient of a key bias is 0 up to rounding, and Adam turns this rounding into steps.
         difference = np.abs(ours[name] - value)
         if name.endswith("qkv.bias"):
             difference = np.delete(difference.reshape(3, -1), 1, axis=0)
@@ -59,12 +59,12 @@ def check(alone, out, ranks):
 
 
 def check_memory(ranks: list[dict], settings: config.Distributed, topology: Topology):
-    """Every rank holds what `vilg plan` says, to the last element."""
+    """Every rank stores exactly as many elements as `vilg plan` predicts."""
     planned = states(list(ranks[0]["shapes"].values()), settings, topology.shards, FP32)
     for number, rank in enumerate(ranks):
         plan, held = planned[number % topology.shards], {name: FP32 * size for name, size in rank["held"].items()}
         assert held["moments"] == plan.moments + plan.host_moments
-        if settings.offload:  # before the update, when the gradients of whole parameters are still on the device
+        if settings.offload:  # before the update, while the gradients of unsharded parameters are still on the device
             assert held["masters"] == plan.host_masters
             assert held["gradients"] == plan.gradients + plan.host_gradients - plan.parameters
         else:
@@ -72,7 +72,7 @@ def check_memory(ranks: list[dict], settings: config.Distributed, topology: Topo
 
 
 def check_traffic(ranks: list[dict], settings: config.Distributed, topology: Topology, accumulation: int):
-    """A step sends what `vilg plan` says; a few numbers for the norm come on top."""
+    """A step sends as many elements as `vilg plan` predicts, plus a few for the gradient norm."""
     planned, sent = Counter(), Counter()
     for one in collectives(ranks[0]["shapes"], settings, topology, accumulation, FP32):
         members = topology.shards if one.over == "shards" else topology.replicas
@@ -103,10 +103,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sharded_training_is_training(alone, tmp_path, case):
+def test_sharded_training_equals_training_on_one_process(one_process, tmp_path, case):
     processes, settings, accumulation = CASES[case]
     ranks = train(tmp_path / "out", processes, settings, accumulation)
-    check(alone, tmp_path / "out", ranks)
+    check(one_process, tmp_path / "out", ranks)
     distributed = config.Distributed(**settings)
     topology = build_topology(distributed, processes, processes)
     check_memory(ranks, distributed, topology)
@@ -117,4 +117,6 @@ def test_sharded_training_is_training(alone, tmp_path, case):
     assert largest["gradients"] == (half if distributed.stage >= 2 else whole)
     assert largest["parameters"] == (half if distributed.stage == 3 else whole)
     if distributed.stage == 1:
-        assert [rank["while_computing"] for rank in ranks] == [0] * processes  # nothing before the last micro-batch
+        assert [rank["while_computing"] for rank in ranks] == [
+            0
+        ] * processes  # no communication before the last micro-batch

@@ -1,4 +1,4 @@
-"""`vilg data tokenize` in processes that are killed, and on two at once."""
+"""`vilg data tokenize` in processes that are killed, and in two processes at once."""
 
 import signal
 import sys
@@ -22,7 +22,7 @@ PROGRAM = ROOT / "tests" / "fleet" / "killed_tokenizing_program.py"
 
 
 def overrides(folder, tokens: str, *more: str) -> list[str]:
-    """20 images in 4 parts."""
+    """20 images in 4 files."""
     return [
         *small_overrides(folder),
         "data.crop_jitter=0.5",
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_process_leaves_what_it_has_published_and_the_next_makes_the_rest(small, tmp_path, point):
+def test_a_killed_process_keeps_its_published_files_and_the_next_run_completes_them(small, tmp_path, point):
     done = run([sys.executable, str(PROGRAM), point, "0", *overrides(tmp_path, "tokens")], tmp_path, 60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     folder = tmp_path / "tokens"
@@ -57,10 +57,12 @@ def test_a_killed_process_leaves_what_it_has_published_and_the_next_makes_the_re
 
     assert made(tmp_path, "tokens").images == {1: 14, 2: 8, 4: 0}[published]
     made(tmp_path, "whole")
-    assert contents(folder) == contents(tmp_path / "whole")  # nothing lost, nothing twice, nothing left over
+    assert contents(folder) == contents(
+        tmp_path / "whole"
+    )  # no sample is lost or duplicated, and no temporary file remains
 
 
-def test_two_processes_share_the_parts_one_of_them_killed(small, tmp_path):
+def test_two_processes_divide_the_files_after_one_was_killed(small, tmp_path):
     killed = run(
         [
             sys.executable,
@@ -94,7 +96,7 @@ def test_two_processes_share_the_parts_one_of_them_killed(small, tmp_path):
     assert len(TokenShards([str(tmp_path / "tokens")])) == 20 and (tmp_path / "tokens" / MANIFEST).exists()
 
 
-def test_two_processes_train_on_tokens_as_on_images_to_the_last_bit(small, tmp_path):
+def test_two_processes_train_on_token_shards_as_on_images_to_the_last_bit(small, tmp_path):
     made(tmp_path, "tokens", "data.crop_jitter=0", "tokenize.crops=1")
     for name, tokens in (("tokens", f"data.tokens=['{tmp_path}/tokens']"), ("images", "data.tokens=[]")):
         done = fleetrun(

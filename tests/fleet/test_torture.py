@@ -1,6 +1,6 @@
-"""A run whose ranks are killed at random moments ends with the losses of one that was left alone.
+"""A run whose ranks are killed at random times has the losses of an uninterrupted run.
 
-docs/reliability.md has a hundred kills; here are a few.
+docs/reliability.md reports a hundred kills; this test has a few.
 """
 
 import json
@@ -15,7 +15,7 @@ from vilg import config
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
 
-def test_a_few_kills(small, tmp_path):
+def test_training_survives_kills(small, tmp_path):
     config.save(config.resolve(config.Pretraining, None, small_overrides(tmp_path)), tmp_path / "small.yaml")
     done = run(
         [

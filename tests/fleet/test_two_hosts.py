@@ -1,6 +1,6 @@
-"""Two nodes that are two hosts: network namespaces joined by a cable (veth), shards inside and replicas across.
+"""Two nodes on two hosts: network namespaces connected by a veth pair, shards inside and replicas across hosts.
 
-Where namespaces are not permitted, the same two fleetruns share this host, and a warning says so.
+Where namespaces are not permitted, the two fleetruns share this host, with a warning.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ def ip(*words):
 
 @pytest.fixture
 def hosts(tmp_path):
-    """(addresses, a command in the place of ssh, settings): two hosts that can be reached."""
+    """(addresses, a command that replaces ssh, settings) of two hosts that can be reached."""
     shell = tmp_path / "ssh"
     mark = uuid.uuid4().hex[:6]
     names = [f"vilg-{mark}-{number}" for number in (0, 1)]
@@ -58,7 +58,7 @@ def hosts(tmp_path):
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-def test_shards_inside_and_replicas_across_train_as_one_process(small, tmp_path, hosts):
+def test_sharding_inside_hosts_and_replicas_across_hosts_equal_one_process(small, tmp_path, hosts):
     addresses, shell, environment = hosts
     config.save(config.resolve(config.Pretraining, None, small_overrides(tmp_path)), tmp_path / "small.yaml")
     common = ["train.steps=20", "checkpoint.every_steps=10"]

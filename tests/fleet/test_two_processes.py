@@ -1,4 +1,4 @@
-"""Real fleetrun on two processes: the same losses as one process, the same records, the same errors."""
+"""Real fleetrun on two processes: the same losses, records and errors as one process."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_two_processes_train_as_one_and_resume_to_the_last_bit(small, tmp_path):
     assert np.abs(alone - together)[:, :3].max() < 1e-5
     assert (alone[:, 3] == together[:, 3]).all() and (alone[:, 5] == together[:, 5]).all()
 
-    # Replicas share the writing of a checkpoint, and any number of ranks reads it.
+    # Replicas divide the writing of a checkpoint, and any number of ranks can read it.
     manifest, tensors = checkpoint.load(tmp_path / "runs" / "two" / "checkpoints" / "step-00000020")
     assert manifest.topology == {"ranks": 2, "shards": 1} and len(manifest.files) == 2
     written_by_one = checkpoint.load(tmp_path / "runs" / "one" / "checkpoints" / "step-00000020")[1]
@@ -62,7 +62,7 @@ def test_a_batch_that_does_not_divide_is_one_line(small, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_broken_sample_that_one_rank_meets_stops_both_with_its_name(small, tmp_path):
+def test_a_bad_sample_of_one_rank_stops_both_and_is_named(small, tmp_path):
     write_shard(tmp_path / "part-7.tar", pair(30) | {"00030.png": b"broken"})
     done = fleetrun(2, "pretrain", *overrides(tmp_path, "faults", "data.max_bad_samples=0"), cwd=tmp_path)
     assert done.returncode != 0
@@ -80,10 +80,11 @@ def test_a_checkpoint_that_cannot_be_written_stops_both_ranks(small, tmp_path):
 
 
 @pytest.mark.parametrize("update, heldout", [("gradient", 3), ("ema", 1)])
-def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update, heldout):
-    """Codebooks stay equal on both ranks through revivals; losses, codes and averages are those of one process.
+def test_an_image_tokenizer_on_two_processes_equals_one_process(tmp_path, shards, update, heldout):
+    """Codebooks stay equal on both ranks through restarts of dead codes. Losses, codes and averages equal those of one
+    process.
 
-    So is what they measure: of three held-out images one rank has two, of one the other has none.
+    So do the metrics: of three held-out images, one rank has two. Of one image, the other rank has none.
     """
     write_shard(tmp_path / "heldout.tar", {k: v for n in range(heldout) for k, v in pair(100 + n).items()})
     common = [
@@ -104,7 +105,7 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
         f"data.heldout=['{tmp_path}/heldout.tar']",
         "train.eval_every=16",
     ]
-    common += ["train.micro_batch=2"]  # so that a step of one process has four micro-batches, of two processes two
+    common += ["train.micro_batch=2"]  # so that a step has four micro-batches on one process and two on two processes
     one = vilg("train-image-tokenizer", *common, "run.name=one", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     if update == "gradient":
@@ -128,10 +129,10 @@ def test_an_image_tokenizer_on_two_processes_stays_one(tmp_path, shards, update,
             assert np.allclose(last[0][tensor], last[1][tensor], atol=1e-4)
 
 
-def test_a_dvae_on_two_processes_takes_the_codes_of_one(tmp_path, shards):
-    """Its last step is the first that chooses: the codebook is k-means' of features that two ranks computed.
+def test_a_dvae_on_two_processes_has_the_codes_of_one_process(tmp_path, shards):
+    """The last step is the first quantized one. The codebook is k-means of features that two ranks computed.
 
-    Rounding decides where a feature belongs that lies half-way between two codes, and moves these two a little.
+    Rounding decides about a feature half-way between two codes, and changes these two codes slightly.
     """
     common = [
         f"run.dir={tmp_path}/runs",
@@ -158,11 +159,13 @@ def test_a_dvae_on_two_processes_takes_the_codes_of_one(tmp_path, shards):
         checkpoint.load(tmp_path / "runs" / name / "checkpoints" / "step-00000016")[1]["model/codebook"]
         for name in ("one", "two")
     ]
-    apart = abs(codebooks[0] - codebooks[1]).max(1)  # of each of 32 codes, a mean of about 128 features up to 2 large
+    apart = abs(codebooks[0] - codebooks[1]).max(
+        1
+    )  # for each of 32 codes, each a mean of about 128 features of at most 2
     assert (apart < 1e-4).mean() > 0.9 and apart.max() < 0.02
 
 
-def test_a_vqgan_on_two_processes_resumes_to_the_last_bit_behind_the_start_of_its_discriminator(tmp_path, shards):
+def test_a_vqgan_on_two_processes_resumes_to_the_last_bit_after_its_discriminator_starts(tmp_path, shards):
     common = [
         f"run.dir={tmp_path}/runs",
         f"data.shards=['{shards[0]}']",
@@ -184,8 +187,8 @@ def test_a_vqgan_on_two_processes_resumes_to_the_last_bit_behind_the_start_of_it
     assert whole == parts and len(whole) == 8 and whole[-1][1] is not None
 
 
-def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(small, tmp_path):
-    """Every rank holds half of the model: drawing and measuring go through all of them too."""
+def test_a_sharded_run_evaluates_samples_images_and_resumes_on_other_world_sizes(small, tmp_path):
+    """Every rank holds half of the model, so sampling and evaluation also need all ranks."""
     sharded = [
         "distributed.stage=3",
         "distributed.segment_size=0",
@@ -209,7 +212,7 @@ def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(s
 
     again = fleetrun(2, "pretrain", *overrides(tmp_path, "again", *sharded, f"resume={half}"), cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert (exact(tmp_path, "again") == together[10:]).all()  # to the last bit on the layout that wrote it
+    assert (exact(tmp_path, "again") == together[10:]).all()  # to the last bit with the topology that wrote it
     alone_on = vilg("pretrain", *overrides(tmp_path, "alone_on", f"resume={half}"), cwd=tmp_path)
     assert alone_on.returncode == 0, alone_on.stderr
     assert np.abs(exact(tmp_path, "alone_on") - alone[10:])[:, :3].max() < 1e-5
@@ -217,14 +220,14 @@ def test_a_sharded_run_measures_draws_and_is_resumed_by_other_numbers_of_ranks(s
     other = fleetrun(2, "pretrain", *overrides(tmp_path, "other", *stage_2, f"resume={half}"), cwd=tmp_path)
     assert other.returncode == 0, other.stderr
     assert np.abs(exact(tmp_path, "other") - alone[10:])[:, :3].max() < 1e-5
-    made = export(half, tmp_path / "export")  # of a model that no rank had the whole of; it compares itself with that
+    made = export(half, tmp_path / "export")  # no rank had the whole model; the export compares itself with it
     assert made.self_test["logits"] < 1e-4 and made.checkpoint == str(half)
 
 
-def test_sigterm_to_one_rank_saves_the_step_on_all_and_ends_well(small, tmp_path):
+def test_sigterm_to_one_rank_saves_on_all_ranks_and_exits_with_0(small, tmp_path):
     whole = fleetrun(2, "pretrain", *overrides(tmp_path, "whole"), cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    # So slow between the steps that there is time: held-out pairs are measured after each.
+    # An evaluation after each step makes the run slow enough.
     slow = overrides(tmp_path, "ended", "train.eval_every=1", "checkpoint.every_steps=1000")
     with started(fleetrun_command(2, "pretrain", *slow, cwd=tmp_path), tmp_path) as process:
         file = tmp_path / "runs" / "ended" / "metrics.jsonl"

@@ -1,4 +1,4 @@
-"""Rows of pictures below their texts, with a font that every Pillow brings along."""
+"""Rows of images below their texts, with a font that is part of Pillow."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from vilg.generation import contact_sheet
 from vilg.generation.contact_sheet import captioned_sheet
 
 HEAD, GAP = 22, 4  # pixels of a text, and below a row
-BLACK = np.zeros([3, 2, 3, 16, 70])  # three rows of two pictures
+BLACK = np.zeros([3, 2, 3, 16, 70])  # three rows of two images
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def grey(sheet):
     return np.asarray(sheet).mean(-1)
 
 
-def test_every_row_stands_below_its_text(font):
+def test_every_row_is_below_its_text(font):
     pixels = grey(captioned_sheet(BLACK, ["apple", "an elephant", "i"]))
     assert pixels.shape == (3 * (HEAD + 16 + GAP) - GAP, 144)
     ink = []
@@ -32,7 +32,7 @@ def test_every_row_stands_below_its_text(font):
     assert ink[1] > ink[0] > ink[2] > 0
 
 
-def test_a_text_too_long_for_its_row_is_cut(font):
+def test_a_text_that_is_too_long_for_its_row_is_shortened(font):
     cut = contact_sheet._cut("a" * 99, font, 144)
     kept = len(cut) - 1
     assert cut == "a" * kept + "…" and font.getlength(cut) <= 144 < font.getlength("a" * (kept + 1) + "…")
@@ -40,6 +40,6 @@ def test_a_text_too_long_for_its_row_is_cut(font):
     assert np.array_equal(grey(captioned_sheet(BLACK, ["a" * 99, "", ""])), grey(captioned_sheet(BLACK, [cut, "", ""])))
 
 
-def test_without_a_font_for_chinese_the_rows_have_no_texts(monkeypatch):
+def test_rows_have_no_texts_without_a_chinese_font(monkeypatch):
     monkeypatch.setattr(contact_sheet, "chinese_font", lambda: None)
     assert grey(captioned_sheet(BLACK, ["apple"] * 3)).shape == (3 * (16 + GAP) - GAP, 144)

@@ -1,4 +1,4 @@
-"""Token by token over the caches equals the whole forward pass."""
+"""Decoding one token at a time with the caches equals the full forward pass."""
 
 import numpy as np
 import paddle
@@ -16,7 +16,7 @@ WORDS, CODES, T = 19, 13, 7
 @pytest.mark.parametrize(
     "grid, kernel, extra", [((4, 4), 3, {}), ((3, 5), 5, {"qk_norm": True}), ((6, 2), 3, {"sandwich_norm": True})]
 )
-def test_every_logit_equals_that_of_the_whole_pass(direction, grid, kernel, extra):
+def test_every_logit_equals_that_of_the_full_forward_pass(direction, grid, kernel, extra):
     paddle.seed(3)
     model = Transformer(config.Model(layers=6, hidden=32, heads=2, conv_kernel=kernel, **extra), WORDS, CODES, T, grid)
     for parameter in model.parameters():

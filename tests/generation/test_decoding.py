@@ -1,4 +1,4 @@
-"""Drawing and captioning one token after the other, against the likelihood of the model."""
+"""Generating images and captions one token at a time, against the likelihood of the model."""
 
 import numpy as np
 import paddle
@@ -39,7 +39,7 @@ def model():
     return model
 
 
-def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
+def test_greedy_text_to_image_takes_the_most_likely_code_at_every_position(model):
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
     codes = generate_codes(TransformerDecodingModel(model), text, Sampler(greedy=True))
     assert codes.shape == (2, *GRID)
@@ -51,8 +51,8 @@ def test_greedy_drawing_takes_the_likeliest_code_at_every_place(model):
 @pytest.mark.parametrize(
     "sampler", [Sampler(greedy=True), Sampler(seed=3), Sampler(seed=9, temperature=2.0, top_p=0.8)]
 )
-def test_without_caches_the_same_tokens_come(model, sampler):
-    """The plain way: a whole pass for every token, the same random numbers."""
+def test_decoding_without_caches_gives_the_same_tokens(model, sampler):
+    """The reference: a full forward pass for every token, with the same random numbers."""
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")]).repeat(3, axis=0)
     codes, choose = np.zeros([6, GRID[0] * GRID[1]], np.int64), sampler.start(2, 3)
     for place in range(codes.shape[1]):
@@ -65,25 +65,27 @@ def test_without_caches_the_same_tokens_come(model, sampler):
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
-def test_guidance_goes_on_from_nothing_through_the_text(model, scale):
-    """At 0 the text does not matter, at 1 only it does; each code is the likeliest of the mixed logits."""
+def test_guidance_extrapolates_from_the_empty_caption(model, scale):
+    """At 0 the text has no effect, at 1 the logits are those of the text. Each code is the most likely one of the mixed
+    logits.
+    """
     encode = CaptionEncoder(Letters(), T)
     text, nothing = np.stack([encode(word) for word in ("ab", "xyz")]), encode("")
     codes = generate_codes(
         TransformerDecodingModel(model), text, Sampler(greedy=True), guidance=Guidance(scale, nothing)
     ).reshape(2, -1)
-    told, unconditional = (
+    conditional, unconditional = (
         model(TEXT_TO_IMAGE, paddle.to_tensor(given), paddle.to_tensor(codes)).numpy()
         for given in (text, np.stack([nothing] * 2))
     )
-    assert np.array_equal((unconditional + scale * (told - unconditional)).argmax(-1), codes)
+    assert np.array_equal((unconditional + scale * (conditional - unconditional)).argmax(-1), codes)
     if scale == 1:
         assert np.array_equal(
             codes, generate_codes(TransformerDecodingModel(model), text, Sampler(greedy=True)).reshape(2, -1)
         )
 
 
-def test_drawings_of_a_text_are_those_it_would_have_alone(model):
+def test_a_batch_of_texts_gives_the_codes_of_each_text_alone(model):
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
     three = generate_codes(TransformerDecodingModel(model), text[1:], Sampler(seed=3, temperature=2.0), samples=3)
     assert np.array_equal(
@@ -92,8 +94,8 @@ def test_drawings_of_a_text_are_those_it_would_have_alone(model):
     assert len({drawing.tobytes() for drawing in three}) > 1
 
 
-def test_a_drawing_goes_on_from_what_is_given(model):
-    """Greedy: what was drawn goes on to the same end from any of its beginnings."""
+def test_text_to_image_continues_from_prefix_codes(model):
+    """Greedy decoding from any prefix of an image gives the same image."""
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in ("ab", "xyz")])
     whole = generate_codes(TransformerDecodingModel(model), text, Sampler(greedy=True)).reshape(2, -1)
     for length in range(1, whole.shape[1]):
@@ -109,26 +111,26 @@ def test_a_drawing_goes_on_from_what_is_given(model):
 
 
 def set_end(model, likely):
-    """Only letters and the end may be written; the end is as likely as `likely` says."""
+    """Only letters and the end token have a probability; that of the end token is `likely`."""
     bias = np.zeros(Letters.vocab_size, "float32")
     bias[:2], bias[Letters.sep_id] = -1000, likely
     model.text_head.bias.set_value(bias)
 
 
 @pytest.mark.parametrize("end", [-1000.0, 0.0, 8.0])
-def test_greedy_captions_take_the_likeliest_word_at_every_place(model, end):
+def test_greedy_captions_take_the_most_likely_token_at_every_position(model, end):
     set_end(model, end)
     codes = np.random.default_rng(0).integers(0, CODES, [9, 6])
     texts = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     text = np.stack([CaptionEncoder(Letters(), T)(text) for text in texts])
     with paddle.no_grad():
-        likeliest = model(IMAGE_TO_TEXT, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy().argmax(-1)
+        most_likely = model(IMAGE_TO_TEXT, paddle.to_tensor(text), paddle.to_tensor(codes)).numpy().argmax(-1)
     for row, written in enumerate(texts):
         ids = Letters().encode(written) + ([Letters.sep_id] if len(written) < T - 3 else [])
-        assert likeliest[row, : len(ids)].tolist() == ids
+        assert most_likely[row, : len(ids)].tolist() == ids
 
 
-def test_captions_stop_at_the_end_or_when_the_text_is_full(model):
+def test_captions_end_at_the_end_token_or_the_text_length(model):
     codes = np.random.default_rng(0).integers(0, CODES, [3, 6])
     set_end(model, 1000.0)
     assert caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True)) == ["", "", ""]
@@ -138,8 +140,8 @@ def test_captions_stop_at_the_end_or_when_the_text_is_full(model):
     ] * 3
 
 
-def test_greedy_hits_against_decoding(model):
-    """The one-pass check says yes exactly for the captions that greedy decoding writes."""
+def test_caption_exact_match_agrees_with_decoding(model):
+    """The check with one forward pass is true exactly for the captions of greedy decoding."""
     codes = np.random.default_rng(1).integers(0, CODES, [30, 6])
     encode = CaptionEncoder(Letters(), T)
     written = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
@@ -152,7 +154,7 @@ def test_greedy_hits_against_decoding(model):
     assert caption_exact_match(model, [pair for pair, _ in pairs], 7, Letters.unk_id) == expected
 
 
-def test_what_is_unknown_is_never_written(model):
+def test_the_unknown_token_is_never_generated(model):
     codes = np.random.default_rng(1).integers(0, CODES, [9, 6])
     before = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     likely = model.text_head.bias.numpy()
@@ -163,7 +165,7 @@ def test_what_is_unknown_is_never_written(model):
     assert all(caption_exact_match(model, [pair for pair in pairs if len(pair.caption) < T - 3], 7, Letters.unk_id))
 
 
-def test_captions_of_a_batch_are_those_of_each_image_alone(model):
+def test_a_batch_of_images_gives_the_captions_of_each_image_alone(model):
     codes = np.random.default_rng(2).integers(0, CODES, [5, 6])
     together = caption(TransformerDecodingModel(model), codes, Letters(), Sampler(greedy=True))
     assert together == [
@@ -177,5 +179,5 @@ def test_captions_of_a_batch_are_those_of_each_image_alone(model):
 def test_contact_sheet():
     sheet = contact_sheet(np.zeros([5, 3, 8, 6]), columns=3)
     assert sheet.shape == (8 + 4 + 8, 3 * 6 + 2 * 4, 3)
-    assert sheet[0, 0, 0] == 0 and sheet[-1, -1, 0] == 255  # the sixth place is empty
+    assert sheet[0, 0, 0] == 0 and sheet[-1, -1, 0] == 255  # the sixth cell is empty
     assert contact_sheet(np.zeros([9, 3, 8, 6])).shape == (32, 26, 3)

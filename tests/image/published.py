@@ -1,4 +1,4 @@
-"""Tokenizers of ours as their authors would have published them: the trees that `torch_writer` writes."""
+"""Our tokenizers in the formats of the published programs: the trees that `torch_writer` writes."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def taming_weights(model: VQGAN) -> dict[str, np.ndarray]:
 
 
 def taming(model: VQGAN) -> dict:
-    """A checkpoint of pytorch-lightning, with the leftovers of training in and beside the weights."""
+    """A checkpoint of pytorch-lightning, with training state in and next to the weights."""
     losses = {
         "loss.perceptual_loss.lin0.model.1.weight": np.ones([1, 2, 1, 1], np.float32),
         "loss.discriminator.main.3.num_batches_tracked": np.array(7),
@@ -67,7 +67,7 @@ def taming_settings(model: VQGAN) -> dict:
 
 
 def openai(model: DVAE) -> tuple[New, New]:
-    """(encoder, decoder), whole modules."""
+    """(encoder, decoder), as pickled modules."""
     own = model.settings
     common = {"n_hid": own.base_channels, "n_blk_per_group": own.residual_blocks, "vocab_size": own.codebook_size}
     first = {

@@ -37,15 +37,15 @@ def test_every_size_that_the_factor_divides(model, height, width):
     assert float(drawn.min()) >= 0 and float(drawn.max()) <= 1
 
 
-def test_codes_are_the_likeliest(model):
+def test_codes_are_the_most_likely(model):
     images = pictures(2, 3, 8, 12)
     logits = model.logits(images)
     assert logits.shape == [2, 16, 2, 3]
     assert np.array_equal(model.encode(images).numpy(), logits.numpy().argmax(1))
 
 
-def test_codes_can_be_made_those_nearest_to_what_was_blended(model):
-    """The logits become -|blend - code|^2 / spread, but for a number that a position's logits share."""
+def test_codes_can_be_the_nearest_to_the_mixture(model):
+    """The logits become -|mixture - code|^2 / spread, up to a constant for each position."""
     images, codes = pictures(2, 3, 12, 8), paddle.randn([16, 6])
     model.encoder.output.conv.bias.set_value(paddle.randn([16]))
     blend = model.blend(model.logits(images).transpose([0, 2, 3, 1])).numpy()
@@ -57,14 +57,14 @@ def test_codes_can_be_made_those_nearest_to_what_was_blended(model):
     assert np.array_equal(model.codebook.numpy(), codes.numpy())
 
 
-def test_images_are_the_means_of_the_distribution(model):
+def test_images_are_the_means_of_the_logit_laplace_distribution(model):
     z_emb = model.embed(model.encode(pictures(1, 3, 8, 8)))
     means = 1 / (1 + np.exp(-model.statistics(z_emb).numpy()[:, :3]))
     wanted = np.clip((means - 0.1) / 0.8, 0, 1)
     assert np.allclose(model.decode_embeddings(z_emb).numpy(), wanted, atol=1e-5)
 
 
-def test_pixels_keep_away_from_0_and_1():
+def test_pixels_are_mapped_away_from_0_and_1():
     pixels = paddle.linspace(0, 1, 11).reshape([1, 1, 1, 11])
     mapped = map_pixels(pixels)
     assert np.allclose([float(mapped.min()), float(mapped.max())], [0.1, 0.9])
@@ -72,8 +72,8 @@ def test_pixels_keep_away_from_0_and_1():
     assert unmap_pixels(paddle.to_tensor([0.0, 1.0])).tolist() == [0, 1]
 
 
-def test_an_embedding_is_its_one_hot_vector_through_a_convolution_with_bias(model):
-    """The codebook holds what OpenAI's first layer makes of a one-hot vector, also of a relaxed one."""
+def test_an_embedding_equals_a_convolution_with_bias_of_its_one_hot_vector(model):
+    """The codebook contains the output of OpenAI's first layer for a one-hot vector, also for a relaxed one."""
     weight, bias = paddle.randn([6, 16, 1, 1]), paddle.randn([6])
     model.codebook.set_value(weight[:, :, 0, 0].T + bias)
     indices = paddle.to_tensor([[[3, 0], [15, 7]]])
@@ -86,12 +86,12 @@ def test_an_embedding_is_its_one_hot_vector_through_a_convolution_with_bias(mode
     assert np.allclose(mixed.numpy(), F.conv2d(soft, weight, bias).numpy(), atol=1e-5)
 
 
-def test_the_gain_of_a_block_is_one_by_the_square_of_the_number_of_blocks(model):
+def test_the_gain_of_a_block_is_one_over_the_squared_number_of_blocks(model):
     blocks = [layer for layer in model.sublayers() if hasattr(layer, "gain")]
     assert len(blocks) == 2 * 3 * 2 and {block.gain for block in blocks} == {1 / 36}
 
 
-def test_the_decoder_hands_gradients_to_z_emb(model):
+def test_gradients_flow_through_the_decoder_to_z_emb(model):
     z_emb = paddle.randn([2, 2, 3, 6])
     z_emb.stop_gradient = False
     model.decode_embeddings(z_emb).sum().backward()
@@ -118,6 +118,6 @@ def test_save_and_load(model, tmp_path):
         (dict(code_dim=0), "dvae.code_dim=0"),
     ],
 )
-def test_settings_that_make_no_dvae(change, message):
+def test_invalid_dvae_settings(change, message):
     with pytest.raises(SettingsError, match=message):
         config.DVAE(**{**SIZES, **change})

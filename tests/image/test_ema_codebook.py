@@ -1,4 +1,4 @@
-"""A codebook that follows means, against numpy."""
+"""The codebook with moving averages, against numpy."""
 
 import numpy as np
 import paddle
@@ -24,7 +24,7 @@ def test_against_numpy():
         assert np.allclose(quantizer.codebook.numpy(), sums / counts[:, None], atol=1e-5)
 
 
-def test_no_gradient_moves_it_and_the_encoder_still_learns():
+def test_the_codebook_has_no_gradient_and_the_encoder_has_one():
     quantizer = NearestCode(4, 3)
     EMACodebook(quantizer, decay=0.9)
     features = paddle.randn([5, 3])
@@ -34,7 +34,7 @@ def test_no_gradient_moves_it_and_the_encoder_still_learns():
     assert quantizer.uses_ema and quantizer.codebook.grad is None and features.grad is not None
 
 
-def test_a_code_that_nobody_chooses_stays_and_comes_back_with_one_step():
+def test_an_unused_code_stays_and_recovers_with_one_step():
     quantizer = NearestCode(2, 3)
     average, codes = EMACodebook(quantizer, decay=0.5), quantizer.codebook.numpy()
     for _ in range(200):
@@ -44,7 +44,7 @@ def test_a_code_that_nobody_chooses_stays_and_comes_back_with_one_step():
     assert np.allclose(quantizer.codebook.numpy(), [[1, 2, 3], [4, 5, 6]], atol=1e-5)
 
 
-def test_a_code_that_was_moved_begins_again_where_it_is():
+def test_a_restarted_code_has_fresh_averages():
     quantizer = NearestCode(3, 2)
     average = EMACodebook(quantizer, decay=0.9)
     quantizer.codebook.set_value(paddle.scatter(quantizer.codebook, paddle.to_tensor([2]), paddle.ones([1, 2]) * 7))

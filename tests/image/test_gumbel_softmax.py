@@ -1,4 +1,4 @@
-"""The relaxed choice of codes and the logit-laplace likelihood, against numpy."""
+"""Gumbel-softmax and the logit-laplace likelihood, against numpy."""
 
 import numpy as np
 import paddle
@@ -8,8 +8,8 @@ from vilg.image.gumbel_softmax import gumbel_softmax, kl_to_uniform
 from vilg.image.logit_laplace import negative_log_likelihood
 
 
-def test_codes_are_chosen_as_often_as_they_are_likely():
-    """What the Gumbel noise is for: argmax(logits + noise) is a sample of softmax(logits), at every temperature."""
+def test_code_frequencies_match_their_probabilities():
+    """The purpose of Gumbel noise: argmax(logits + noise) is a sample of softmax(logits), at every temperature."""
     paddle.seed(0)
     logits = paddle.to_tensor([0.0, 1.0, 2.0]).expand([20000, 3])
     wanted = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
@@ -19,7 +19,7 @@ def test_codes_are_chosen_as_often_as_they_are_likely():
         assert np.allclose(np.sort(chosen.numpy(), -1), [0, 0, 1], atol=1e-6)
 
 
-def test_a_choice_is_soft_when_it_is_hot_and_one_code_when_it_is_cold():
+def test_samples_are_soft_at_a_high_temperature_and_one_hot_at_a_low_one():
     paddle.seed(0)
     logits = paddle.randn([1000, 8])
     hot, cold = (gumbel_softmax(logits, heat, straight_through=False).numpy() for heat in (10.0, 1 / 16))
@@ -27,7 +27,7 @@ def test_a_choice_is_soft_when_it_is_hot_and_one_code_when_it_is_cold():
     assert hot.max(-1).mean() < 0.2 and cold.max(-1).mean() > 0.95
 
 
-def test_the_gradient_of_one_code_is_that_of_the_soft_choice():
+def test_the_straight_through_gradient_is_that_of_the_soft_sample():
     gradients, weights = [], paddle.randn([5, 4])
     for straight_through in (True, False):
         paddle.seed(0)
@@ -69,8 +69,8 @@ def test_likelihood_against_the_density():
         assert np.isclose(float(found), -np.log(density).mean(), rtol=1e-5)
 
 
-def test_the_density_is_one():
-    """Of a pixel in (0, 1) that is spread over the whole interval."""
+def test_the_density_integrates_to_one():
+    """For a pixel in (0, 1), over the whole interval."""
     x = (np.arange(200000) + 0.5) / 200000
     logit = np.log(x / (1 - x))
     pixels = paddle.to_tensor(x.astype(np.float32).reshape([-1, 1, 1, 1])).expand([-1, 3, 1, 1])

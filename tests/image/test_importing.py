@@ -1,4 +1,4 @@
-"""Published weights: what the published programs computed, and one line for whatever does not fit."""
+"""Published weights: the results equal those of the published programs, and invalid files are one-line errors."""
 
 import copy
 import json
@@ -61,14 +61,14 @@ def import_openai(folder, encoder, decoder, legacy=False):
 
 @FORMATS
 @pytest.mark.parametrize("quantizer", ["gumbel", "nearest"])
-def test_a_vqgan_with_the_leftovers_of_its_training(tmp_path, quantizer, legacy):
+def test_a_vqgan_with_its_training_state(tmp_path, quantizer, legacy):
     model = vqgan(quantizer)
     got = import_taming(tmp_path, published.taming(model), published.taming_settings(model), legacy)
     assert got.settings == model.settings and got.fingerprint() == model.fingerprint() and not got.training
     assert image.load(tmp_path / "out").fingerprint() == model.fingerprint()
 
 
-def test_a_bare_state_dict_of_half_precision(tmp_path):
+def test_a_state_dict_in_half_precision(tmp_path):
     model = vqgan()
     halves = {name: value.astype(np.float16) for name, value in published.taming_weights(model).items()}
     got = import_taming(
@@ -93,7 +93,7 @@ def test_the_yaml_of_taming(tmp_path, quantizer, target):
 
 
 @FORMATS
-def test_a_dvae_of_two_whole_modules(tmp_path, legacy):
+def test_a_dvae_of_two_pickled_modules(tmp_path, legacy):
     model = dvae()
     got = import_openai(tmp_path, *published.openai(model), legacy)
     assert got.settings == model.settings and not got.training
@@ -257,8 +257,8 @@ def test_modules_that_do_not_fit(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_modules_that_are_no_tree(tmp_path):
-    """Sixty modules, each twice in the next, would be 2^60: a module in two places is refused."""
+def test_modules_that_are_not_a_tree(tmp_path):
+    """Sixty modules, each twice in the next one, would be 2^60. A module in two places is refused."""
     encoder, decoder = published.openai(dvae())
     [[_, blocks]] = encoder.state["_modules"].arguments[0]
     twice = Shared(New(blocks.name, {"_parameters": {}, "_buffers": {}, "_modules": {}}))
@@ -319,7 +319,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def same_codes(indices, wanted, scores) -> int:
-    """Asserts equal codes where the best of `scores` [.., codes] leads by more than 1e-4; returns how many do."""
+    """Assert equal codes where the best of `scores` [.., codes] leads by more than 1e-4. Returns their number."""
     second, best = np.moveaxis(np.sort(scores, -1)[..., -2:], -1, 0)
     clear = best - second > 1e-4
     assert np.array_equal(indices[clear], wanted[clear])
@@ -362,7 +362,7 @@ def test_what_openai_computed(tmp_path):
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
 @pytest.mark.parametrize("name, file", [("vqgan_vq_f8", "last.ckpt"), ("dvae_openai", "decoder.pkl")])
-def test_reference_files_that_are_cut_off(tmp_path, name, file, share):
+def test_truncated_reference_files(tmp_path, name, file, share):
     data = fixture(name, file)[0].read_bytes()
     (tmp_path / file).write_bytes(data[: int(len(data) * share)])
     if name == "vqgan_vq_f8":

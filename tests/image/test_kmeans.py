@@ -1,4 +1,4 @@
-"""k-means against Lloyd's algorithm in numpy, and what becomes of codes that are nearest to nothing."""
+"""k-means against Lloyd's algorithm in numpy, and codes that are nearest to no feature."""
 
 import numpy as np
 import paddle
@@ -16,15 +16,15 @@ def lloyd(features, codes, seed, rounds):
 
 
 def test_against_numpy(monkeypatch):
-    monkeypatch.setattr(module, "_TOGETHER", 100)  # so that the last product is smaller than the others
+    monkeypatch.setattr(module, "_TOGETHER", 100)  # so that the last block is smaller than the others
     features = np.random.default_rng(0).normal(size=(350, 5))
     means, spread = kmeans(paddle.to_tensor(features), 7, seed=3)
     expected, expected_spread = lloyd(features, 7, seed=3, rounds=10)
     assert np.allclose(means.numpy(), expected) and np.isclose(spread, expected_spread)
 
 
-def test_features_that_repeat_do_not_waste_codes():
-    """990 of 1,000 features are one, and ten others are far from it and from each other."""
+def test_repeated_features_do_not_waste_codes():
+    """990 of 1,000 features are equal, and ten others are far from them and from each other."""
     features = np.concatenate([np.zeros([990, 2]), 10.0 * np.stack([np.cos(np.arange(10)), np.sin(np.arange(10))], -1)])
     means, spread = kmeans(paddle.to_tensor(features), 11, seed=0)
     assert spread < 1e-12

@@ -1,4 +1,4 @@
-"""The convolution is Paddle's own, with its gradients."""
+"""The convolution equals Paddle's, with its gradients."""
 
 import numpy as np
 import paddle
@@ -13,7 +13,7 @@ from vilg.image.layers import Convolution
     [(3, 8, 3, 1, 1, (5, 7)), (4, 6, 1, 1, 0, (1, 1)), (4, 6, 4, 2, 1, (8, 6)), (2, 3, 7, 1, 3, (4, 4))],
 )
 @pytest.mark.parametrize("bias", [None, False])
-def test_it_is_paddles(inputs, outputs, kernel, stride, padding, size, bias):
+def test_layers_equal_those_of_paddle(inputs, outputs, kernel, stride, padding, size, bias):
     plain = nn.Conv2D(inputs, outputs, kernel, stride, padding, bias_attr=bias)
     ours = Convolution(inputs, outputs, kernel, stride, padding, bias_attr=bias)
     ours.set_state_dict(plain.state_dict())

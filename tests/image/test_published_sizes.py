@@ -1,4 +1,4 @@
-"""The sizes of the published GumbelVQ f8 and of DALL-E's dVAE, which are the defaults, on one image of 256 x 256."""
+"""The sizes of the published GumbelVQ f8 and of DALL-E's dVAE, which are the defaults, with one image of 256 x 256."""
 
 import paddle
 import pytest

@@ -1,4 +1,4 @@
-"""What all kinds of image tokenizers have in common."""
+"""The common properties of all kinds of image tokenizers."""
 
 import numpy as np
 import paddle
@@ -21,7 +21,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_computes_in_fp32_inside_a_model_in_16_bits(kind):
-    """Autocast does nothing on a CPU, but the level at which its layers run can be watched."""
+    """Autocast has no effect on a CPU, but the level at which the layers run can be observed."""
     model = KINDS[kind]()
     images = paddle.to_tensor(np.random.default_rng(0).random([3, 3, 16, 16], dtype=np.float32))
     tracer, levels = paddle.base.framework._dygraph_tracer(), []

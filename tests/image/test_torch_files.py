@@ -1,4 +1,4 @@
-"""torch's files without torch: every type and view, both formats, and one line for whatever is broken."""
+"""Files of torch without torch: every type and view, both formats, and one-line errors for broken files."""
 
 import zipfile
 
@@ -19,7 +19,7 @@ def nothing(name):
 
 
 def refused(file, message, known=nothing):
-    """Opening the file and reading its tensors is one line that names the file."""
+    """Opening the file and reading its tensors raises a one-line error that names the file."""
     with pytest.raises(UserError, match=message) as caught, opened(file, known) as tree:
         for value in tree.values():
             value.array()
@@ -37,11 +37,11 @@ def test_every_type_becomes_fp32(tmp_path, legacy, dtype):
 
 
 @FORMATS
-def test_bfloat16_is_the_upper_half_of_fp32(tmp_path, legacy):
+def test_bfloat16_is_read_as_the_upper_half_of_fp32(tmp_path, legacy):
     halves = (BASE.view(np.uint32) >> 16).astype(np.uint16)
     write(tmp_path / "x", {"a": Numbers(halves, type="bfloat16")}, legacy)
     with opened(tmp_path / "x", nothing) as tree:
-        assert np.array_equal(tree["a"].array(), BASE)  # small whole numbers are exact in it
+        assert np.array_equal(tree["a"].array(), BASE)  # small integers are exact in it
 
 
 @FORMATS
@@ -71,7 +71,7 @@ def test_views_of_one_storage(tmp_path, legacy):
 
 
 @FORMATS
-def test_what_torch_notes_beside_weights_is_read_over(tmp_path, legacy):
+def test_metadata_that_torch_stores_with_weights_is_ignored(tmp_path, legacy):
     ordered = Call("collections OrderedDict", (), {"_metadata": {"": {"version": 1}}})
     write(tmp_path / "x", {"state": ordered, "list": [1, -300, 2**40, 1.5, "é", None, True, (1, 2)]}, legacy)
     with opened(tmp_path / "x", nothing) as tree:
@@ -79,7 +79,7 @@ def test_what_torch_notes_beside_weights_is_read_over(tmp_path, legacy):
 
 
 @FORMATS
-def test_a_whole_module_becomes_records(tmp_path, legacy):
+def test_a_pickled_module_becomes_records(tmp_path, legacy):
     inner = New("pkg.layers Linear", {"_parameters": {"w": BASE}, "_modules": {}}, module=True)
     write(tmp_path / "x", New("pkg Net", {"_modules": {"a": inner}, "n": 3}, module=True), legacy)
     with opened(tmp_path / "x", {"pkg.Net", "pkg.layers.Linear"}.__contains__) as net:
@@ -91,7 +91,7 @@ def test_a_whole_module_becomes_records(tmp_path, legacy):
 
 @FORMATS
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.9, 0.999])
-def test_files_that_are_cut_off(tmp_path, legacy, share):
+def test_truncated_files(tmp_path, legacy, share):
     file = tmp_path / "x"
     write(file, {"a": BASE, "b": BASE + 1}, legacy)
     data = file.read_bytes()
@@ -100,8 +100,8 @@ def test_files_that_are_cut_off(tmp_path, legacy, share):
 
 
 @FORMATS
-def test_no_damage_gives_anything_but_one_line(tmp_path, legacy):
-    """Every byte before the numbers is changed in turn: the file opens, or one line says why not."""
+def test_any_damage_is_a_one_line_error(tmp_path, legacy):
+    """Every byte before the tensor data is changed in turn: the file opens, or a one-line error says why not."""
     file = tmp_path / "x"
     write(file, {"a": BASE[:1], "n": [1, (2.5, "text")], "s": Call("builtins set", ([1, 2],))}, legacy)
     data, opens = file.read_bytes(), 0
@@ -115,7 +115,7 @@ def test_no_damage_gives_anything_but_one_line(tmp_path, legacy):
                 opens += 1
             except UserError as error:
                 assert "\n" not in str(error)
-    assert opens  # the letters of a name, the bits of a number
+    assert opens  # characters of a name, bits of a number
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_other_zip_files(tmp_path):
     refused(file, "damaged.*archive/data/0")
 
 
-def test_numbers_that_changed_on_the_way(tmp_path):
+def test_a_changed_checksum_is_noticed(tmp_path):
     file = tmp_path / "x"
     write_zip(file, {"a": BASE})
     data = bytearray(file.read_bytes())
@@ -186,7 +186,7 @@ def test_other_legacy_files(tmp_path):
         Numbers(BASE, 0, "ab", (1, 1)),
     ],
 )
-def test_tensors_that_reach_out_of_their_storage(tmp_path, legacy, view):
+def test_tensors_that_exceed_their_storage(tmp_path, legacy, view):
     write(tmp_path / "x", {"a": view}, legacy)
     refused(tmp_path / "x", "damaged pickle")
 
@@ -203,7 +203,7 @@ def test_tensors_that_reach_out_of_their_storage(tmp_path, legacy, view):
         ("storage",),
     ],
 )
-def test_storages_that_are_none(tmp_path, legacy, identity):
+def test_invalid_storages(tmp_path, legacy, identity):
     write(tmp_path / "x", {"a": Persistent(identity)}, legacy)
     refused(tmp_path / "x", "damaged pickle")
 

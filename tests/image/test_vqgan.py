@@ -45,12 +45,12 @@ def test_every_size_that_the_factor_divides(model, height, width):
     assert float(drawn.min()) >= 0 and float(drawn.max()) <= 1
 
 
-def test_the_factor_is_that_of_the_levels():
+def test_the_factor_follows_from_the_stages():
     assert VQGAN(config.VQGAN(**{**SIZES, "channel_multipliers": [1, 1, 1, 1], "attention_factors": []})).factor == 8
     assert VQGAN(config.VQGAN(**SIZES)).grid(32) == (16, 16)
 
 
-def test_it_starts_with_orthogonal_rows_and_blocks_that_add_nothing(model):
+def test_initial_weights_are_orthogonal_and_residual_blocks_start_at_zero(model):
     model.initialize_orthogonal()
     for name, layer in model.named_sublayers():
         if isinstance(layer, Convolution):
@@ -70,14 +70,14 @@ def test_images_do_not_depend_on_their_batch(model):
     assert np.allclose(model.features(images).numpy()[1:2], one, atol=1e-5)
 
 
-def test_the_decoder_hands_gradients_to_z_emb(model):
+def test_gradients_flow_through_the_decoder_to_z_emb(model):
     z_emb = paddle.randn([2, 4, 3, 8])
     z_emb.stop_gradient = False
     model.decode_embeddings(z_emb).sum().backward()
     assert z_emb.grad.shape == [2, 4, 3, 8] and z_emb.grad.abs().sum() > 0
 
 
-def test_drawing_is_decoding_before_it_is_clipped(model):
+def test_decode_unclipped_matches_decode_after_clipping(model):
     z_emb = model.embed(model.encode(pictures(1, 3, 8, 8))) * 100.0
     drawn = model.decode_raw(z_emb).numpy()
     assert abs(drawn).max() > 1
@@ -93,7 +93,7 @@ def test_save_and_load(model, tmp_path):
     assert np.array_equal(loaded.decode(loaded.encode(images)).numpy(), model.decode(model.encode(images)).numpy())
 
 
-def test_gumbel_takes_the_likeliest_code():
+def test_gumbel_takes_the_most_likely_code():
     quantizer = GumbelCode(5, 3)
     features = paddle.randn([2, 4, 4, 3])
     logits = features.numpy() @ quantizer.proj.weight.numpy() + quantizer.proj.bias.numpy()
@@ -117,7 +117,7 @@ def test_attention_against_numpy():
     assert np.allclose(block(x).numpy(), x.numpy() + (out[0] @ seen + out[1]).reshape(2, 32, 3, 5), atol=1e-4)
 
 
-def test_downsampling_pads_below_and_on_the_right():
+def test_downsampling_pads_at_the_bottom_and_on_the_right():
     layer, x = Downsample(2), paddle.randn([1, 2, 6, 4])
     padded = F.pad(x, [0, 1, 0, 1])  # left, right, top, bottom
     wanted = F.conv2d(padded, layer.conv.weight, layer.conv.bias, stride=2)
@@ -152,6 +152,6 @@ def test_doubling_is_nearest_interpolation_with_its_gradient():
         (dict(code_dim=0), "vqgan.code_dim=0"),
     ],
 )
-def test_settings_that_make_no_vqgan(change, message):
+def test_invalid_vqgan_settings(change, message):
     with pytest.raises(SettingsError, match=message):
         config.VQGAN(**{**SIZES, **change})

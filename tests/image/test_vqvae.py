@@ -1,4 +1,4 @@
-"""The VQ-VAE: the paper's equations, whose gradient goes where, and the care of the codebook."""
+"""The VQ-VAE: the equations of the paper, the gradients of each term, and restarting dead codes."""
 
 import numpy as np
 import paddle
@@ -38,7 +38,7 @@ def test_equation_2_against_numpy(model):
     target = images().numpy() * 2 - 1
     assert np.allclose(float(parts["codebook"]), gap, rtol=1e-4)
     assert np.allclose(float(parts["commitment"]), gap, rtol=1e-4)
-    assert abs(drawn).max() < 1  # nothing is clipped, so decode shows what the loss compares
+    assert abs(drawn).max() < 1  # nothing is clipped, so decode returns what the loss compares
     assert np.allclose(float(parts["reconstruction"]), ((drawn - target) ** 2).mean(), rtol=1e-4)
     assert np.allclose(float(loss), float(parts["reconstruction"]) + 1.25 * gap, rtol=1e-4)
 
@@ -55,7 +55,7 @@ def test_straight_through_is_the_identity_for_the_encoder():
     assert quantizer.codebook.grad is None or not quantizer.codebook.grad.numpy().any()
 
 
-def test_each_term_moves_only_what_the_paper_says():
+def test_each_loss_term_has_the_gradients_of_the_paper():
     quantizer = NearestCode(9, 5)
     for term, moves_features in ((2, False), (3, True)):
         features = paddle.randn([4, 5])
@@ -86,7 +86,7 @@ def test_shapes_and_ranges(model):
         model.grid(25)
 
 
-def test_the_decoder_hands_gradients_to_z_emb(model):
+def test_gradients_flow_through_the_decoder_to_z_emb(model):
     z_emb = paddle.randn([1, 4, 4, 8])
     z_emb.stop_gradient = False
     model.decode_embeddings(z_emb).sum().backward()
@@ -112,7 +112,7 @@ def test_save_and_load(model, tmp_path):
         ("key", "unknown key"),
     ],
 )
-def test_broken_folders_are_one_line(model, tmp_path, damage, message):
+def test_invalid_folders_are_one_line_errors(model, tmp_path, damage, message):
     folder = tmp_path / "t"
     model.save(folder)
     config_file, weights = folder / "config.json", folder / "weights.safetensors"
@@ -144,7 +144,7 @@ def test_usage_and_perplexity():
     assert usage.used() == 0
 
 
-def test_dead_codes_move_onto_features_and_living_ones_stay():
+def test_dead_codes_are_restarted_at_features_and_live_codes_stay():
     quantizer = NearestCode(4, 3)
     before = quantizer.codebook.numpy()
     usage = CodeUsage(4, threshold=0.1)

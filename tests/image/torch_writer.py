@@ -2,16 +2,16 @@
 
 A pickle of protocol 2 is built by hand, instruction by instruction, since it names classes that are not here:
 
-    c MODULE \\n NAME \\n   a name                      ( .. t   a tuple of what stands behind the mark
+    c MODULE \\n NAME \\n   a name                      ( .. t   a tuple of everything after the mark
     NAME ARGUMENTS R      a call                      } ( .. u   a dict, filled with keys and values
     NAME ARGUMENTS \\x81   an object, STATE b fills it   ] ( .. e   a list, filled
-    IDENTITY Q            what a persistent id stands for; q N keeps an object and h N gives it again
+    IDENTITY Q            the object of a persistent id; q N stores an object and h N loads it
 
 A tensor is the call torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks), and its
 storage is the persistent id ('storage', type, key, device, count). The zip format keeps this pickle in NAME/data.pkl
 and the bytes of a storage in NAME/data/KEY, uncompressed; the legacy format has five pickles in a row (magic number,
 version, facts about the machine, object, storage keys), then for each key its count in 8 bytes and its bytes. There the
-identity of a storage ends in a view (None), and ('module', class, file, source) stands for the class of a module.
+identity of a storage ends in a view (None), and ('module', class, file, source) represents the class of a module.
 """
 
 import struct
@@ -38,7 +38,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Name:
-    """module name, with a blank between them."""
+    """A module and a name, separated by a blank."""
 
     text: str
 
@@ -52,7 +52,7 @@ class Call:
 
 @dataclass(frozen=True)
 class New:
-    """An object: `name`.__new__(), filled with `state`. A module's class is a persistent id in the legacy format."""
+    """An object: `name`.__new__(), with `state`. The class of a module is a persistent id in the legacy format."""
 
     name: str
     state: Any
@@ -66,14 +66,14 @@ class Persistent:
 
 @dataclass(eq=False)
 class Shared:
-    """One object, wherever it stands."""
+    """One object that occurs in several places."""
 
     value: Any
 
 
 @dataclass(eq=False)
 class Numbers:
-    """A tensor: a view of `array`, which is written once however many views there are."""
+    """A tensor: a view of `array`, which is written once for all its views."""
 
     array: np.ndarray
     offset: int = 0

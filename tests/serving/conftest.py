@@ -1,4 +1,4 @@
-"""The export of these tests, at work."""
+"""A pipeline of the export of these tests."""
 
 import pytest
 

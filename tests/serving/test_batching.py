@@ -1,4 +1,4 @@
-"""Requests in one thread's batches, without a model."""
+"""Batches of requests in one thread, without a model."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from vilg.serving.batching import Batcher, ProgressEvent
 
 @dataclass
 class Task:
-    """Says its name in `steps` steps; the batch stops at `gate` until the test opens it."""
+    """Returns its name in `steps` steps. The batch waits at `gate` until the test opens it."""
 
     name: str
     kind: Any = "a"
@@ -21,7 +21,7 @@ class Task:
     steps: int = 1
     fails: Exception | None = None
     gate: threading.Event | None = None
-    batches: list = field(default_factory=list)  # the names that were carried out together, of all tasks of a test
+    batches: list = field(default_factory=list)  # the names in each batch, of all tasks of a test
 
     @staticmethod
     def run_batch(pipeline, tasks):
@@ -50,8 +50,8 @@ async def submitted(batcher, task):
     return await result(batcher.submit(task))
 
 
-def carried_out(tasks, rows=8, waiting=8):
-    """The results, or errors, of tasks that arrive together; and what their batches were."""
+def run_together(tasks, rows=8, waiting=8):
+    """(results or errors of tasks that are submitted together, the batches)."""
     batches = []
 
     async def all_of_them():
@@ -63,32 +63,32 @@ def carried_out(tasks, rows=8, waiting=8):
         return asyncio.run(all_of_them()), batches, batcher
 
 
-def test_what_arrives_together_is_one_batch():
-    results, batches, batcher = carried_out([Task(name, steps=steps) for name, steps in zip("xyz", (1, 3, 2))])
+def test_simultaneous_requests_form_one_batch():
+    results, batches, batcher = run_together([Task(name, steps=steps) for name, steps in zip("xyz", (1, 3, 2))])
     assert results == ["x0", "y2", "z1"] and batches == ["xyz"]
     assert (batcher.requests, batcher.batches, batcher.given_up) == (3, 1, 0)
 
 
-def test_a_batch_has_no_more_rows_than_it_may_and_one_kind():
+def test_a_batch_respects_the_row_limit_and_has_one_task_type():
     tasks = [Task("u", rows=3), Task("v", kind="b"), Task("w", rows=2), Task("x", rows=1), Task("y", kind="b")]
-    results, batches, _ = carried_out(tasks, rows=4)
+    results, batches, _ = run_together(tasks, rows=4)
     assert results == ["u0", "v0", "w0", "x0", "y0"] and batches == ["ux", "vy", "w"]
 
 
-def test_more_than_may_wait_are_told_so():
-    results, _, _ = carried_out([Task(name) for name in "uvwx"], waiting=3)
+def test_requests_beyond_the_queue_limit_are_refused():
+    results, _, _ = run_together([Task(name) for name in "uvwx"], waiting=3)
     assert results[:3] == ["u0", "v0", "w0"]
     assert isinstance(results[3], UserError) and str(results[3]).startswith("busy: 3 requests are waiting")
 
 
-def test_one_that_fails_does_not_take_the_others_with_it(caplog):
-    results, batches, _ = carried_out([Task("x"), Task("y", fails=RuntimeError("deep down")), Task("z")])
+def test_a_failing_request_does_not_fail_the_others(caplog):
+    results, batches, _ = run_together([Task("x"), Task("y", fails=RuntimeError("deep down")), Task("z")])
     assert [results[0], results[2]] == ["x0", "z0"] and batches == ["xyz", "x", "y", "z"]
     assert isinstance(results[1], UserError) and "log" in str(results[1]) and "deep down" in caplog.text
-    assert carried_out([Task("x", fails=UserError("not so"))])[0][0].args == ("not so",)
+    assert run_together([Task("x", fails=UserError("not so"))])[0][0].args == ("not so",)
 
 
-def test_the_thread_lives_on_behind_an_error():
+def test_the_worker_thread_survives_an_error():
     async def one_after_the_other():
         with pytest.raises(UserError):
             await result(batcher.submit(Task("x", fails=MemoryError())))
@@ -98,7 +98,7 @@ def test_the_thread_lives_on_behind_an_error():
         assert asyncio.run(one_after_the_other()) == "y0"
 
 
-def test_who_leaves_is_dropped_while_waiting_and_while_it_is_his_turn():
+def test_cancelled_requests_are_dropped_while_waiting_and_while_running():
     gate, batches = threading.Event(), []
 
     async def exit_process():
@@ -117,7 +117,7 @@ def test_who_leaves_is_dropped_while_waiting_and_while_it_is_his_turn():
     assert batches == ["x", "z"] and batcher.given_up == 2
 
 
-def test_only_the_newest_news_is_heard():
+def test_only_the_newest_progress_event_is_delivered():
     async def listen():
         with batcher.submit(Task("x", steps=100)) as handle:
             await asyncio.sleep(0.3)
@@ -127,7 +127,7 @@ def test_only_the_newest_news_is_heard():
         assert asyncio.run(listen()) == (ProgressEvent("x99", True), None)
 
 
-def test_closing_ends_what_runs_and_what_waits():
+def test_closing_ends_running_and_waiting_requests():
     gate = threading.Event()
 
     async def close():

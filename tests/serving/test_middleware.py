@@ -1,4 +1,4 @@
-"""What neither gets in nor out: bodies that are too long, references to other hosts, connections to them."""
+"""The middleware: refuses request bodies that are too large, and removes references to other hosts."""
 
 import asyncio
 
@@ -23,11 +23,11 @@ PAGE = """<!doctype html><link rel="preconnect" href="https://fonts.googleapis.c
 
 
 def answer(app, headers=()):
-    """(status, headers, body) of a GET behind the gate."""
+    """(status, headers, body) of a GET request through the middleware."""
     sent = []
 
     async def receive():
-        await asyncio.sleep(10)  # the client stays
+        await asyncio.sleep(10)  # the client stays connected
 
     async def send(message):
         sent.append(message)
@@ -38,7 +38,7 @@ def answer(app, headers=()):
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(one.get("body", b"") for one in sent[1:])
 
 
-def test_a_page_refers_to_no_other_host():
+def test_pages_refer_to_no_other_host():
     status, headers, body = answer(HTMLResponse(PAGE))
     assert status == 200 and int(headers[b"content-length"]) == len(body)
     assert headers[b"content-security-policy"] == POLICY.encode() and "http" not in POLICY
@@ -48,7 +48,7 @@ def test_a_page_refers_to_no_other_host():
     )
 
 
-def test_what_is_no_page_goes_through_as_it_comes():
+def test_other_responses_are_passed_on_unchanged():
     async def parts():
         for part in (b'<link href="https://a">', b"2"):
             yield part
@@ -74,12 +74,12 @@ def test_bodies(headers, status):
         ("socket.sendto", (None, ("192.0.2.1", 53))),
     ],
 )
-def test_no_connection_is_begun(event, arguments):
+def test_outgoing_connections_are_refused(event, arguments):
     with pytest.raises(PermissionError, match="fetches nothing"):
         offline._refuse(event, arguments)
 
 
-def test_what_is_no_connection_is_allowed():
+def test_other_socket_operations_are_allowed():
     offline._refuse("socket.connect", (None, "/run/log"))
     offline._refuse("socket.bind", (None, ("127.0.0.1", 80)))
     offline._refuse("open", ("x", "r", 0))

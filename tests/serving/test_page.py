@@ -1,4 +1,4 @@
-"""The whole server in a process of its own: its page in a real browser, its HTTP API from the command line."""
+"""The whole server in a separate process: its page in a real browser, and its HTTP API from the command line."""
 
 import io
 import json
@@ -42,15 +42,15 @@ PATIENCE = 20_000  # milliseconds
 OBSERVE = """() => {
     window.seen = [];
     new MutationObserver(() => {
-        const shown = document.querySelector("#drawn img");
+        const shown = document.querySelector("#images img");
         if (shown && seen.at(-1) !== shown.src) seen.push(shown.src);
-    }).observe(document.querySelector("#drawn"), {subtree: true, childList: true, attributes: true});
-}"""  # the first picture's sources, one after the other
+    }).observe(document.querySelector("#images"), {subtree: true, childList: true, attributes: true});
+}"""  # the successive sources of the first image
 
 
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory):
-    """A running server: its process, address, folder for temporary files, and log of where it tried to connect to."""
+    """A running server: its process, address, temporary folder, and log of attempted connections."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "tmp").mkdir()
     command = [
@@ -90,14 +90,14 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """The page, opened; behind the test no request may have gone to another host, and no script have failed."""
+    """The opened page. After the test, no request may have gone to another host, and no script may have failed."""
     opened = browser.new_page()
     opened.set_default_timeout(PATIENCE)
     asked, failed = [], []
     opened.on("request", lambda request: asked.append(request.url))
     opened.on("pageerror", lambda error: failed.append(error))
     opened.goto(server.address)
-    opened.locator("#draw").wait_for()
+    opened.locator("#generate").wait_for()
     yield opened
     opened.close()
     assert len(asked) > 10 and not failed
@@ -108,16 +108,16 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def test_type_click_and_see_the_picture_fill_in(page, predictor):
+def test_generating_on_the_page_shows_partial_images(page, predictor):
     page.fill("#text textarea", "红苹果")
     page.get_by_role("button", name="Settings").first.click()
     page.get_by_text("1: off; this model was not trained for it").wait_for()
     page.get_by_label("Seed").fill("5")
     page.evaluate(OBSERVE)
-    page.click("#draw")
-    page.locator("#drawn-note", has_text="s, seed 5, 6, 7, 8").wait_for()
+    page.click("#generate")
+    page.locator("#images-note", has_text="s, seed 5, 6, 7, 8").wait_for()
     page.wait_for_timeout(300)
-    shown = [pixels(page.request.get(one.get_attribute("src")).body()) for one in page.locator("#drawn img").all()]
+    shown = [pixels(page.request.get(one.get_attribute("src")).body()) for one in page.locator("#images img").all()]
     grey = [(pixels(page.request.get(source).body()) == 128).all(-1).mean() for source in page.evaluate("() => seen")]
     assert len(grey) > 1 and grey[0] > 0 and grey == sorted(grey, reverse=True) and grey[-1] == 0
     assert np.array_equal(shown, to_uint8(predictor.generate(["红苹果"], 4, 5)[0]))
@@ -130,7 +130,7 @@ def test_an_example_is_a_caption(page):
     assert page.locator("#text textarea").input_value() == "大象"
 
 
-def test_upload_a_picture_and_read_its_captions(page, predictor, tmp_path):
+def test_uploading_an_image_shows_its_captions(page, predictor, tmp_path):
     (tmp_path / "x.png").write_bytes(png(3, 40))
     page.get_by_role("tab", name="Caption").click()
     page.set_input_files("#picture input[type=file]", tmp_path / "x.png")
@@ -139,13 +139,13 @@ def test_upload_a_picture_and_read_its_captions(page, predictor, tmp_path):
     assert best and page.locator("#captions h2, #captions [data-testid=label-output-value]").first.inner_text() == best
 
 
-def test_bad_input_gives_a_message_and_the_server_lives_on(page, tmp_path):
+def test_bad_input_gives_a_message_and_the_server_continues(page, tmp_path):
     (tmp_path / "broken.png").write_bytes(png(3, 400)[:500])
     (tmp_path / "large.png").write_bytes(png(3, 40) + bytes(2 * 10**6))
     (tmp_path / "good.png").write_bytes(png(3, 40))
     message = page.locator(".toast-wrap, .toast-body")
     page.fill("#text textarea", "红" * 200)
-    page.click("#draw")
+    page.click("#generate")
     message.get_by_text("the text is too long: the model reads 5 tokens").wait_for()
     page.get_by_role("tab", name="Caption").click()
     upload = page.locator("#picture input[type=file]")
@@ -161,7 +161,7 @@ def test_bad_input_gives_a_message_and_the_server_lives_on(page, tmp_path):
 
 
 def ask(address, name, data):
-    """What the last event of an endpoint brings; (event, data)."""
+    """(event, data) of the last event of an endpoint."""
     request = Request(
         f"{address}/gradio_api/call/{name}",
         json.dumps({"data": data}).encode(),
@@ -190,12 +190,12 @@ def ask(address, name, data):
         ("caption", [{"url": "data:image/png;base64,AAAA"}, 0], "captions 0: must be a whole number from 1 to 8"),
     ],
 )
-def test_the_api_says_what_is_wrong(server, name, data, message):
+def test_the_api_reports_errors(server, name, data, message):
     event, said = ask(server.address, name, data)
     assert event == "error" and said[0].startswith(message)
 
 
-def test_the_api_takes_files_of_its_own_folder_only(server):
+def test_the_api_accepts_only_files_of_its_own_folder(server):
     event, _ = ask(server.address, "caption", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, 4])
     assert event == "error"
 
@@ -203,7 +203,7 @@ def test_the_api_takes_files_of_its_own_folder_only(server):
 @pytest.mark.parametrize(
     "header, status", [(("Content-Length", "1600000"), 413), (("Transfer-Encoding", "chunked"), 411)]
 )
-def test_a_body_that_is_too_long_is_refused_before_it_comes(server, header, status):
+def test_a_body_that_is_too_large_is_refused_before_it_is_received(server, header, status):
     connection = HTTPConnection(server.address.removeprefix("http://"), timeout=20)
     connection.putrequest("POST", "/gradio_api/call/generate")
     connection.putheader(*header)
@@ -212,8 +212,8 @@ def test_a_body_that_is_too_long_is_refused_before_it_comes(server, header, stat
     connection.close()
 
 
-def test_more_requests_than_may_wait_are_all_answered(server):
-    """Of other guidance each, so that none shares a batch."""
+def test_requests_beyond_the_queue_limit_are_answered(server):
+    """Each request has a different guidance, so that no two share a batch."""
     with ThreadPoolExecutor(6) as clients:
         answers = list(
             clients.map(
@@ -225,7 +225,7 @@ def test_more_requests_than_may_wait_are_all_answered(server):
     assert ask(server.address, "generate", ["红苹果", 1, 1, 0, 1, 1, 1])[0] == "complete"
 
 
-def test_who_leaves_is_drawn_for_no_longer(server):
+def test_the_request_of_a_disconnected_client_is_cancelled(server):
     def health():
         return json.load(urlopen(f"{server.address}/health", timeout=20))
 
@@ -274,14 +274,14 @@ def test_the_server_has_contacted_no_other_host(server):
         ("generate", [{"path": "http://192.0.2.1/x.png", "meta": {"_type": "gradio.FileData"}}, 1, 1, 0, 1, 1, 0]),
     ],
 )
-def test_nor_does_it_when_a_request_names_one(server, name, data):
-    """gradio would fetch it; the attempt is refused before a name is looked up."""
+def test_the_server_does_not_contact_a_host_named_in_a_request(server, name, data):
+    """gradio would fetch the URL. The attempt is refused before the name is resolved."""
     before = len(attempts(server))
     assert ask(server.address, name, data) == ("error", ["this server fetches nothing from other hosts"])
     assert len(attempts(server)) > before
 
 
-def test_it_ends_cleanly(server):
+def test_the_server_shuts_down_cleanly(server):
     assert [one.name.startswith("vilg-serve-") for one in server.scratch.iterdir()] == [True]
     os.kill(server.pid, signal.SIGTERM)
     out, err = server.communicate(timeout=20)

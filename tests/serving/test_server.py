@@ -1,4 +1,4 @@
-"""What keeps a server from starting is said in one line."""
+"""Errors at the start of a server are one line."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ def taken():
         yield listener.getsockname()[1]
 
 
-def test_what_cannot_be_served(capsys, exported, taken):
+def test_exports_that_cannot_be_served(capsys, exported, taken):
     for arguments, message in (
         (["--export", "none", "--port", "0"], "none: not an export (manifest.json: no such"),
         (["--export", exported, "--port", taken], f"--host 127.0.0.1 --port {taken}: address"),
@@ -29,7 +29,7 @@ def test_what_cannot_be_served(capsys, exported, taken):
         assert capsys.readouterr().err.splitlines()[-1].startswith(f"vilg: {message}")
 
 
-def test_without_gradio_it_says_what_to_install(capsys, exported, monkeypatch):
+def test_without_gradio_the_message_names_the_extra(capsys, exported, monkeypatch):
     for name in (*offline.ENVIRONMENT, "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     for name in ("vilg.serving.application", "vilg.serving.page"):

@@ -1,4 +1,4 @@
-"""Everything that comes from outside is made into what it has to be, or refused in one line."""
+"""Input of clients is converted to the expected types, or refused with a one-line error."""
 
 import io
 import math
@@ -48,19 +48,19 @@ def test_texts(predictor, given, message):
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_pictures(given, message):
+def test_images(given, message):
     with pytest.raises(UserError, match=message):
         validation.image(given, SMALL)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
-def test_pictures_of_every_kind_are_read(kind):
+def test_images_of_every_format_are_read(kind):
     picture = validation.image(drawn(30, 20, kind), SMALL)
     assert picture.mode == "RGB" and picture.size == (30, 20)
 
 
 @pytest.mark.parametrize("given", ["x", None, [1], {"a": 1}, math.nan, math.inf, "1e999", 10**400])
-def test_what_is_no_number(given):
+def test_invalid_numbers(given):
     for check in (validation.number, lambda name, one: validation.integer(name, one, 0, 9)):
         with pytest.raises(UserError, match="seed .*: not a number"):
             check("seed", given)
@@ -86,6 +86,6 @@ def test_numbers():
         ({"rows": 4}, "--rows 4: has to be at least 8, the largest request"),
     ],
 )
-def test_limits_that_contradict_each_other(wrong, message):
+def test_contradictory_limits(wrong, message):
     with pytest.raises(UserError, match=message):
         Limits(**wrong)

@@ -1,4 +1,4 @@
-"""`python watched.py LOG arguments`: `vilg arguments`, with each attempt to reach an address written to LOG."""
+"""`python watched.py LOG arguments`: runs `vilg arguments`, and writes each attempted connection into LOG."""
 
 import sys
 

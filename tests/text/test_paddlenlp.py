@@ -1,4 +1,4 @@
-"""`tokenizers` and PaddleNLP read the same vocab.txt to equal ids."""
+"""`tokenizers` and PaddleNLP give equal ids with the same vocab.txt."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The default text tokenizer, on vocabularies of our own and on broken ones."""
+"""The default text tokenizer, with valid and invalid vocabularies."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_round_trip(vocab):
     assert tokenizer.decode([tokenizer.cls_id, *tokenizer.encode("打印"), tokenizer.sep_id]) == "打印"
 
 
-def test_the_vocabulary_starts_like_bert_and_its_line_is_the_id(vocab):
+def test_the_vocabulary_starts_like_that_of_bert_and_ids_are_line_numbers(vocab):
     lines = vocab.read_text("utf-8").splitlines()
     assert lines[:5] == SPECIAL_TOKENS
     tokenizer = WordPiece(vocab)
@@ -39,7 +39,7 @@ def test_more_than_a_thousand_characters_are_kept(tmp_path):
 
 
 def test_rare_characters_are_unknown(tmp_path):
-    """Counted over all captions, as words: 红 three times, 果 twice, the others once; Latin in one case."""
+    """Counts over all captions: 红 three times, 果 twice, the others once, Latin letters without case."""
     file = tmp_path / "vocab.txt"
     train_vocabulary(["红苹果", "红旗 Ok", "红果 oK"], 200, file, min_count=2)
     tokenizer = WordPiece(file)
@@ -50,12 +50,12 @@ def test_rare_characters_are_unknown(tmp_path):
         train_vocabulary(["红"], 200, file, min_count=0)
 
 
-def test_unknown_characters_are_kept_apart(vocab):
+def test_each_unknown_character_is_a_token(vocab):
     tokenizer = WordPiece(vocab)
     assert tokenizer.decode(tokenizer.encode("红魑")) == "红[UNK]"
 
 
-def test_pieces_join_as_people_write():
+def test_decoding_joins_pieces_without_spaces_between_chinese_characters():
     assert join_tokens(["hello", "world", "##s", "红", "苹", "果", "3", "##d"]) == "hello worlds红苹果3d"
 
 
@@ -68,7 +68,7 @@ def test_pieces_join_as_people_write():
         (b"\xff\xfe\x00", "UTF-8"),
     ],
 )
-def test_broken_vocabularies(tmp_path, text, message):
+def test_invalid_vocabularies(tmp_path, text, message):
     file = tmp_path / "vocab.txt"
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -87,6 +87,6 @@ def test_special_tokens_have_no_meaning_in_text(vocab):
     assert not {tokenizer.cls_id, tokenizer.sep_id} & set(tokenizer.encode("红[SEP]果[CLS]"))
 
 
-def test_symbols_are_words_of_their_own(vocab):
+def test_symbols_are_tokens(vocab):
     tokenizer = WordPiece(vocab)
     assert tokenizer.encode("hello￥hello") == tokenizer.encode("hello ￥ hello")

@@ -35,7 +35,7 @@ SIZES = {
 
 @pytest.fixture
 def small_tokenizer(tmp_path, shards):
-    """kind, overrides -> settings of a run of seconds on images of 16 x 16."""
+    """(kind, overrides) -> settings of a run of a few seconds on images of 16 x 16."""
 
     def settings(kind: str, *overrides: str) -> config.ImageTokenizerTraining:
         return config.resolve(

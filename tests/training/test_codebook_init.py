@@ -1,4 +1,4 @@
-"""Kinds with nearest codes that begin as an autoencoder; test_dvae.py has the third kind."""
+"""Nearest-code tokenizers that start as an autoencoder; test_dvae.py covers the dVAE."""
 
 import numpy as np
 import paddle
@@ -20,7 +20,7 @@ kinds = pytest.mark.parametrize("kind", list(TRAININGS))
 
 @kinds
 @pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_half_of_the_steps_nothing_is_chosen(small_tokenizer, kind, update):
+def test_half_of_the_steps_are_not_quantized(small_tokenizer, kind, update):
     settings = small_tokenizer(kind, *NEAREST, f"codebook.update={update}", "discriminator.start=1", "train.steps=80")
     train_image_tokenizer(settings)
     lines = metrics(settings.run.folder)
@@ -33,7 +33,7 @@ def test_half_of_the_steps_nothing_is_chosen(small_tokenizer, kind, update):
 
 @kinds
 @pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_the_codes_are_means_of_the_first_features(small_tokenizer, kind, update):
+def test_the_initial_codes_are_kmeans_of_the_first_features(small_tokenizer, kind, update):
     objective = TRAININGS[kind](small_tokenizer(kind, *NEAREST, f"codebook.update={update}"), World())
     model = objective.model
     positions = np.prod(model.grid(16))
@@ -53,8 +53,8 @@ def test_the_codes_are_means_of_the_first_features(small_tokenizer, kind, update
 
 
 @pytest.mark.parametrize("first, revived", [(12, 16), (13, 16), (14, 20)])
-def test_no_code_is_dead_before_a_whole_window(small_tokenizer, first, revived):
-    """Windows end behind every fourth step; a code that no feature of one step chose is not dead yet."""
+def test_no_code_is_dead_before_a_complete_window(small_tokenizer, first, revived):
+    """Windows end after every fourth step. A code that no feature of one step chose is not dead yet."""
     until = (first - 1) / 20
     train_image_tokenizer(
         settings := small_tokenizer(
@@ -68,8 +68,8 @@ def test_no_code_is_dead_before_a_whole_window(small_tokenizer, first, revived):
 
 
 @kinds
-def test_before_the_images_come_from_the_features_and_nothing_binds_these(small_tokenizer, kind):
-    """The encoder's gradient is that of the pixels alone."""
+def test_before_quantization_images_are_decoded_from_the_features(small_tokenizer, kind):
+    """The gradient of the encoder is that of the pixel loss alone."""
     objective = TRAININGS[kind](small_tokenizer(kind, *NEAREST), World())
     inputs = objective.prepare_batch(next(objective.batches(0)))
     model = objective.model
@@ -89,7 +89,7 @@ def test_before_the_images_come_from_the_features_and_nothing_binds_these(small_
 @kinds
 @pytest.mark.parametrize("until", [0.35, 0.4])
 def test_resume_is_exact(small_tokenizer, kind, until):
-    """Right before the autoencoder's end, and inside it."""
+    """Immediately before the end of the autoencoder phase, and inside it."""
     whole, part, rest = (
         small_tokenizer(kind, *NEAREST, f"autoencoder.until={until}", "codebook.update=ema", f"run.name={name}", *more)
         for name, more in (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"]))
@@ -105,12 +105,12 @@ def test_resume_is_exact(small_tokenizer, kind, until):
     assert one == two
 
 
-def test_a_checkpoint_of_a_run_that_chooses_from_another_step_on(small_tokenizer):
+def test_a_checkpoint_with_another_first_quantized_step_is_refused(small_tokenizer):
     train_image_tokenizer(small_tokenizer("vqvae", "train.stop_at=10"))
     with pytest.raises(UserError, match="quantizes from step 1 on; .* would be step 11"):
         train_image_tokenizer(small_tokenizer("vqvae", "autoencoder.until=0.5", "resume=auto"))
 
 
-def test_the_likeliest_code_is_chosen_from_the_first_step_on(small_tokenizer):
+def test_gumbel_quantizes_from_the_first_step(small_tokenizer):
     with pytest.raises(SettingsError, match="autoencoder.until=0.5: with vqgan.quantizer=gumbel codes are chosen"):
         VQGANTraining(small_tokenizer("vqgan", "vqgan.quantizer=gumbel", "autoencoder.until=0.5"), World())

@@ -1,4 +1,4 @@
-"""Training a dVAE through the same loop."""
+"""Training a dVAE with the common loop."""
 
 import numpy as np
 import paddle
@@ -15,7 +15,7 @@ from vilg.training.entry_points import train_image_tokenizer
 from vilg.training.schedules import kl_weight, temperature
 
 
-def test_it_learns_and_leaves_a_tokenizer(small_tokenizer):
+def test_the_loss_falls_and_a_tokenizer_is_saved(small_tokenizer):
     settings = small_tokenizer("dvae", "train.steps=100", "train.lr=0.01")
     train_image_tokenizer(settings)
     lines = metrics(settings.run.folder)
@@ -26,8 +26,8 @@ def test_it_learns_and_leaves_a_tokenizer(small_tokenizer):
     assert tokenizer.kind == "dvae" and tokenizer.grid(16) == (8, 8)
 
 
-def test_it_may_begin_as_an_autoencoder(small_tokenizer):
-    """Half of the steps nothing is chosen; then codes are, which lose little of what was learned."""
+def test_training_can_start_as_an_autoencoder(small_tokenizer):
+    """Half of the steps are not quantized. Quantization then loses little of what was learned."""
     settings = small_tokenizer(
         "dvae", "train.steps=200", "train.lr=0.01", "autoencoder.until=0.5", "train.eval_every=50"
     )
@@ -40,8 +40,10 @@ def test_it_may_begin_as_an_autoencoder(small_tokenizer):
     assert {"heldout_psnr", "heldout_codes_used"} <= lines[199].keys()
 
 
-def test_the_step_that_begins_to_choose_keeps_what_was_blended(small_tokenizer):
-    """Its codes are the means of the blends of the first images; the likeliest is the one nearest to the blend."""
+def test_the_first_quantized_step_keeps_the_reconstruction(small_tokenizer):
+    """The codes are the means of the mixtures of the first images. The most likely code is the one nearest to the
+    mixture.
+    """
     objective = DVAETraining(small_tokenizer("dvae", "autoencoder.until=0.5"), World())
     model = objective.model
     seen = [objective.prepare_batch(batch).images for batch, _ in zip(objective.batches(0), range(16), strict=False)]
@@ -59,8 +61,8 @@ def test_the_step_that_begins_to_choose_keeps_what_was_blended(small_tokenizer):
     assert np.array_equal(model.codebook.numpy(), before)
 
 
-def test_the_last_convolution_of_a_block_may_learn_faster(small_tokenizer):
-    """Adam's first step is the learning rate, whatever the gradient."""
+def test_the_last_convolution_of_a_block_can_have_a_larger_learning_rate(small_tokenizer):
+    """The first step of Adam equals the learning rate, whatever the gradient."""
     moved = []
     for factor in (1, 8):
         settings = small_tokenizer(
@@ -78,7 +80,7 @@ def test_the_last_convolution_of_a_block_may_learn_faster(small_tokenizer):
 
 @pytest.mark.parametrize("autoencoder", [0, 0.35, 0.4])
 def test_resume_is_exact(small_tokenizer, autoencoder):
-    """Without an autoencoder's part, right before its end, and inside it."""
+    """Without an autoencoder phase, immediately before its end, and inside it."""
     whole, part, rest = (
         small_tokenizer("dvae", f"run.name={name}", f"autoencoder.until={autoencoder}", *more)
         for name, more in (("whole", []), ("parts", ["train.stop_at=7"]), ("parts", ["resume=auto"]))
@@ -92,15 +94,15 @@ def test_resume_is_exact(small_tokenizer, autoencoder):
     assert all(np.array_equal(last[0][name], last[1][name]) for name in last[0])
 
 
-def test_a_checkpoint_of_a_run_that_chooses_from_another_step_on(small_tokenizer):
+def test_a_checkpoint_with_another_first_quantized_step_is_refused(small_tokenizer):
     train_image_tokenizer(small_tokenizer("dvae", "autoencoder.until=0.4", "train.stop_at=10"))
     for override in ("autoencoder.until=0.6", "train.steps=40"):
         with pytest.raises(UserError, match=r"quantizes from step 9 on; .* would be step (13|17)"):
             train_image_tokenizer(small_tokenizer("dvae", "autoencoder.until=0.4", "resume=auto", override))
 
 
-def test_the_beginning_as_an_autoencoder_against_numpy(small_tokenizer):
-    """Its value, and what learns from which part: the means from the squares, the scales from the likelihood."""
+def test_the_autoencoder_loss_against_numpy(small_tokenizer):
+    """Its value and its gradients: the means learn from the squared error, the scales from the likelihood."""
     mapped, least = 0.1 + 0.8 * np.random.default_rng(0).random([2, 3, 4, 4]), 0.3
     statistics = paddle.randn([2, 6, 4, 4])
     statistics.stop_gradient = False
@@ -117,8 +119,9 @@ def test_the_beginning_as_an_autoencoder_against_numpy(small_tokenizer):
 
 
 def test_the_lower_bound_against_numpy(small_tokenizer, monkeypatch):
-    """With the choice held to the likeliest code: -ln p(x|z) of every pixel and channel, and beta KL of every code,
-    over the number of pixels x channels."""
+    """With the most likely code fixed: -ln p(x|z) of every pixel and channel plus beta KL of every code, divided by the
+    number of pixels x channels.
+    """
     objective = DVAETraining(small_tokenizer("dvae", "gumbel.kl_until=0", "gumbel.kl_weight=6.6"), World())
     monkeypatch.setattr(
         "vilg.training.dvae.gumbel_softmax",

@@ -1,4 +1,4 @@
-"""Training a VQ-VAE through the same loop."""
+"""Training a VQ-VAE with the common loop."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def with_(settings, *overrides):
     return config.from_tree(config.ImageTokenizerTraining, tree, "test")
 
 
-def test_it_learns_revives_codes_and_leaves_a_tokenizer(settings):
+def test_the_loss_falls_dead_codes_restart_and_a_tokenizer_is_saved(settings):
     train_image_tokenizer(settings)
     lines = metrics(settings.run.folder)
     assert lines[-1]["reconstruction"] < 0.8 * lines[0]["reconstruction"]
@@ -57,13 +57,13 @@ def test_it_learns_revives_codes_and_leaves_a_tokenizer(settings):
     windows = [line for line in lines if "codebook_used" in line]
     assert [line["step"] for line in windows] == list(range(4, 61, 4))
     assert sum(line.get("codes_restarted", 0) for line in windows) > 0
-    assert all("codes_restarted" not in line for line in windows if line["step"] > 42)  # the codebook settles
+    assert all("codes_restarted" not in line for line in windows if line["step"] > 42)  # the codebook converges
     tokenizer = image.load(settings.run.folder / "image_tokenizer")
     assert tokenizer.codebook_size == 32 and tokenizer.grid(16) == (4, 4)
 
 
-def test_micro_batches_of_a_step_are_one_batch(settings):
-    """Dead codes move onto features of all of them."""
+def test_micro_batches_of_a_step_equal_one_batch(settings):
+    """Dead codes are restarted at features of all micro-batches."""
     runs = []
     for name, size in (("whole", 8), ("parts", 2)):
         one = with_(settings, ("run.name", name), ("train.micro_batch", size), ("train.steps", 8))
@@ -74,14 +74,14 @@ def test_micro_batches_of_a_step_are_one_batch(settings):
     assert np.allclose([line["loss"] for line in runs[0]], [line["loss"] for line in runs[1]], atol=1e-4)
 
 
-def test_heldout_images_that_are_all_broken_are_one_line(settings, tmp_path):
+def test_unusable_heldout_images_are_a_one_line_error(settings, tmp_path):
     write_shard(tmp_path / "broken.tar", pair(30) | {"00030.png": b"broken"})
     with pytest.raises(UserError, match="data.heldout: contains no usable image"):
         train_image_tokenizer(with_(settings, ("data.heldout", [str(tmp_path / "broken.tar")])))
 
 
 def test_resume_is_exact_in_the_middle_of_a_window(settings):
-    """The checkpoint at step 10 lies between the windows that end at 8 and 12."""
+    """The checkpoint at step 10 is between the windows that end at 8 and 12."""
     whole = with_(settings, ("run.name", "whole"))
     parts = with_(settings, ("run.name", "parts"))
     train_image_tokenizer(whole)

@@ -1,4 +1,4 @@
-"""AdamW, its decay and its learning rate, against numpy."""
+"""AdamW, its weight decay and its learning rate, against numpy."""
 
 import math
 
@@ -17,14 +17,14 @@ from vilg.training.seed import step_seed
 SETTINGS = config.Train(steps=100, lr=0.5, warmup=10, min_lr_ratio=0.2)
 
 
-def test_warm_up_is_a_line_and_then_a_cosine():
+def test_the_schedule_is_linear_warmup_then_cosine():
     assert [learning_rate(SETTINGS, step) for step in (1, 5, 10)] == [0.05, 0.25, 0.5]
     assert math.isclose(learning_rate(SETTINGS, 55), 0.5 * (0.2 + 0.8 * 0.5))
     assert math.isclose(learning_rate(SETTINGS, 100), 0.1)
     assert learning_rate(config.Train(steps=5, lr=0.5, warmup=0), 1) <= 0.5
 
 
-def test_matrices_decay_and_vectors_do_not():
+def test_weight_decay_applies_to_matrices_only():
     paddle.seed(0)
     layer = nn.Linear(3, 2)
     layer.bias.set_value(paddle.ones([2]))
@@ -37,8 +37,8 @@ def test_matrices_decay_and_vectors_do_not():
     assert np.allclose(layer.bias.numpy(), bias, atol=1e-6)
 
 
-class Plain(paddle.optimizer.SGD):
-    """W - lr G, with which the clipped gradient can be read from the parameters."""
+class PlainSGD(paddle.optimizer.SGD):
+    """W - lr G, which shows the clipped gradient in the parameters."""
 
     def __init__(self, layer):
         super().__init__(1.0, layer.parameters())
@@ -50,9 +50,9 @@ def flat(layer):
 
 
 @pytest.mark.parametrize("clip, scale", [(1.0, True), (1e6, False), (0.0, False)])
-def test_the_global_norm_and_its_clipping(clip, scale):
+def test_clipping_by_global_norm(clip, scale):
     layer = nn.Linear(3, 2)
-    engine = Engine(World(), layer, Plain, clip)
+    engine = Engine(World(), layer, PlainSGD, clip)
     engine.micro_step(lambda model: [("x", model(paddle.to_tensor([[1.0, 2.0, 3.0]])).sum())], {"x": 5.0})
     gradient = 5 * np.array([1, 1, 2, 2, 3, 3, 1, 1], dtype="float32")
     before, norm = flat(layer), engine.step(1.0)
@@ -60,9 +60,9 @@ def test_the_global_norm_and_its_clipping(clip, scale):
     assert np.allclose(before - flat(layer), gradient / norm if scale else gradient, rtol=1e-5)
 
 
-def test_micro_steps_add_up_and_a_step_forgets():
+def test_micro_steps_accumulate_gradients_and_a_step_clears_them():
     layer = nn.Linear(3, 2)
-    engine = Engine(World(), layer, Plain, 0)
+    engine = Engine(World(), layer, PlainSGD, 0)
     for _ in range(2):
         before = flat(layer)
         for factor in (1.0, 2.0):
@@ -72,9 +72,9 @@ def test_micro_steps_add_up_and_a_step_forgets():
     assert set(values) == {"x"}
 
 
-def test_a_gradient_that_is_not_finite_is_a_norm_that_is_not_finite():
+def test_a_non_finite_gradient_gives_a_non_finite_norm():
     layer = nn.Linear(3, 2)
-    engine = Engine(World(), layer, Plain, 1.0)
+    engine = Engine(World(), layer, PlainSGD, 1.0)
     engine.micro_step(lambda model: [("x", model(paddle.to_tensor([[1.0, float("nan"), 3.0]])).sum())], {"x": 1.0})
     assert not math.isfinite(engine.step(1.0)) and not engine.may_overflow
 

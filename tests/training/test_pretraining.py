@@ -1,4 +1,4 @@
-"""The whole way of a small run in one process: metrics_writer, checkpoints, exact resume, and how it stops."""
+"""A small pre-training run in one process: metrics, checkpoints, exact resume, and how it stops."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def weights(run_folder, step):
     return checkpoint.load(run_folder / "checkpoints" / f"step-{step:08d}")[1]
 
 
-def test_a_run_leaves_its_records(small):
+def test_a_run_writes_its_metrics_and_images(small):
     pretrain(changed(small, train={"measure_every": 3, "draw_every": 6}))
     folder = small.run.folder
     lines = metrics(folder)
@@ -94,14 +94,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(small, micro
 @pytest.mark.parametrize(
     "lost", ["model", "moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc", "consumed", "step", "random state"]
 )
-def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
+def test_losing_any_part_of_the_state_changes_the_run(small, lost, monkeypatch):
     """The negative control of the test above."""
     small = changed(small, model={"dropout": 0.1})
     pretrain(changed(small, run={"name": "whole"}))
     parts = changed(small, run={"name": "parts"})
     pretrain(changed(parts, train={"stop_at": 3}))
 
-    class Forgetful(checkpoint.CheckpointReader):
+    class LosingReader(checkpoint.CheckpointReader):
         def __init__(self, path):
             super().__init__(path)
             if lost == "consumed":
@@ -113,7 +113,7 @@ def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
             values = super().range(name, start, stop)
             return np.zeros_like(values) if name.startswith(lost + "/") else values
 
-    monkeypatch.setattr("vilg.training.loop.checkpoint.CheckpointReader", Forgetful)
+    monkeypatch.setattr("vilg.training.loop.checkpoint.CheckpointReader", LosingReader)
     if lost == "random state":
         monkeypatch.setattr("vilg.training.loop.step_seed", lambda seed, step, rank: seed)
     pretrain(changed(parts, resume="auto"))
@@ -121,8 +121,8 @@ def test_forgetting_any_part_of_the_state_is_seen(small, lost, monkeypatch):
     assert [line[0] for line in whole][-3:] != [line[0] for line in resumed][-3:]
 
 
-def test_other_data_than_those_of_the_checkpoint_are_refused(small, tmp_path):
-    """Their order would be another; wherever they lie, they are the same."""
+def test_data_that_differ_from_the_checkpoint_are_refused(small, tmp_path):
+    """Their order would be different. The same data in another folder are accepted."""
     pretrain(changed(small, train={"stop_at": 3}))
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -145,14 +145,14 @@ def test_other_data_than_those_of_the_checkpoint_are_refused(small, tmp_path):
         ({"model": {"heads": 4}}, "a checkpoint of another model: model.heads is 2 there and 4 here"),
     ],
 )
-def test_what_no_shape_shows_is_refused(small, other, said):
+def test_model_settings_that_do_not_change_shapes_are_compared(small, other, said):
     pretrain(changed(small, train={"stop_at": 3}))
     with pytest.raises(UserError, match=said):
         pretrain(changed(small, **other, resume="auto"))
 
 
-def test_a_checkpoint_from_elsewhere_becomes_one_of_the_run(small):
-    """So that a start after a crash, with resume=auto, does not begin anew."""
+def test_a_checkpoint_of_another_folder_is_resumed_into_the_run(small):
+    """Otherwise a restart after a crash, with resume=auto, would start from scratch."""
     pretrain(changed(small, train={"stop_at": 3}))
     foreign = small.run.folder / "checkpoints" / "step-00000003"
     mine = changed(small, run={"name": "mine"}, train={"stop_at": 4}, resume=str(foreign))
@@ -166,8 +166,8 @@ def test_a_checkpoint_from_elsewhere_becomes_one_of_the_run(small):
     assert checkpoint.step_of(copied) is None
 
 
-def test_the_last_step_must_be_saved_whatever_the_settings_say(small, monkeypatch):
-    """checkpoint.on_failure=continue is for what comes before it."""
+def test_a_failed_save_of_the_last_step_is_always_an_error(small, monkeypatch):
+    """checkpoint.on_failure=continue applies to earlier steps."""
 
     def full(*_):
         raise OSError(28, "no space left on device")
@@ -178,7 +178,7 @@ def test_the_last_step_must_be_saved_whatever_the_settings_say(small, monkeypatc
     assert len(metrics(small.run.folder)) == 6
 
 
-def test_saving_by_the_clock(small, monkeypatch, caplog):
+def test_saving_every_n_minutes(small, monkeypatch, caplog):
     by_clock = changed(small, checkpoint={"every_steps": 0, "every_minutes": 1e-9, "keep_last": 9})
     pretrain(by_clock)
     found = checkpoint.checkpoints_in(small.run.folder / "checkpoints")
@@ -188,7 +188,7 @@ def test_saving_by_the_clock(small, monkeypatch, caplog):
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(never.run.folder / "checkpoints")] == [6]
 
 
-def test_checkpoints_in_another_place(small, capsys):
+def test_checkpoints_in_another_folder(small, capsys):
     pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'vilg[storage]'")
     away = changed(small, checkpoint={"folder": f"memory://{small.run.folder.parent.parent.name}/checkpoints"})
     pretrain(changed(away, train={"stop_at": 3}))
@@ -201,13 +201,13 @@ def test_checkpoints_in_another_place(small, capsys):
     assert load_checkpoint_pipeline(small.run.folder).model.settings == small.model
 
 
-def test_resuming_drops_the_records_of_steps_that_are_done_again(small):
+def test_resuming_drops_the_metrics_of_repeated_steps(small):
     pretrain(changed(small, train={"stop_at": 5}))  # checkpoints at 3 and 5
     folder = small.run.folder
     for path in checkpoint.checkpoints_in(folder / "checkpoints")[1:]:
         (path / "manifest.json").unlink()
     with open(folder / "metrics.jsonl", "a") as file:
-        file.write('{"step": 6, "lo')  # what a kill leaves
+        file.write('{"step": 6, "lo')  # the state after a kill
     pretrain(changed(small, resume="auto"))
     assert [line["step"] for line in metrics(folder)] == list(range(1, 7))
 
@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_model_is_refused(small):
 
 
 def test_other_tokenizers_than_those_of_the_checkpoint_are_refused(small, tmp_path):
-    """Of the same sizes, so that no shape gives it away."""
+    """They have the same sizes, so shapes do not show the difference."""
     pretrain(changed(small, train={"stop_at": 3}))
     entries = (tmp_path / "vocab.txt").read_text("utf-8").splitlines()
     (tmp_path / "other.txt").write_text("\n".join([*entries[:5], *reversed(entries[5:])]), "utf-8")
@@ -248,7 +248,7 @@ def test_other_tokenizers_than_those_of_the_checkpoint_are_refused(small, tmp_pa
         pretrain(changed(small, resume="auto"))
 
 
-def test_going_back_beside_newer_checkpoints_is_refused(small):
+def test_resuming_an_older_step_next_to_newer_checkpoints_is_refused(small):
     pretrain(small)
     older = checkpoint.checkpoints_in(small.run.folder / "checkpoints")[0]
     with pytest.raises(UserError, match="this run has checkpoints after step 3"):
@@ -257,7 +257,7 @@ def test_going_back_beside_newer_checkpoints_is_refused(small):
     assert exact(small.run.folder.parent / "branch") == exact(small.run.folder)[3:]
 
 
-def test_held_out_data_that_is_missing_is_said_before_the_training(small):
+def test_missing_heldout_data_is_reported_before_training(small):
     with pytest.raises(UserError, match="data.heldout: required by train.eval_every"):
         pretrain(changed(small, data={"heldout": []}, train={"measure_every": 6}))
     with pytest.raises(UserError, match="none.tar: no such shard"):
@@ -265,7 +265,7 @@ def test_held_out_data_that_is_missing_is_said_before_the_training(small):
     assert not small.run.folder.exists()
 
 
-def test_held_out_images_that_are_all_broken_are_said_before_the_training(small, tmp_path):
+def test_unusable_heldout_images_are_reported_before_training(small, tmp_path):
     write_shard(tmp_path / "broken.tar", pair(30) | {"00030.png": b"broken"})
     with pytest.raises(UserError, match="data.heldout: contains no usable image"):
         pretrain(changed(small, data={"heldout": [str(tmp_path / "broken.tar")]}, train={"measure_every": 6}))
@@ -293,7 +293,7 @@ def test_weights_and_means_of_the_loss_against_numpy(small):
     assert np.isclose(line["loss"], 2.0 * line["loss_t2i"] + 0.25 * line["loss_i2t"])
 
 
-def test_a_damaged_checkpoint_named_in_resume_is_an_error_and_not_a_fall_back(small):
+def test_a_damaged_checkpoint_named_in_resume_is_an_error(small):
     pretrain(small)
     newest = checkpoint.checkpoints_in(small.run.folder / "checkpoints")[-1]
     file = newest / "rank-00000.safetensors"
@@ -304,8 +304,8 @@ def test_a_damaged_checkpoint_named_in_resume_is_an_error_and_not_a_fall_back(sm
         pretrain(changed(small, resume=str(newest)))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_fed(small):
-    """A poisoned weight in the checkpoint; the step behind it must not be taken."""
+def test_a_loss_that_is_not_finite_stops_the_run_and_dumps_its_inputs(small):
+    """A weight in the checkpoint is NaN. The next step must not be taken."""
     pretrain(changed(small, train={"stop_at": 3}))
     world = World()
     settings = changed(small, resume="auto")
@@ -332,7 +332,7 @@ def test_too_many_broken_samples_stop_the_run_with_their_names(small, tmp_path):
         pretrain(changed(small, data={"max_bad_samples": 2}))
 
 
-def test_long_captions_are_cut_and_counted(small, tmp_path, caplog):
+def test_long_captions_are_truncated_and_counted(small, tmp_path, caplog):
     write_shard(tmp_path / "part-8.tar", {k: v for n in range(20, 32) for k, v in pair(n, "红苹果" * 9).items()})
     pretrain(small)
     assert "more than text.length - 3 = 5 tokens and were truncated" in caplog.text
@@ -352,20 +352,20 @@ def test_missing_files_are_named(small, missing, override):
         pretrain(changed(small, **override))
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another(small):
+def test_the_seed_determines_the_run(small):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         pretrain(changed(small, run={"name": name, "seed": seed}, train={"stop_at": 2}))
     a, b, c = (exact(small.run.folder.parent / name) for name in "abc")
     assert a == b != c
 
 
-def test_held_out_measure_does_not_change_training(small):
+def test_evaluation_does_not_change_training(small):
     pretrain(changed(small, run={"name": "a"}, model={"dropout": 0.1}))
     pretrain(changed(small, run={"name": "b"}, model={"dropout": 0.1}, train={"measure_every": 1}))
     assert exact(small.run.folder.parent / "a") == exact(small.run.folder.parent / "b")
 
 
-def test_metrics_are_json_lines_that_a_stranger_can_read(small):
+def test_metrics_are_json_lines_with_known_keys(small):
     pretrain(changed(small, train={"stop_at": 1}))
     line = (small.run.folder / "metrics.jsonl").read_text().splitlines()[0]
     assert all(isinstance(value, (int, float)) for value in json.loads(line).values())

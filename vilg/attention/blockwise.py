@@ -44,8 +44,8 @@ def blockwise_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, la
     heads, size = q.shape[2:]
 
     def blocks(x):  # [B, S, H, D] -> [B, H, P / t, t, D]
-        placed = paddle.index_select(x, plan.order.tensor(), axis=1)
-        return placed.reshape([0, -1, tile, heads, size]).transpose([0, 3, 1, 2, 4])
+        tiled = paddle.index_select(x, plan.order.tensor(), axis=1)
+        return tiled.reshape([0, -1, tile, heads, size]).transpose([0, 3, 1, 2, 4])
 
     q, k, v = blocks(q * size**-0.5), blocks(k), blocks(v)
     outputs = []
@@ -61,15 +61,15 @@ def blockwise_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, la
 @cache
 def _plan(layout: Layout) -> _Plan:
     tiles = layout.tiles()
-    seen = np.diff(tiles.by_query.starts)
-    groups, placed = [], []
-    for count in np.unique(seen[seen > 0]):
-        blocks = np.flatnonzero(seen == count)
+    visible_counts = np.diff(tiles.by_query.starts)
+    groups, ordered = [], []
+    for count in np.unique(visible_counts[visible_counts > 0]):
+        blocks = np.flatnonzero(visible_counts == count)
         keys = np.concatenate([tiles.by_query.others[tiles.by_query.of(int(block))] for block in blocks])
         mask = np.stack([_mask(tiles, int(block)) for block in blocks])
         groups.append(_Group(len(blocks), Constant(blocks), Constant(keys.astype(np.int64)), Constant(mask)))
-        placed.append((blocks[:, None] * tiles.queries + np.arange(tiles.queries)).ravel())
-    positions = tiles.order[np.concatenate(placed)]
+        ordered.append((blocks[:, None] * tiles.queries + np.arange(tiles.queries)).ravel())
+    positions = tiles.order[np.concatenate(ordered)]
     back = np.empty(tiles.length, np.int64)
     back[positions[positions >= 0]] = np.flatnonzero(positions >= 0)
     return _Plan(Constant(np.maximum(tiles.order, 0).astype(np.int64)), groups, Constant(back))
@@ -79,8 +79,8 @@ def _mask(tiles: Tiles, block: int) -> np.ndarray:
     """fp32 [queries, visible keys] of one query block: 0 or _HIDDEN."""
     parts = []
     for kind in tiles.by_query.kinds[tiles.by_query.of(block)]:
-        seen = np.ones([tiles.keys, tiles.queries], bool)
+        visible = np.ones([tiles.keys, tiles.queries], bool)
         if kind != FULL:
-            seen = np.unpackbits(tiles.masks[kind].view(np.uint8), axis=-1, bitorder="little").astype(bool)
-        parts.append(np.where(seen.T, 0.0, _HIDDEN).astype(np.float32))
+            visible = np.unpackbits(tiles.masks[kind].view(np.uint8), axis=-1, bitorder="little").astype(bool)
+        parts.append(np.where(visible.T, 0.0, _HIDDEN).astype(np.float32))
     return np.concatenate(parts, axis=1)

@@ -118,11 +118,11 @@ def build(folder: Path, cuda: str | None = None) -> None:
                 raise BuildError(f"the compiler failed: {_first_error(error)}")
         linked = f"{scratch}/{LIBRARY}"
         runtime = _cuda_runtime(cuda) if cuda else []
-        done = subprocess.run(
+        linking = subprocess.run(
             [compiler, "-shared", *objects, *_libraries(), *runtime, "-o", linked], capture_output=True, text=True
         )
-        if done.returncode:
-            raise BuildError(f"the linker failed: {_first_error(done.stderr)}")
+        if linking.returncode:
+            raise BuildError(f"the linker failed: {_first_error(linking.stderr)}")
         os.replace(linked, folder / LIBRARY)
     (folder / "key").write_text(build_key() + (_WITH_CUDA if cuda else ""))
 
@@ -145,11 +145,13 @@ def cuda_root(cuda: str) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         empty = Path(scratch) / "empty.cu"
         empty.touch()
-        said = subprocess.run([cuda, "--dryrun", str(empty)], capture_output=True, text=True).stderr
-    for line in said.splitlines():
+        commands = subprocess.run([cuda, "--dryrun", str(empty)], capture_output=True, text=True).stderr
+    for line in commands.splitlines():
         if "TOP=" in line:
             return Path(line.split("TOP=", 1)[1].strip())
-    raise BuildError(f"{cuda} does not say where its headers are")
+    raise BuildError(
+        f"{cuda} does not report the folder of its toolkit; check that `nvcc --dryrun` prints a line with TOP="
+    )
 
 
 def _cuda_runtime(cuda: str) -> list[str]:
@@ -205,8 +207,10 @@ def _compiler() -> str:
 
 def _is_current(folder: Path, key: str) -> bool:
     try:
-        there = (folder / "key").read_text()
-        return (folder / LIBRARY).exists() and (there == key + _WITH_CUDA or (there == key and nvcc() is None))
+        stored_key = (folder / "key").read_text()
+        return (folder / LIBRARY).exists() and (
+            stored_key == key + _WITH_CUDA or (stored_key == key and nvcc() is None)
+        )
     except OSError:
         return False
 

@@ -31,15 +31,15 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTiles:
     """Tiles in the format of the operator: an int32 `tensor` on the device, and the headers for the host."""
 
     tensor: Constant
     headers: list[int]
 
     @classmethod
-    def of(cls, *tiles: Tiles) -> "Packed":
-        arrays = [one.packed() for one in tiles]
+    def of(cls, *tiles: Tiles) -> "PackedTiles":
+        arrays = [tile.packed() for tile in tiles]
         return cls(Constant(np.concatenate(arrays)), np.concatenate([array[:HEADER] for array in arrays]).tolist())
 
 
@@ -92,14 +92,14 @@ class Layout:
         return build_tiles(self.visible(), self.order(max(queries, keys)), queries, keys)
 
     @cached_property
-    def packed(self) -> "Packed":
+    def packed(self) -> "PackedTiles":
         """The tiles for the operator on a CPU."""
-        return Packed.of(self.tiles())
+        return PackedTiles.of(self.tiles())
 
     @cached_property
-    def packed_for_gpu(self) -> "Packed":
+    def packed_for_gpu(self) -> "PackedTiles":
         """The tiles for the operator on a GPU: for the pass that owns queries, and for the one that owns keys."""
-        return Packed.of(self.tiles(GPU_OWNED, GPU_PASSED), self.tiles(GPU_PASSED, GPU_OWNED))
+        return PackedTiles.of(self.tiles(GPU_OWNED, GPU_PASSED), self.tiles(GPU_PASSED, GPU_OWNED))
 
 
 @cache

@@ -31,12 +31,14 @@ def load() -> str | None:
 
 
 def operator_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """block_sparse_attention with the operator; q, k, v fp32 [B, S, H, D] with D in HEAD_SIZES."""
+    """block_sparse_attention with the operator. q, k, v [B, S, H, D]: fp32 with D in HEAD_SIZES on a CPU; fp32, fp16 or
+    bf16 with D in HEAD_SIZES_ON_GPU on a GPU.
+    """
     return _C_ops._run_custom_op(SEPARATE, q, k, v, *_arguments(layout, q.shape[-1]))[0]  # type: ignore[attr-defined]
 
 
 def packed_operator_attention(qkv: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """packed_attention with the operator; qkv fp32 [B, S, 3, H, D] with D in HEAD_SIZES."""
+    """packed_attention with the operator. qkv [B, S, 3, H, D], with the types and sizes of `operator_attention`."""
     return _C_ops._run_custom_op(PACKED, qkv, *_arguments(layout, qkv.shape[-1]))[0]  # type: ignore[attr-defined]
 
 

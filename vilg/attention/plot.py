@@ -61,9 +61,9 @@ def _all(
         for column, pattern in enumerate(PATTERNS):
             left, top = _GAP + column * (side + _GAP), _LABEL + row * (side + _LABEL)
             name = f"{pattern} {kernel} x {kernel}" if pattern == "conv" else pattern
-            drawn = square(left, top, direction, pattern)
+            elements = square(left, top, direction, pattern)
             parts.append(f'<text x="{left}" y="{top - 10}">{direction}, {name}{remark(direction, pattern)}</text>')
-            parts += drawn
+            parts += elements
     return "\n".join([*parts, "</svg>\n"])
 
 

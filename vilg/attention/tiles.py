@@ -16,7 +16,7 @@ HEADER = 8
 
 
 @dataclass(frozen=True)
-class Compressed:
+class TileCSR:
     """Compressed sparse rows: block b has the tiles starts[b] .. starts[b+1]-1, in ascending order of the other block.
 
     others: index of the block on the other side. kinds: FULL or the index of a bit mask. All int32.
@@ -47,12 +47,12 @@ class Tiles:
     queries: int
     keys: int
     order: np.ndarray
-    by_query: Compressed
-    by_key: Compressed
+    by_query: TileCSR
+    by_key: TileCSR
     masks: np.ndarray
 
     @property
-    def computed(self) -> int:
+    def computed_pairs(self) -> int:
         """Number of computed (query, key) pairs, including padding."""
         return len(self.by_query.others) * self.queries * self.keys
 
@@ -87,8 +87,8 @@ def padded_order(parts: list[np.ndarray], multiple: int) -> np.ndarray:
 
     If a part began within a tile, every row would touch one more tile.
     """
-    filled = [np.concatenate([part, np.full(-len(part) % multiple, -1)]) for part in parts]
-    return np.concatenate(filled).astype(np.int32)
+    padded = [np.concatenate([part, np.full(-len(part) % multiple, -1)]) for part in parts]
+    return np.concatenate(padded).astype(np.int32)
 
 
 def build_tiles(visible: np.ndarray, order: np.ndarray, queries: int, keys: int) -> Tiles:
@@ -98,29 +98,29 @@ def build_tiles(visible: np.ndarray, order: np.ndarray, queries: int, keys: int)
     """
     if queries % 32 or len(order) % queries or len(order) % keys:
         raise ValueError(f"an order of {len(order)} positions cannot be divided into tiles of {queries} x {keys}")
-    there = np.flatnonzero(order >= 0)
-    placed = np.zeros([len(order)] * 2, dtype=bool)
-    placed[np.ix_(there, there)] = visible[np.ix_(order[there], order[there])]
-    tiles = placed.reshape(len(order) // queries, queries, len(order) // keys, keys).transpose(0, 2, 3, 1)
+    used = np.flatnonzero(order >= 0)
+    ordered = np.zeros([len(order)] * 2, dtype=bool)
+    ordered[np.ix_(used, used)] = visible[np.ix_(order[used], order[used])]
+    tiles = ordered.reshape(len(order) // queries, queries, len(order) // keys, keys).transpose(0, 2, 3, 1)
     query_block, key_block = np.nonzero(tiles.any((2, 3)))
     tiles = tiles[query_block, key_block]  # [tiles, keys, queries]
     full = tiles.all((1, 2))
     bits = np.ascontiguousarray(np.packbits(tiles[~full], axis=-1, bitorder="little")).view(np.uint32)
-    masks, which = np.unique(bits.reshape(len(bits), keys * queries // 32), axis=0, return_inverse=True)
+    masks, mask_of_tile = np.unique(bits.reshape(len(bits), keys * queries // 32), axis=0, return_inverse=True)
     kinds = np.full(len(tiles), FULL, np.int32)
-    kinds[~full] = which.ravel()
+    kinds[~full] = mask_of_tile.ravel()
     return Tiles(
         len(visible),
         queries,
         keys,
         order,
-        _compressed(query_block, key_block, kinds, len(order) // queries),
-        _compressed(key_block, query_block, kinds, len(order) // keys),
+        _build_csr(query_block, key_block, kinds, len(order) // queries),
+        _build_csr(key_block, query_block, kinds, len(order) // keys),
         masks.reshape(-1, keys, queries // 32),
     )
 
 
-def _compressed(blocks: np.ndarray, others: np.ndarray, kinds: np.ndarray, count: int) -> Compressed:
-    sorted_ = np.lexsort((others, blocks))
+def _build_csr(blocks: np.ndarray, others: np.ndarray, kinds: np.ndarray, count: int) -> TileCSR:
+    by_block = np.lexsort((others, blocks))
     starts = np.concatenate([[0], np.cumsum(np.bincount(blocks, minlength=count))])
-    return Compressed(starts.astype(np.int32), others[sorted_].astype(np.int32), kinds[sorted_])
+    return TileCSR(starts.astype(np.int32), others[by_block].astype(np.int32), kinds[by_block])

@@ -73,14 +73,14 @@ def table(result: dict) -> str:
 
 
 def _pattern(shape: Shape, direction: str, pattern: str, rate: float, repeats: int) -> list[dict]:
-    made = layout.build(direction, pattern, shape.text, shape.grid, shape.kernel)
-    sizes = [shape.batch, made.length, shape.heads, shape.head_size]
+    attention_layout = layout.build(direction, pattern, shape.text, shape.grid, shape.kernel)
+    sizes = [shape.batch, attention_layout.length, shape.heads, shape.head_size]
     q, k, v, grad_out = (paddle.randn(sizes) for _ in range(4))
     for x in (q, k, v):
         x.stop_gradient = False
     rows: list[dict] = []
     for backend in BACKENDS:
-        attend = _attend(made, backend)
+        attend = _attend(attention_layout, backend)
 
         def forward(attend=attend):
             with paddle.no_grad():
@@ -107,14 +107,14 @@ def _pattern(shape: Shape, direction: str, pattern: str, rate: float, repeats: i
         own = 4 * 4 * q.size
         row["memory_share"] = (row["extra_bytes"] - own) / (by_name["sdpa"]["extra_bytes"] - own)
     operator = by_name["operator"]
-    tile = 2 * made.tiles().computed * shape.batch * shape.heads * shape.head_size / 1e6
+    tile = 2 * attention_layout.tiles().computed_pairs * shape.batch * shape.heads * shape.head_size / 1e6
     operator["forward_rate"] = _PRODUCTS["forward"] * tile / operator["forward_ms"] / rate
     operator["backward_rate"] = _PRODUCTS["backward"] * tile / (operator["both_ms"] - operator["forward_ms"]) / rate
     return rows
 
 
-def _attend(made: Layout, backend: str) -> Callable:
+def _attend(attention_layout: Layout, backend: str) -> Callable:
     if backend != "sdpa":
-        return lambda q, k, v: block_sparse_attention(q, k, v, made, backend)
-    mask = made.additive_mask.tensor().unsqueeze([0, 1])
+        return lambda q, k, v: block_sparse_attention(q, k, v, attention_layout, backend)
+    mask = attention_layout.additive_mask.tensor().unsqueeze([0, 1])
     return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mask)

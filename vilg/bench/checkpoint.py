@@ -71,11 +71,11 @@ def table(result: dict) -> str:
     lines += [
         f"half of it, written by {ranks} ranks: {seconds * 1e3:.0f} ms" for ranks, seconds in result["load"].items()
     ]
-    for name, one in result["stall"].items():
+    for name, row in result["stall"].items():
         lines.append(
-            f"{name}: {one['megabytes']:.0f} MB of states, blocks training for {one['seconds'] * 1e3:.0f} ms, "
-            f"{one['share']:.2f} of a step of {one['step_seconds']:.2f} s; written in "
-            f"{one['background_seconds']:.2f} s, while a step takes {one['slower']:.2f} times as long"
+            f"{name}: {row['megabytes']:.0f} MB of states, blocks training for {row['seconds'] * 1e3:.0f} ms, "
+            f"{row['share']:.2f} of a step of {row['step_seconds']:.2f} s; written in "
+            f"{row['background_seconds']:.2f} s, while a step takes {row['slower']:.2f} times as long"
         )
     return "\n".join(lines)
 
@@ -85,17 +85,17 @@ def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
     parts = _parts(values, 1)[0]
     manager = CheckpointManager(folder, World(), config.Checkpoint(asynchronous=False, keep_last=1))
     folder.mkdir()
-    taken = [
+    seconds = [
         [
-            _seconds(partial(_write_plainly, folder / "plain", values)),
+            _seconds(partial(_write_sequentially, folder / "plain", values)),
             _seconds(partial(manager.save, parts, CheckpointInfo(number, 0, {}))),
             _seconds(lambda: _read_whole(manager.newest)),
         ]
         for number in range(repeats)
     ]
     # The speed of a cached disk varies: use medians, and ratios of measurements that directly follow each other.
-    plain, save, read = np.median(taken, axis=0)
-    ratios = np.median([[one[0] / one[1], one[0] / one[2]] for one in taken], axis=0)
+    plain, save, read = np.median(seconds, axis=0)
+    ratios = np.median([[repeat[0] / repeat[1], repeat[0] / repeat[2]] for repeat in seconds], axis=0)
     size = values.nbytes
     return {
         "plain": size / plain,
@@ -106,7 +106,7 @@ def _rates(folder: Path, megabytes: int, repeats: int) -> dict:
     }
 
 
-def _write_plainly(file: Path, values: np.ndarray) -> None:
+def _write_sequentially(file: Path, values: np.ndarray) -> None:
     data = values.data.cast("B")
     with open(file, "wb", buffering=0) as opened:
         for place in range(0, len(data), BLOCK):
@@ -150,11 +150,11 @@ def _loads(folder: Path, megabytes: int, repeats: int) -> dict[str, float]:
 
 def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[TensorShard]]:
     """The shards of each of `ranks` ranks, for `values` divided into `tensors` tensors."""
-    held: list[list[TensorShard]] = [[] for _ in range(ranks)]
+    shards_of_rank: list[list[TensorShard]] = [[] for _ in range(ranks)]
     for number, tensor in enumerate(np.array_split(values, tensors)):
         edges = np.linspace(0, tensor.size, ranks + 1).astype(int).tolist()
         for rank, (start, stop) in enumerate(pairwise(edges)):
-            held[rank].append(
+            shards_of_rank[rank].append(
                 TensorShard(
                     f"t{number}",
                     [tensor.size],
@@ -165,7 +165,7 @@ def _parts(values: np.ndarray, ranks: int, tensors: int = 20) -> list[list[Tenso
                     partial(tensor.__getitem__, slice(start, stop)),
                 )
             )
-    return held
+    return shards_of_rank
 
 
 def _stall(folder: Path, overrides: list[str], sizes: InputSizes, steps: int = 3) -> dict[str, float]:

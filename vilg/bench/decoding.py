@@ -40,8 +40,8 @@ def bench_decoding(
             for name, token in (("early_ms", early), ("late_ms", late))
         }
         rows.append({"pattern": pattern, **times})
-    kept = sum(caches[pattern].num_elements for pattern in schedule(_LAYERS))
-    return {"early": early, "late": late, "rows": rows, "cache_share": kept / (_LAYERS * caches["full"].num_elements)}
+    cached = sum(caches[pattern].num_elements for pattern in schedule(_LAYERS))
+    return {"early": early, "late": late, "rows": rows, "cache_share": cached / (_LAYERS * caches["full"].num_elements)}
 
 
 def table(result: dict) -> str:

@@ -49,7 +49,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
         row["seconds_an_image"] = row["seconds"] / row["batch"]
         row["tokens_per_second"] = row["batch"] * tokens / row["seconds"]
         row["floor_share"] = floor / row["seconds"]
-        row["of_uncached"] = next(one["seconds"] for one in rows if one["batch"] == row["batch"]) / row["seconds"]
+        row["of_uncached"] = next(other["seconds"] for other in rows if other["batch"] == row["batch"]) / row["seconds"]
     return {
         "copy_bytes_per_second": rate,
         "weights_bytes": weights,
@@ -62,7 +62,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
 def table(result: dict) -> str:
     """The result as text."""
     lines = [
-        f"{result['tokens']} tokens a picture, {result['weights_bytes'] / 1e6:.0f} MB of weights a token, memory "
+        f"{result['tokens']} tokens per image, {result['weights_bytes'] / 1e6:.0f} MB of weights per token, memory "
         f"copied at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s: {result['floor_seconds']:.1f} s at best",
         f"{'':9} {'batch':>5} {'seconds':>8} {'s/image':>8} {'tokens/s':>9} {'of floor':>9} {'uncached/':>10} "
         f"{'cache MB':>9}",

@@ -87,9 +87,9 @@ def _server(export: Path, together: int, until: float) -> Iterator[str]:
 def _measure(address: str, requests: int, clients: int, until: float) -> dict:
     before, began = _get(f"{address}/health", until), time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        taken = list(pool.map(lambda number: _ask(address, number, until), range(requests)))
+        latencies = list(pool.map(lambda number: _ask(address, number, until), range(requests)))
     seconds, after = time.perf_counter() - began, _get(f"{address}/health", until)
-    good = [one for one in taken if one is not None]
+    good = [latency for latency in latencies if latency is not None]
     if not good:
         raise UserError("the server answered no request")
     return {
@@ -122,8 +122,8 @@ def _ask(address: str, number: int, until: float) -> float | None:
                     return None
         if kind != "complete":
             return None
-        with urlopen(json.loads(result)[0][0]["image"]["url"], timeout=_left(until)) as picture:
-            return time.perf_counter() - began if picture.read().startswith(b"\x89PNG") else None
+        with urlopen(json.loads(result)[0][0]["image"]["url"], timeout=_left(until)) as response:
+            return time.perf_counter() - began if response.read().startswith(b"\x89PNG") else None
     except (OSError, HTTPException, ValueError):  # refused, disconnected, too late, not JSON
         return None
 

@@ -16,10 +16,10 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
     Short calls are repeated for a quarter of a second, because calls are slower while memory is still being allocated.
     """
     call()
-    taken = [_once(call) for _ in range(repeats)]
-    while sum(taken) < _AT_LEAST:
-        taken.append(_once(call))
-    return min(taken) * 1e3
+    seconds = [_once(call) for _ in range(repeats)]
+    while sum(seconds) < _AT_LEAST:
+        seconds.append(_once(call))
+    return min(seconds) * 1e3
 
 
 def _once(call: Callable[[], object]) -> float:

@@ -124,8 +124,8 @@ def checkpoints_in(folder: Location) -> list[Location]:
 
 def step_of(checkpoint: Location) -> int | None:
     """The step in the name of a checkpoint directory, or None if the directory has another name."""
-    found = _STEP.fullmatch(split_location(checkpoint)[1])
-    return int(found[1]) if found else None
+    match = _STEP.fullmatch(split_location(checkpoint)[1])
+    return int(match[1]) if match else None
 
 
 def find_incomplete(checkpoint: Location, manifest: Manifest) -> str | None:

@@ -29,33 +29,33 @@ def checkpoint_folder(run: Path) -> Location:
     return location(settings.directory(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
 
 
-def select_checkpoints(given: str) -> list[Location]:
+def select_checkpoints(path: str) -> list[Location]:
     """The checkpoints that a user means by `given`: one checkpoint, or all checkpoints of a run or of a folder.
 
     Raises UserError if there is none.
     """
-    directory = location(given)
+    directory = location(path)
     if split_location(directory)[1].startswith("step-"):
         return [directory]
     try:
         read_manifest(directory)
         return [directory]  # a checkpoint directory that was renamed
     except CheckpointError:
-        found = checkpoints_in(directory)
-    if not found and isinstance(directory, Path):
-        found = checkpoints_in(checkpoint_folder(directory))
-    if not found:
-        raise UserError(f"{given}: no checkpoint in it")
-    return found
+        checkpoints = checkpoints_in(directory)
+    if not checkpoints and isinstance(directory, Path):
+        checkpoints = checkpoints_in(checkpoint_folder(directory))
+    if not checkpoints:
+        raise UserError(f"{path}: no checkpoint in it")
+    return checkpoints
 
 
-def list_checkpoints(given: str) -> Iterator[str]:
+def list_checkpoints(path: str) -> Iterator[str]:
     """Yield one line for each checkpoint: step, time, bytes, the topology that wrote it, and whether it is complete.
 
     Only sizes are compared; `verify_checkpoints` reads the files.
     """
     yield f"{'step':>10} {'written':16} {'size':>10} {'ranks x shards':>14}  "
-    for checkpoint in select_checkpoints(given):
+    for checkpoint in select_checkpoints(path):
         try:
             manifest = read_manifest(checkpoint)
             storage, name = split_location(checkpoint)
@@ -69,9 +69,9 @@ def list_checkpoints(given: str) -> Iterator[str]:
             yield f"{step_of(checkpoint) or '?':>10} {'':16} {'':>10} {'':>14}  not valid: {error}"
 
 
-def verify_checkpoints(given: str) -> Iterator[tuple[str, bool]]:
+def verify_checkpoints(path: str) -> Iterator[tuple[str, bool]]:
     """Read and hash all files. Yields (line, ok) for each checkpoint, or one line for each damaged file."""
-    for checkpoint in select_checkpoints(given):
+    for checkpoint in select_checkpoints(path):
         try:
             manifest = read_manifest(checkpoint)
             bad = find_damage(checkpoint, manifest, sorted(manifest.files))
@@ -83,18 +83,18 @@ def verify_checkpoints(given: str) -> Iterator[tuple[str, bool]]:
             yield f"{checkpoint}: valid, {len(manifest.files)} files", True
 
 
-def consolidate(given: str, out: Path) -> tuple[Location, int]:
+def consolidate(path: str, out: Path) -> tuple[Location, int]:
     """Write the weights of a checkpoint as one safetensors file with the parameter names of the model.
 
     If `given` is a run, its newest valid checkpoint is used. Tensors are copied one at a time. Returns the checkpoint
     and the number of tensors.
     """
-    found = select_checkpoints(given)
-    if len(found) == 1:
-        chosen = found[0]
+    checkpoints = select_checkpoints(path)
+    if len(checkpoints) == 1:
+        chosen = checkpoints[0]
         verify(chosen)
     else:
-        chosen = newest_valid_of(found)
+        chosen = newest_valid_of(checkpoints)
     reader = CheckpointReader(chosen)
     contents = [
         TensorChunk(name.removeprefix(_WEIGHTS), tensor.dtype, tensor.shape, partial(reader.tensor, name))

@@ -23,16 +23,16 @@ def verify(checkpoint: Location, world: World | None = None) -> Manifest:
     With a `world`, all ranks call this: each one hashes a part of the files, and all ranks raise the same error.
     """
     rank, ranks = (world.rank, world.ranks) if world else (0, 1)
-    manifest, found = None, []
+    manifest, problems = None, []
     try:
         manifest = read_manifest(checkpoint)
-        found = find_damage(checkpoint, manifest, sorted(manifest.files)[rank::ranks])
+        problems = find_damage(checkpoint, manifest, sorted(manifest.files)[rank::ranks])
     except Exception as error:  # every rank has to learn of any error, or the others would wait
-        found = [str(error)]
+        problems = [str(error)]
     if world:
-        found = sorted({problem for of_rank in world.gather(found) for problem in of_rank})
-    if found:
-        raise CheckpointError(found[0])
+        problems = sorted({problem for of_rank in world.gather(problems) for problem in of_rank})
+    if problems:
+        raise CheckpointError(problems[0])
     assert manifest is not None
     return manifest
 
@@ -53,7 +53,7 @@ def find_damage(checkpoint: Location, manifest: Manifest, files: list[str]) -> l
         return None
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        return [one for one in threads.map(problem, files) if one]
+        return [message for message in threads.map(problem, files) if message]
 
 
 class CheckpointReader:
@@ -109,24 +109,24 @@ def newest_valid(folder: Location, world: World | None = None) -> Location | Non
     Newer checkpoints that are not valid are logged. Raises CheckpointError if there are checkpoints but none is valid.
     """
     if world is None:
-        found = checkpoints_in(folder)
+        checkpoints = checkpoints_in(folder)
     else:
         with world.fail_together():
             listed = _listed(folder) if world.is_rank_zero else []
-        found = world.gather(listed)[0]
-    return newest_valid_of(found, world) if found else None
+        checkpoints = world.gather(listed)[0]
+    return newest_valid_of(checkpoints, world) if checkpoints else None
 
 
-def newest_valid_of(found: list[Location], world: World | None = None) -> Location:
+def newest_valid_of(checkpoints: list[Location], world: World | None = None) -> Location:
     """The last valid checkpoint of `found`. Raises CheckpointError if none is valid."""
-    for checkpoint in reversed(found):
+    for checkpoint in reversed(checkpoints):
         try:
             verify(checkpoint, world)
             return checkpoint
         except CheckpointError as error:
             if world is None or world.is_rank_zero:
                 log.warning("skipped an invalid checkpoint: %s", error)
-    raise CheckpointError(f"{found[-1]}: the newest of {len(found)} checkpoints, none of which is valid")
+    raise CheckpointError(f"{checkpoints[-1]}: the newest of {len(checkpoints)} checkpoints, none of which is valid")
 
 
 def _listed(folder: Location) -> list[Location]:

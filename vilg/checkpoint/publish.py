@@ -64,15 +64,15 @@ def tensor_chunk(part: TensorShard, read: Callable[[], np.ndarray]) -> TensorChu
 
 
 def publish(
-    storage: Storage, unfinished: str, about: CheckpointInfo, topology: dict[str, int], written: list[ShardResult]
+    storage: Storage, unfinished: str, info: CheckpointInfo, topology: dict[str, int], written: list[ShardResult]
 ) -> None:
     """Write the manifest of the files that all ranks have written (in rank order), and rename the directory.
 
     unfinished: the name of the directory while it is written.
     """
     tensors: dict[str, Tensor] = {}
-    for rank, one in enumerate(written):
-        for name, shape, dtype, start, stop in one.parts:
+    for rank, result in enumerate(written):
+        for name, shape, dtype, start, stop in result.parts:
             tensors.setdefault(name, Tensor(shape, dtype, [])).slices.append(Slice(rank_file(rank), start, stop))
     for tensor in tensors.values():
         tensor.slices.sort(key=lambda part: part.start)
@@ -81,12 +81,12 @@ def publish(
         VERSION,
         topology=topology,
         tensors=tensors,
-        files={rank_file(rank): one.file for rank, one in enumerate(written)},
-        **vars(about),
+        files={rank_file(rank): result.file for rank, result in enumerate(written)},
+        **vars(info),
     )
     with storage.create(f"{unfinished}/{MANIFEST}") as opened:
         opened.write(manifest.to_json().encode())
-    storage.publish(unfinished, step_directory(about.step))
+    storage.publish(unfinished, step_directory(info.step))
 
 
 def _check_complete(tensors: dict[str, Tensor]) -> None:
@@ -106,11 +106,11 @@ def prune(folder: Location, storage: Storage, newest: int, settings: config.Chec
     try:
         older = {path: step for path in checkpoints_in(folder) if (step := step_of(path) or 0) < newest}
         whole = [path for path in older if _complete(path)]
-        kept = whole[max(0, len(whole) - (settings.keep_last - 1)) :]
+        keep = whole[max(0, len(whole) - (settings.keep_last - 1)) :]
         if settings.keep_every:
-            kept += [path for path in whole if older[path] % settings.keep_every == 0]
+            keep += [path for path in whole if older[path] % settings.keep_every == 0]
         for path in older:
-            if path not in kept:
+            if path not in keep:
                 storage.remove(split_location(path)[1])
     except OSError as error:
         log.warning("%s: old checkpoints cannot be removed (%s)", folder, error.strerror or error)

@@ -52,7 +52,7 @@ class CheckpointManager:
         """Whether this rank has finished the current phase, so that `advance` can be called."""
         return self._save is not None and self._save.task.done
 
-    def save(self, parts: list[TensorShard], about: CheckpointInfo) -> None:
+    def save(self, parts: list[TensorShard], info: CheckpointInfo) -> None:
         """Start saving `parts`, the tensor shards of this rank. Ranks that hold identical shards divide them between
         them.
 
@@ -60,11 +60,11 @@ class CheckpointManager:
         """
         self.finish()
         began = time.perf_counter()
-        with self._handle_failure(about.step):
+        with self._handle_failure(info.step):
             with self._on_every_rank("create the folder"):
-                unfinished = self._storage.begin(step_directory(about.step)) if self.world.is_rank_zero else ""
+                unfinished = self._storage.begin(step_directory(info.step)) if self.world.is_rank_zero else ""
             self._save = save = _PendingSave(
-                self.world.gather(unfinished)[0], assign_shards(parts, self.world.rank), about
+                self.world.gather(unfinished)[0], assign_shards(parts, self.world.rank), info
             )
             with self._on_every_rank("copy its tensors"):
                 if self.settings.asynchronous:
@@ -85,21 +85,21 @@ class CheckpointManager:
         """Move the current save to its next phase. Call it when all ranks are `ready`."""
         began, save = time.perf_counter(), self._save
         assert save is not None, "no save is in progress"
-        with self._handle_failure(save.about.step):
+        with self._handle_failure(save.info.step):
             with self._on_every_rank("write the manifest" if save.written else "write its file"):
                 result = save.task.result()
             if save.written is None:
                 save.seconds, save.written = save.task.seconds, self.world.gather(ShardResult.of(result, save.parts))
                 save.task = _Task(self._publish, save) if self.world.is_rank_zero else _Task(lambda: None)
             else:
-                self._save, self.newest_step = None, save.about.step
-                self.newest = join(self.folder, step_directory(save.about.step))
+                self._save, self.newest_step = None, save.info.step
+                self.newest = join(self.folder, step_directory(save.info.step))
                 self.stall_seconds += time.perf_counter() - began
                 if self.world.is_rank_zero:
                     log.info(
                         "saved %s: %.1f MB; training was blocked for %.3f s, writing took %.2f s",
                         self.newest,
-                        sum(one.file.size for one in save.written) / 1e6,
+                        sum(shard.file.size for shard in save.written) / 1e6,
                         self.stall_seconds,
                         save.seconds,
                     )
@@ -117,9 +117,9 @@ class CheckpointManager:
     def _publish(self, save: "_PendingSave") -> None:
         assert save.written is not None
         topology = {"ranks": self.world.ranks, "shards": self.world.topology.shards}
-        publish(self._storage, save.unfinished, save.about, topology, save.written)
+        publish(self._storage, save.unfinished, save.info, topology, save.written)
         save.published = True
-        prune(self.folder, self._storage, save.about.step, self.settings)
+        prune(self.folder, self._storage, save.info.step, self.settings)
 
     def _copy(self, parts: list[TensorShard]) -> None:
         """Copy into buffers that are allocated once, because allocating takes longer than copying."""
@@ -200,7 +200,7 @@ class _PendingSave:
 
     unfinished: str
     parts: list[TensorShard]
-    about: CheckpointInfo
+    info: CheckpointInfo
     task: _Task = field(init=False)
     written: list[ShardResult] | None = None
     seconds: float = 0.0

@@ -144,8 +144,8 @@ class RemoteStorage:
         with _as_os_error(self._root):
             if not self._files.isdir(self._root):
                 return []
-            found = self._files.ls(self._root, detail=False, refresh=True)
-        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+            paths = self._files.ls(self._root, detail=False, refresh=True)
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
     def begin(self, name: str) -> str:
         self.remove(name)
@@ -184,11 +184,11 @@ class RemoteStorage:
         return f"{self._root}/{name}"
 
 
-def location(given: Location) -> Location:
+def location(path: Location) -> Location:
     """A URL as a string, anything else (also file://) as a path."""
-    if isinstance(given, str) and "://" in given and not given.startswith("file://"):
-        return given.rstrip("/")
-    return Path(str(given).removeprefix("file://"))
+    if isinstance(path, str) and "://" in path and not path.startswith("file://"):
+        return path.rstrip("/")
+    return Path(str(path).removeprefix("file://"))
 
 
 def open_storage(folder: Location) -> Storage:

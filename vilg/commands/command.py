@@ -7,33 +7,35 @@ from pathlib import Path
 
 def command(commands, name: str, summary: str, example: str, run: Callable) -> argparse.ArgumentParser:
     """Add a command. `run` is called with the parsed options."""
-    made = commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.set_defaults(run=run)
-    return made
+    parser.set_defaults(run=run)
+    return parser
 
 
 def group(commands, name: str, summary: str, example: str, description: str | None = None):
     """Add a group of subcommands, and return the object to add them to."""
-    made = commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=description or summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return made.add_subparsers(metavar="KIND", required=True)
+    return parser.add_subparsers(metavar="KIND", required=True)
 
 
-def settings(made: argparse.ArgumentParser, file: str = "settings of the run in YAML", required: bool = False) -> None:
+def settings(
+    parser: argparse.ArgumentParser, file: str = "settings of the run in YAML", required: bool = False
+) -> None:
     """Add `-c FILE` and `key=value` arguments, for config.resolve."""
-    made.add_argument("-c", "--config", type=Path, metavar="FILE", required=required, help=file)
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override those of the file")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", required=required, help=file)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override those of the file")
 
 
 def positive(text: str) -> int:

@@ -53,14 +53,14 @@ def _tokenize(options) -> None:
     resolved = config.resolve(config.Pretraining, options.config, options.overrides)
     from vilg.data.tokenizing import tokenize
 
-    made = tokenize(resolved)
-    if made.images:
-        print(f"{made.images} images in {made.seconds:.1f} s, {made.images / made.seconds:.1f} per second")
+    result = tokenize(resolved)
+    if result.images:
+        print(f"{result.images} images in {result.seconds:.1f} s, {result.images / result.seconds:.1f} per second")
     folder = resolved.data.tokens[0]
-    if made.manifest is None:
+    if result.manifest is None:
         print(f"{folder}: this process is done; other processes are still working")
         return
-    images, captions, size = (made.manifest.total(what) for what in ("images", "captions", "size"))
+    images, captions, size = (result.manifest.total(what) for what in ("images", "captions", "size"))
     print(
         f"{folder}: {images} images and {captions} captions in {size / 1e6:.1f} MB: "
         f"{size / max(1, images):.0f} bytes per image, {size / max(1, captions):.0f} per pair"
@@ -92,30 +92,30 @@ def _openmoji(options) -> None:
 
 
 def _vocab(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "vocab",
         "train a WordPiece vocabulary on the captions of shards",
         "vilg vocab --shards 'data/openmoji/train-*.tar' --size 4000 --out data/openmoji/vocab.txt",
         _train_vocabulary,
     )
-    made.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
-    made.add_argument("--size", type=int, required=True, help="maximum number of entries")
-    made.add_argument(
+    parser.add_argument("--shards", nargs="+", required=True, metavar="TAR", help="paths and globs of shards")
+    parser.add_argument("--size", type=int, required=True, help="maximum number of entries")
+    parser.add_argument(
         "--min-count",
         type=int,
         default=2,
         metavar="N",
         help="characters with fewer occurrences become [UNK], so that [UNK] occurs in training (2)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--max-bad-samples",
         type=int,
         default=config.Data.max_bad_samples,
         metavar="N",
         help=f"maximum number of broken samples to skip ({config.Data.max_bad_samples})",
     )
-    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="vocab.txt to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="vocab.txt to write")
 
 
 def _train_vocabulary(options) -> None:

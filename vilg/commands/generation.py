@@ -13,45 +13,45 @@ def add(commands) -> None:
 
 
 def _generate(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "generate",
         "generate images from text",
         "vilg generate --checkpoint runs/emoji --text 红苹果 -n 4 --out x.png",
         _run_generate,
     )
-    _sampling(made)
-    what = made.add_mutually_exclusive_group(required=True)
+    _sampling(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--text", nargs="+", metavar="TEXT", help="text to generate images for; several texts become rows of one sheet"
     )
     what.add_argument("--texts", type=Path, metavar="FILE", help="file with one text on each line")
-    made.add_argument("-n", type=int, default=1, metavar="N", help="number of images for each text (1)")
-    made.add_argument(
+    parser.add_argument("-n", type=int, default=1, metavar="N", help="number of images for each text (1)")
+    parser.add_argument(
         "--guidance",
         type=float,
         default=1.0,
         metavar="SCALE",
         help="scale of classifier-free guidance, for models trained with train.caption_dropout (1.0: off)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--best-of",
         type=int,
         default=0,
         metavar="N",
         help="generate N images and keep the best by log p(text | image)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--scorer",
         metavar="MODULE:FUNCTION",
         help="Python function that ranks images for --best-of: (texts, images [B, 3, H, W] in [0, 1]) -> scores; its "
         "module may be in the current folder",
     )
-    made.add_argument("--image", type=Path, metavar="FILE", help="complete this image, of which --keep-rows stay")
-    made.add_argument(
+    parser.add_argument("--image", type=Path, metavar="FILE", help="complete this image, of which --keep-rows stay")
+    parser.add_argument(
         "--keep-rows", type=int, default=0, metavar="N", help="number of upper rows of codes to keep from --image"
     )
-    made.add_argument(
+    parser.add_argument(
         "--out",
         type=Path,
         required=True,
@@ -61,51 +61,53 @@ def _generate(commands) -> None:
 
 
 def _caption(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "caption",
         "caption_files pictures",
         "vilg caption --checkpoint runs/emoji --image x.png --greedy",
         _run_caption,
     )
-    _sampling(made)
-    made.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="image files")
-    made.add_argument(
+    _sampling(parser)
+    parser.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="image files")
+    parser.add_argument(
         "--beams",
         type=int,
         default=0,
         metavar="N",
         help="beam search with N beams instead of sampling (0: sampling)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--length-penalty",
         type=float,
         default=1.0,
         metavar="P",
         help="for beam search: 0 prefers short captions, 1 compares means (1.0)",
     )
-    made.add_argument("--prefix", default="", metavar="TEXT", help="text that every caption begins with")
+    parser.add_argument("--prefix", default="", metavar="TEXT", help="text that every caption begins with")
 
 
-def _sampling(made: argparse.ArgumentParser) -> None:
-    model = made.add_mutually_exclusive_group(required=True)
+def _sampling(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint", metavar="DIR|URL", help="a step-* folder, or the folder of a run for its newest checkpoint"
     )
     model.add_argument("--export", type=Path, metavar="DIR", help="folder that `vilg export` wrote")
-    made.add_argument(
+    parser.add_argument(
         "--temperature", type=float, default=1.0, help="below 1: more likely tokens; above 1: more variety (1.0)"
     )
-    made.add_argument("--top-k", type=int, default=0, metavar="K", help="sample from the K most likely tokens (0: all)")
-    made.add_argument(
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="sample from the K most likely tokens (0: all)"
+    )
+    parser.add_argument(
         "--top-p",
         type=float,
         default=1.0,
         metavar="P",
         help="sample from the most likely tokens with total probability P (1.0: all)",
     )
-    made.add_argument("--greedy", action="store_true", help="always choose the most likely token")
-    made.add_argument("--seed", type=int, default=0, help="seed of the random generator (0)")
+    parser.add_argument("--greedy", action="store_true", help="always choose the most likely token")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random generator (0)")
 
 
 def _sampler(options):
@@ -155,7 +157,7 @@ def _run_caption(options) -> None:
 
 
 def _export(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "export",
         "export a checkpoint to inference models, and compare them with it",
@@ -163,14 +165,14 @@ def _export(commands) -> None:
         "  vilg generate --export emoji-export --text 红苹果 --out x.png",
         _run_export,
     )
-    made.add_argument(
+    parser.add_argument(
         "--checkpoint",
         required=True,
         metavar="DIR|URL",
         help="a step-* folder, or the folder of a run for its newest checkpoint; of any world size",
     )
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
-    made.add_argument(
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
+    parser.add_argument(
         "--portable",
         action="store_true",
         help="do not use the compiled operator, for machines without a compiler",
@@ -180,10 +182,10 @@ def _export(commands) -> None:
 def _run_export(options) -> None:
     from vilg.export.exporter import export
 
-    made = export(options.checkpoint, options.out, options.portable)
-    size = sum(file.size for file in made.files.values())
+    manifest = export(options.checkpoint, options.out, options.portable)
+    size = sum(file.size for file in manifest.files.values())
     print(
-        f"{options.out}: {len(made.files)} files, {size / 1e6:.1f} MB, "
-        f"{'with' if made.operator else 'without'} the operator; difference to the checkpoint: "
-        f"{made.self_test['logits']:.1e} of the largest logit, {made.self_test['pixels']:.1e} per pixel"
+        f"{options.out}: {len(manifest.files)} files, {size / 1e6:.1f} MB, "
+        f"{'with' if manifest.operator else 'without'} the operator; difference to the checkpoint: "
+        f"{manifest.self_test['logits']:.1e} of the largest logit, {manifest.self_test['pixels']:.1e} per pixel"
     )

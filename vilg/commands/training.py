@@ -25,7 +25,7 @@ def add(commands) -> None:
 
 
 def _training(commands, name: str, summary: str, run, file: str) -> None:
-    made = command(
+    parser = command(
         commands,
         name,
         summary,
@@ -33,7 +33,7 @@ def _training(commands, name: str, summary: str, run, file: str) -> None:
         f"tools/{name.replace('-', '_')}.py -c {file} resume=auto",
         run,
     )
-    settings(made)
+    settings(parser)
 
 
 def _train_image_tokenizer(options) -> None:
@@ -44,7 +44,7 @@ def _train_image_tokenizer(options) -> None:
 
 
 def _import_image_tokenizer(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "import-image-tokenizer",
         "convert published weights of an image tokenizer",
@@ -52,25 +52,30 @@ def _import_image_tokenizer(commands) -> None:
         "  vilg import-image-tokenizer --from openai-dvae enc.pkl dec.pkl --out dvae",
         _run_import,
     )
-    made.add_argument(
+    parser.add_argument(
         "--from",
         dest="origin",
         choices=["taming", "openai-dvae"],
         required=True,
         help="format of the published weights",
     )
-    made.add_argument(
+    parser.add_argument(
         "files", type=Path, nargs="+", metavar="SRC", help="checkpoint file; for openai-dvae encoder and decoder"
     )
-    made.add_argument("--settings", type=Path, metavar="FILE", help="for taming: settings of the model in YAML or JSON")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--settings", type=Path, metavar="FILE", help="for taming: settings of the model in YAML or JSON"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
 
 def _run_import(options) -> None:
     from vilg.image.importing import import_tokenizer
 
-    made = import_tokenizer(options.origin, options.files, options.settings, options.out)
-    print(f"{options.out}: {made.kind}, {made.codebook_size} codes, each for {made.factor} x {made.factor} pixels")
+    tokenizer = import_tokenizer(options.origin, options.files, options.settings, options.out)
+    print(
+        f"{options.out}: {tokenizer.kind}, {tokenizer.codebook_size} codes, "
+        f"each for {tokenizer.factor} x {tokenizer.factor} pixels"
+    )
 
 
 def _pretrain(options) -> None:
@@ -81,7 +86,7 @@ def _pretrain(options) -> None:
 
 
 def _plan(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "plan",
         "estimate memory, traffic and time of a pre-training job",
@@ -89,15 +94,15 @@ def _plan(commands) -> None:
         "  vilg plan -c fleet_configs/lite.yaml cluster.device_memory=40 --json",
         _run_plan,
     )
-    settings(made)
-    made.add_argument(
+    settings(parser)
+    parser.add_argument(
         "--utilisation",
         type=float,
         default=0.4,
         metavar="SHARE",
         help="share of cluster.device_tflops that the devices reach (0.4)",
     )
-    made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def _run_plan(options) -> int:
@@ -117,7 +122,7 @@ def _run_plan(options) -> int:
 
 
 def _launch(commands) -> None:
-    made = command(
+    parser = command(
         commands,
         "launch",
         "print or start the fleetrun command of every node of a pre-training job",
@@ -126,17 +131,17 @@ def _launch(commands) -> None:
         "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start",
         _run_launch,
     )
-    settings(made, required=True)
-    where = made.add_mutually_exclusive_group()
+    settings(parser, required=True)
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--hosts", metavar="A,B", help="comma-separated nodes; the first one is the master (localhost)")
     where.add_argument("--hosts-file", type=Path, metavar="FILE", help="file with one host on each line")
-    what = made.add_mutually_exclusive_group()
+    what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--start", action="store_true", help="start the job, follow its logs, and restart it after failures"
     )
     what.add_argument("--slurm", action="store_true", help="print a Slurm batch script for cluster.nodes nodes")
     what.add_argument("--kubernetes", metavar="IMAGE", help="print a Kubernetes manifest for cluster.nodes nodes")
-    made.add_argument(
+    parser.add_argument(
         "--ssh",
         default="ssh -o BatchMode=yes",
         metavar="COMMAND",

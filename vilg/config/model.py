@@ -32,5 +32,5 @@ class Attention:
     backend: str = "auto"  # operator | blockwise | dense | auto: the first of these that is available
 
     def __post_init__(self):
-        known = ("auto", "operator", "blockwise", "dense")
-        require(self.backend in known, f"attention.backend={self.backend}: none of {', '.join(known)}")
+        backends = ("auto", "operator", "blockwise", "dense")
+        require(self.backend in backends, f"attention.backend={self.backend}: none of {', '.join(backends)}")

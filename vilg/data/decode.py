@@ -38,16 +38,16 @@ def decode_captions(record: Record) -> list[str]:
     """
     try:
         text = record.caption.decode("utf-8")
-        found = _from_json(json.loads(text)) if record.caption_is_json else [text]
-        found = [caption for caption in found if isinstance(caption, str)]
-        "".join(found).encode("utf-8")  # JSON can contain lone surrogates such as \ud83d, which tokenizers refuse
+        captions = _from_json(json.loads(text)) if record.caption_is_json else [text]
+        captions = [caption for caption in captions if isinstance(caption, str)]
+        "".join(captions).encode("utf-8")  # JSON can contain lone surrogates such as \ud83d, which tokenizers refuse
     except ValueError as error:  # not UTF-8, not JSON
         raise BadSampleError(f"broken caption ({error})") from None
-    found = [unicodedata.normalize("NFC", caption).strip() for caption in found]
-    found = [caption for caption in found if caption]
-    if not found:
+    captions = [unicodedata.normalize("NFC", caption).strip() for caption in captions]
+    captions = [caption for caption in captions if caption]
+    if not captions:
         raise BadSampleError("empty caption")
-    return found
+    return captions
 
 
 def _from_json(tree) -> list:

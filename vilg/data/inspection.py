@@ -53,7 +53,7 @@ def sample_images(path: Path, tokenizers: TokenizerPaths) -> tuple[np.ndarray, i
     where = tokenizers.image or tokenization.image_tokenizer["path"]
     tokenizer = image.load(where)
     _check_tokenizer(where, tokenizer, tokenization.image_tokenizer, path)
-    codes = np.concatenate([tokens.whole(number)[1] for number in _evenly_spaced(len(tokens), _PICTURED)]).astype(
+    codes = np.concatenate([tokens.read(number)[1] for number in _evenly_spaced(len(tokens), _PICTURED)]).astype(
         np.int64
     )
     with paddle.no_grad():
@@ -83,10 +83,10 @@ def _describe_tar(tar: Path) -> Iterator[tuple[str, bool]]:
         yield "  the tar is truncated", False
     for record, picture in islice(_usable(shards), _CAPTIONED):
         try:
-            said = " / ".join(decode.decode_captions(record))
+            captions = " / ".join(decode.decode_captions(record))
         except BadSampleError as fault:
-            said = str(fault)
-        yield f"  {Path(record.name).name}  {picture.width} x {picture.height}  {said}", True
+            captions = str(fault)
+        yield f"  {Path(record.name).name}  {picture.width} x {picture.height}  {captions}", True
 
 
 def _describe_tokens(folder: Path, tokenizers: TokenizerPaths) -> Iterator[tuple[str, bool]]:
@@ -123,24 +123,24 @@ def _describe_tokens(folder: Path, tokenizers: TokenizerPaths) -> Iterator[tuple
 
 
 def _captions(folder: Path, manifest: Manifest, tokenizers: TokenizerPaths) -> Iterator[str]:
-    said, tokens = manifest.recipe.vocabulary, TokenShards([str(folder)])
-    where = tokenizers.vocabulary or said["path"]
+    vocabulary, tokens = manifest.recipe.vocabulary, TokenShards([str(folder)])
+    where = tokenizers.vocabulary or vocabulary["path"]
     try:
-        tokenizer = load_tokenizer(config.Text(said["tokenizer"], where))
-        _check_tokenizer(where, tokenizer, said, folder)
+        tokenizer = load_tokenizer(config.Text(vocabulary["tokenizer"], where))
+        _check_tokenizer(where, tokenizer, vocabulary, folder)
     except UserError as error:
         yield f"  captions cannot be read: {error}"
         return
     for number in _evenly_spaced(len(tokens), _CAPTIONED):
-        name, _, captions = tokens.whole(number)
+        name, _, captions = tokens.read(number)
         yield f"  {name}  {' / '.join(tokenizer.decode(words.tolist()) for words in captions)}"
 
 
-def _check_tokenizer(where: str, tokenizer, said: dict, folder: Path) -> None:
-    if tokenizer.fingerprint() != said["sha256"]:
+def _check_tokenizer(where: str, tokenizer, vocabulary: dict, folder: Path) -> None:
+    if tokenizer.fingerprint() != vocabulary["sha256"]:
         raise UserError(f"{where}: not the tokenizer that the token shards in {folder} were made with")
 
 
-def _evenly_spaced(count: int, wanted: int) -> range:
+def _evenly_spaced(count: int, limit: int) -> range:
     """At most `wanted` indices below `count`, evenly spaced."""
-    return range(0, count, max(1, -(-count // wanted)))
+    return range(0, count, max(1, -(-count // limit)))

@@ -88,8 +88,8 @@ def prefetch_batches(
 def prefetch_ordered(read: Callable[[int], T | None], indices: range, batch: int, threads: int) -> Iterator[list[T]]:
     """Lists of `batch` results of `read` for `indices`, in order, without None. `threads` threads read ahead."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch)
-    found = grain.MapDataset.range(indices.start, indices.stop).map(read).to_iter_dataset(options)
-    return iter(found.batch(batch, batch_fn=list))
+    dataset = grain.MapDataset.range(indices.start, indices.stop).map(read).to_iter_dataset(options)
+    return iter(dataset.batch(batch, batch_fn=list))
 
 
 def training_stream(

@@ -43,13 +43,13 @@ def open_index(shard: Path) -> ShardIndex:
     """The index of `shard`, from the file next to it if that is current, otherwise by reading all headers. Raises
     UserError.
     """
-    kept = shard.with_name(shard.name + ".index.npz")
+    file = shard.with_name(shard.name + ".index.npz")
     try:
         state = _state_of(shard)
-        index = _read(kept, shard, state)
+        index = _read(file, shard, state)
         if index is None:
             index = build_index(shard)
-            _write(kept, index, state)
+            _write(file, index, state)
     except OSError as error:
         raise UserError(f"{shard}: {os_reason(error)}") from None
     return index
@@ -115,9 +115,9 @@ def _state_of(shard: Path) -> np.ndarray:
     return np.array([_FORMAT, stat.st_size, stat.st_mtime_ns], dtype=np.int64)
 
 
-def _read(kept: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
+def _read(file: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             if not np.array_equal(arrays["state"], state):
                 return None
             fields = {name: arrays[name] for name in ("keys", "images", "captions", "json")}
@@ -126,10 +126,10 @@ def _read(kept: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
         return None
 
 
-def _write(kept: Path, index: ShardIndex, state: np.ndarray) -> None:
+def _write(path: Path, index: ShardIndex, state: np.ndarray) -> None:
     """Store the index next to the tar. If the folder is not writable, the headers will be read again next time."""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=kept.parent, suffix=".npz")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
         with os.fdopen(descriptor, "wb") as file:
             np.savez(
                 file,
@@ -140,6 +140,6 @@ def _write(kept: Path, index: ShardIndex, state: np.ndarray) -> None:
                 json=index.json,
                 truncated=index.truncated,
             )
-        os.replace(temporary, kept)  # several ranks may write the same file at once
+        os.replace(temporary, path)  # several ranks may write the same file at once
     except OSError as error:
-        log.warning("%s: the index cannot be stored (%s)", kept, error.strerror)
+        log.warning("%s: the index cannot be stored (%s)", path, error.strerror)

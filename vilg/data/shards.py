@@ -104,8 +104,8 @@ def expand(patterns: list[str], what: str = "shard") -> list[Path]:
     """
     paths: list[Path] = []
     for pattern in patterns:
-        found = sorted(glob.glob(pattern))
-        if not found:
+        matches = sorted(glob.glob(pattern))
+        if not matches:
             raise UserError(f"{pattern}: no such {what}")
-        paths += map(Path, found)
+        paths += map(Path, matches)
     return paths

@@ -43,7 +43,7 @@ class TokenizationConfig:
 
 def _without_paths(tokenization: TokenizationConfig) -> dict:
     return {
-        name: {key: one for key, one in value.items() if key != "path"} if isinstance(value, dict) else value
+        name: {key: item for key, item in value.items() if key != "path"} if isinstance(value, dict) else value
         for name, value in asdict(tokenization).items()
     }
 
@@ -87,9 +87,9 @@ def read_part(folder: Path, number: int) -> tuple[TokenizationConfig, Part] | No
     file = folder / part_file(number)
     if not file.exists():
         return None
-    about = TokenPart(file).about
-    tokenization = TokenizationConfig(**about.pop("recipe"))
-    return tokenization, Part(file.name, file.stat().st_size, **about)
+    description = TokenPart(file).metadata
+    tokenization = TokenizationConfig(**description.pop("recipe"))
+    return tokenization, Part(file.name, file.stat().st_size, **description)
 
 
 def read_manifest(folder: Path) -> Manifest:

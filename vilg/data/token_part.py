@@ -69,10 +69,10 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
     return result.hexdigest()
 
 
-def write_part(file: Path, arrays: dict[str, np.ndarray], about: dict) -> None:
-    """Publish a file with the description `about` and the SHA-256 of its arrays."""
-    said = {**about, "sha256": digest(arrays)}
-    publish(file, save(arrays, {_ABOUT: json.dumps(said, ensure_ascii=False)}))
+def write_part(file: Path, arrays: dict[str, np.ndarray], description: dict) -> None:
+    """Publish a file with its metadata: `description` and the SHA-256 of the arrays."""
+    metadata = {**description, "sha256": digest(arrays)}
+    publish(file, save(arrays, {_ABOUT: json.dumps(metadata, ensure_ascii=False)}))
 
 
 def publish(file: Path, data: bytes) -> None:
@@ -100,7 +100,7 @@ class TokenPart:
     def __init__(self, file: Path):
         try:
             self._file = safe_open(file, "numpy")
-            self.about = json.loads(self._file.metadata()[_ABOUT])
+            self.metadata = json.loads(self._file.metadata()[_ABOUT])
             self.crops = self._file.get_slice("codes").get_shape()[1]
         except Exception as error:  # safetensors has its own exceptions, and other files can lack anything
             raise UserError(f"{file}: not a file of token shards, or damaged ({error})") from None
@@ -117,7 +117,7 @@ class TokenPart:
         between = self._between("image_edges", image)
         return range(between.start, between.stop)
 
-    def words(self, caption: int) -> np.ndarray:
+    def token_ids(self, caption: int) -> np.ndarray:
         """uint [m]."""
         return self._file.get_slice("words")[self._between("caption_edges", caption)]
 

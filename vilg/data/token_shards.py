@@ -54,16 +54,16 @@ class TokenShards:
         """
         for folder, manifest in self.folders.items():
             tokenization = manifest.recipe
-            for kind, there in (("image", tokenization.image_tokenizer), ("text", tokenization.vocabulary)):
-                if there["sha256"] != tokenizers[kind]:
+            for kind, stored in (("image", tokenization.image_tokenizer), ("text", tokenization.vocabulary)):
+                if stored["sha256"] != tokenizers[kind]:
                     raise UserError(
-                        f"{folder}: token shards made with another {kind} tokenizer ({there['path']}) than "
+                        f"{folder}: token shards made with another {kind} tokenizer ({stored['path']}) than "
                         "these settings name"
                     )
             for name in ("image_size", "crop_jitter"):
-                here, there = getattr(settings, name), getattr(tokenization, name)
-                if here != there:
-                    raise UserError(f"{folder}: token shards made with data.{name}={there}, these settings say {here}")
+                ours, stored = getattr(settings, name), getattr(tokenization, name)
+                if ours != stored:
+                    raise UserError(f"{folder}: token shards made with data.{name}={stored}, these settings say {ours}")
 
     def __len__(self) -> int:
         return int(self._edges[-1])
@@ -73,7 +73,7 @@ class TokenShards:
         part, image, tokenization = self._at(number)
         chosen = part.codes(image, rng.integers(part.crops))
         captions = part.captions(image)
-        words = part.words(captions[rng.integers(len(captions))])
+        words = part.token_ids(captions[rng.integers(len(captions))])
         if (
             chosen.max() >= tokenization.image_tokenizer["codes"]
             or words.max(initial=0) >= tokenization.vocabulary["entries"]
@@ -81,13 +81,13 @@ class TokenShards:
             raise UserError(f"{part.name(image)}: damaged token shards; `vilg data inspect` says which file")
         return TokenSample(part.name(image), chosen, words, int(rng.integers(2**63)))
 
-    def whole(self, number: int) -> tuple[str, np.ndarray, list[np.ndarray]]:
+    def read(self, number: int) -> tuple[str, np.ndarray, list[np.ndarray]]:
         """(name, codes uint [crops, n], token ids of each caption) of an image."""
         part, image, _ = self._at(number)
         return (
             part.name(image),
             np.stack([part.codes(image, crop) for crop in range(part.crops)]),
-            [part.words(caption) for caption in part.captions(image)],
+            [part.token_ids(caption) for caption in part.captions(image)],
         )
 
     def _at(self, number: int) -> tuple[TokenPart, int, TokenizationConfig]:
@@ -98,7 +98,7 @@ class TokenShards:
     def _open(self, index: int) -> TokenPart:
         folder, _, expected = self._parts[index]
         part = TokenPart(folder / expected.file)
-        if part.about["sha256"] != expected.sha256:
+        if part.metadata["sha256"] != expected.sha256:
             raise UserError(f"{folder / expected.file}: not the file in the manifest")
         return part
 
@@ -111,17 +111,17 @@ def find_damage(folder: Path, manifest: Manifest) -> Iterator[str]:
         try:
             _check_size(file, part.size)
             opened = TokenPart(file)
-            if opened.about["sha256"] != part.sha256 or opened.digest() != part.sha256:
+            if opened.metadata["sha256"] != part.sha256 or opened.digest() != part.sha256:
                 return f"{file}: damaged, the arrays do not match the hash"
         except UserError as error:
             return str(error)
         return None
 
     with ThreadPoolExecutor(_THREADS) as threads, Progress("hashes", len(manifest.parts)) as progress:
-        for found in threads.map(problem, manifest.parts):
+        for message in threads.map(problem, manifest.parts):
             progress.advance()
-            if found:
-                yield found
+            if message:
+                yield message
 
 
 def fingerprint(patterns: list[str]) -> dict:

@@ -74,20 +74,20 @@ def tokenize(settings: config.Pretraining) -> TokenizeResult:
     began, images = time.perf_counter(), 0
     with Progress("tokenize", sum(len(writer.image_range(number)) for number in todo), quiet=rank > 0) as progress:
         for number in todo:
-            made = []
+            rows = []
             for batch in writer.encode_part(number):
-                made += batch
+                rows += batch
                 progress.advance(len(batch))
-            progress.advance(len(writer.image_range(number)) - len(made))  # skipped samples
-            writer.write(folder, number, made)
-            images += len(made)
+            progress.advance(len(writer.image_range(number)) - len(rows))  # skipped samples
+            writer.write(folder, number, rows)
+            images += len(rows)
     return TokenizeResult(images, time.perf_counter() - began, _finish(folder, writer, len(parts)))
 
 
 def _finish(folder: Path, writer: "TokenShardWriter", count: int) -> Manifest | None:
     """Write the manifest if all parts are complete and it does not exist. Returns it, or None."""
-    found = [writer.finished_part(folder, number) for number in range(count)]
-    parts = [part for part in found if part is not None]
+    finished = [writer.finished_part(folder, number) for number in range(count)]
+    parts = [part for part in finished if part is not None]
     if len(parts) < count:
         return None
     if not (folder / MANIFEST).exists():
@@ -131,10 +131,10 @@ class TokenShardWriter:
 
     def finished_part(self, folder: Path, number: int) -> Part | None:
         """The description of an existing file, or None. Raises UserError if it has another configuration."""
-        found = read_part(folder, number)
-        if found is None:
+        stored = read_part(folder, number)
+        if stored is None:
             return None
-        tokenization, part = found
+        tokenization, part = stored
         if other := self.tokenization.difference(tokenization):
             raise UserError(
                 f"{folder / part_file(number)}: made with another {other} than these settings name; use another folder"
@@ -156,7 +156,7 @@ class TokenShardWriter:
     def write(self, folder: Path, number: int, images: list[Tokens]) -> None:
         codes, grid = (self.tokenization.image_tokenizer[name] for name in ("codes", "grid"))
         arrays = pack(images, (self.settings.crops, grid[0] * grid[1]), codes, self.text_tokenizer.vocab_size)
-        skipped = [self._name(one) for one in self.image_range(number) if one in self._broken]
+        skipped = [self._name(position) for position in self.image_range(number) if position in self._broken]
         write_part(
             folder / part_file(number),
             arrays,

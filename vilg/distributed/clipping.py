@@ -60,5 +60,5 @@ class GlobalNormClip(ClipGradBase):
 
 def _squares(gradients: list[paddle.Tensor]) -> float:
     # paddle.linalg.norm takes 20 times as long on a CPU.
-    wide = (one if one.dtype == paddle.float32 else one.astype("float32") for one in gradients)
-    return float(sum(one.square().sum() for one in wide))
+    wide = (gradient if gradient.dtype == paddle.float32 else gradient.astype("float32") for gradient in gradients)
+    return float(sum(gradient.square().sum() for gradient in wide))

@@ -84,22 +84,22 @@ class Engine:
 
     def state(self) -> list[states.TensorShard]:
         """The tensor shards of this rank: parameters, buffers and moments, named `model/NAME`, `moment1/NAME`, .."""
-        held = states.tensor_shards(self._sharded_parameters(), self._optimizer, self.world.rank)
-        return held + [
+        shards = states.tensor_shards(self._sharded_parameters(), self._optimizer, self.world.rank)
+        return shards + [
             states.replicated(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
         ]
 
-    def load_state(self, given: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
+    def load_state(self, stored: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
         """Load what `state` returned on all ranks of this or another job.
 
         given: {name: global shape}. read(name, start, stop) returns elements of a flattened tensor. Raises UserError,
         and changes nothing, if a name or a shape does not fit.
         """
-        held = self._sharded_parameters()
-        expected = states.shapes(held) | {f"model/{name}": value.shape for name, value in self._buffers.items()}
-        if expected != given:
-            raise UserError(_difference(expected, given))
-        states.load(held, self._optimizer, self.world.rank, read)
+        parameters = self._sharded_parameters()
+        expected = states.shapes(parameters) | {f"model/{name}": value.shape for name, value in self._buffers.items()}
+        if expected != stored:
+            raise UserError(_difference(expected, stored))
+        states.load(parameters, self._optimizer, self.world.rank, read)
         for name, value in self._buffers.items():
             value.set_value(read(f"model/{name}", 0, value.size).reshape(value.shape))
 
@@ -118,11 +118,11 @@ class Engine:
         return [self.stage.sharded_parameter(name, value) for name, value in self._parameters.items()]
 
 
-def _difference(expected: dict[str, list], given: dict[str, list]) -> str:
-    for name in sorted(expected | given, key=lambda name: (not name.startswith("model/"), name)):
-        if expected.get(name) != given.get(name):
+def _difference(expected: dict[str, list], stored: dict[str, list]) -> str:
+    for name in sorted(expected | stored, key=lambda name: (not name.startswith("model/"), name)):
+        if expected.get(name) != stored.get(name):
             return (
                 f"a checkpoint of another model: {name.removeprefix('model/')} is "
-                f"{given.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
+                f"{stored.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
             )
     raise AssertionError("no difference")

@@ -101,8 +101,8 @@ class ShardedOptimizer:
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         owner = self.optimizer._param2rank[parameter.name]
-        exact = _master_weight(self.optimizer._inner_opt, parameter)
-        return _unsharded(name, parameter, exact, self._world.topology.replica_group(owner))
+        master_weight = _master_weight(self.optimizer._inner_opt, parameter)
+        return _unsharded(name, parameter, master_weight, self._world.topology.replica_group(owner))
 
 
 class _GroupSharded:
@@ -157,8 +157,8 @@ class ShardedGradients(_GroupSharded):
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         owner = self.optimizer.param2rank[parameter.name]
-        exact = _master_weight(self._inner, parameter)
-        return _unsharded(name, parameter, exact, self._world.topology.replica_group(owner))
+        master_weight = _master_weight(self._inner, parameter)
+        return _unsharded(name, parameter, master_weight, self._world.topology.replica_group(owner))
 
 
 class ShardedParameters(_GroupSharded):
@@ -169,20 +169,20 @@ class ShardedParameters(_GroupSharded):
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         world = self._world
         if not hasattr(parameter, "fw_storage"):
-            exact = parameter.master_weight if self._offload else _master_weight(self._inner, parameter)
-            return _unsharded(name, parameter, exact, world.all_ranks)
-        size, room = parameter.size, self.model._param2buffer_size[parameter.name] // world.topology.shards
-        start = min(world.shard * room, size)
+            master_weight = parameter.master_weight if self._offload else _master_weight(self._inner, parameter)
+            return _unsharded(name, parameter, master_weight, world.all_ranks)
+        size, shard_size = parameter.size, self.model._param2buffer_size[parameter.name] // world.topology.shards
+        start = min(world.shard * shard_size, size)
         key = f"slice@{parameter.name}"
-        exact = parameter.master_weight if self._offload else self._inner._master_weights.get(key)
-        tensors = [parameter.fw_storage] if exact is None else [exact, parameter.fw_storage]
+        master_weight = parameter.master_weight if self._offload else self._inner._master_weights.get(key)
+        tensors = [parameter.fw_storage] if master_weight is None else [master_weight, parameter.fw_storage]
         return ShardedParameter(
             name,
             key,
             parameter.shape,
             tensors,
             start,
-            min(start + room, size),
+            min(start + shard_size, size),
             tuple(world.topology.replica_group(world.rank)),
         )
 
@@ -192,8 +192,10 @@ def _master_weight(optimizer: paddle.optimizer.Optimizer, parameter: paddle.Tens
     return optimizer._master_weights.get(parameter.name, parameter)
 
 
-def _unsharded(name: str, parameter: paddle.Tensor, exact: paddle.Tensor, holders: Iterable[int]) -> ShardedParameter:
-    tensors = [parameter] if exact is parameter else [exact, parameter]
+def _unsharded(
+    name: str, parameter: paddle.Tensor, master_weight: paddle.Tensor, holders: Iterable[int]
+) -> ShardedParameter:
+    tensors = [parameter] if master_weight is parameter else [master_weight, parameter]
     return ShardedParameter(name, parameter.name, parameter.shape, tensors, 0, parameter.size, tuple(holders))
 
 

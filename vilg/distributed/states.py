@@ -73,83 +73,93 @@ class ShardedParameter:
             tensor.set_value(paddle.to_tensor(padded.reshape(tensor.shape)).astype(tensor.dtype))
 
 
-def tensor_shards(held: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer, rank: int) -> list[TensorShard]:
+def tensor_shards(
+    parameters: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer, rank: int
+) -> list[TensorShard]:
     """The parameters and moments that this rank holds: `model/NAME`, `moment1/NAME`, .."""
-    states = optimizer.state_dict() or _initial_moments(held, optimizer)
+    states = optimizer.state_dict() or _initial_moments(parameters, optimizer)
     result = []
-    for one in held:
-        if rank not in one.holders:
+    for parameter in parameters:
+        if rank not in parameter.holders:
             continue
-        result.append(_tensor_shard(f"model/{one.name}", one, one.tensors[0]))
+        result.append(_tensor_shard(f"model/{parameter.name}", parameter, parameter.tensors[0]))
         for moment in MOMENTS:
-            tensor = states[_moment_name(one, optimizer, moment)]
+            tensor = states[_moment_name(parameter, optimizer, moment)]
             if moment in _PER_PARAMETER:
-                if one.start == 0:
-                    result.append(TensorShard(f"{moment}/{one.name}", [1], "float32", 0, 1, one.holders, tensor.numpy))
+                if parameter.start == 0:
+                    result.append(
+                        TensorShard(f"{moment}/{parameter.name}", [1], "float32", 0, 1, parameter.holders, tensor.numpy)
+                    )
             else:
-                result.append(_tensor_shard(f"{moment}/{one.name}", one, tensor))
+                result.append(_tensor_shard(f"{moment}/{parameter.name}", parameter, tensor))
     return result
 
 
-def _tensor_shard(name: str, held: ShardedParameter, tensor: paddle.Tensor) -> TensorShard:
+def _tensor_shard(name: str, parameter: ShardedParameter, tensor: paddle.Tensor) -> TensorShard:
     def read() -> np.ndarray:
-        return to_numpy(tensor.astype("float32")).ravel()[: held.stop - held.start]
+        return to_numpy(tensor.astype("float32")).ravel()[: parameter.stop - parameter.start]
 
-    return TensorShard(name, held.shape, "float32", held.start, held.stop, held.holders, read)
+    return TensorShard(name, parameter.shape, "float32", parameter.start, parameter.stop, parameter.holders, read)
 
 
-def _moment_name(one: ShardedParameter, optimizer: paddle.optimizer.Optimizer, moment: str) -> str:
+def _moment_name(parameter: ShardedParameter, optimizer: paddle.optimizer.Optimizer, moment: str) -> str:
     """The name of a moment in the optimizer. AdamW names moments after the master weight if there is one, and a stage
     may have named that after the parameter.
     """
-    master = optimizer._master_weights.get(one.key)
-    return f"{one.key if master is None else master.name}_{moment}_0"
+    master = optimizer._master_weights.get(parameter.key)
+    return f"{parameter.key if master is None else master.name}_{moment}_0"
 
 
-def _initial_moments(held: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer) -> dict[str, paddle.Tensor]:
+def _initial_moments(
+    parameters: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer
+) -> dict[str, paddle.Tensor]:
     """The initial moments, for an optimizer that has not made a step yet."""
     begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
     return {
-        _moment_name(one, optimizer, moment): paddle.full(
-            [1] if moment in _PER_PARAMETER else [one.padded_size], begin.get(moment, 0.0)
+        _moment_name(parameter, optimizer, moment): paddle.full(
+            [1] if moment in _PER_PARAMETER else [parameter.padded_size], begin.get(moment, 0.0)
         )
-        for one in held
+        for parameter in parameters
         for moment in MOMENTS
     }
 
 
-def shapes(held: list[ShardedParameter]) -> dict[str, list[int]]:
+def shapes(parameters: list[ShardedParameter]) -> dict[str, list[int]]:
     """{name: global shape} of everything that `tensor_shards` returns on all ranks together."""
     expected = {}
-    for one in held:
-        expected[f"model/{one.name}"] = one.shape
-        expected |= {f"{moment}/{one.name}": [1] if moment in _PER_PARAMETER else one.shape for moment in MOMENTS}
+    for parameter in parameters:
+        expected[f"model/{parameter.name}"] = parameter.shape
+        expected |= {
+            f"{moment}/{parameter.name}": [1] if moment in _PER_PARAMETER else parameter.shape for moment in MOMENTS
+        }
     return expected
 
 
 def load(
-    held: list[ShardedParameter],
+    parameters: list[ShardedParameter],
     optimizer: paddle.optimizer.Optimizer,
     rank: int,
     read: Callable[[str, int, int], np.ndarray],
 ) -> None:
     """Set everything that this rank holds. read(name, start, stop) returns elements of a flattened tensor."""
     moments = {}
-    for one in held:
-        values = read(f"model/{one.name}", one.start, one.stop)
-        one.write(values)
-        if rank not in one.holders:
+    for parameter in parameters:
+        values = read(f"model/{parameter.name}", parameter.start, parameter.stop)
+        parameter.write(values)
+        if rank not in parameter.holders:
             continue
         if (
-            one.tensors[0].dtype != paddle.float32
+            parameter.tensors[0].dtype != paddle.float32
         ):  # otherwise the optimizer would create the master from the rounded parameter
-            optimizer._create_master_weight(one.tensors[0]).set_value(values.reshape(one.shape))
+            optimizer._create_master_weight(parameter.tensors[0]).set_value(values.reshape(parameter.shape))
         for moment in MOMENTS:
             if moment in _PER_PARAMETER:
-                values = read(f"{moment}/{one.name}", 0, 1)
+                values = read(f"{moment}/{parameter.name}", 0, 1)
             else:
-                values = np.zeros(one.padded_size, np.float32)
-                values[: one.stop - one.start] = read(f"{moment}/{one.name}", one.start, one.stop)
-                values = values.reshape(one.tensors[0].shape)
-            moments[_moment_name(one, optimizer, moment)] = paddle.to_tensor(values)
+                values = np.zeros(parameter.padded_size, np.float32)
+                values[: parameter.stop - parameter.start] = read(
+                    f"{moment}/{parameter.name}", parameter.start, parameter.stop
+                )
+                values = values.reshape(parameter.tensors[0].shape)
+            moments[_moment_name(parameter, optimizer, moment)] = paddle.to_tensor(values)
     optimizer.set_state_dict(moments)

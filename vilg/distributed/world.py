@@ -133,12 +133,12 @@ class World:
 
         Yields a function that tells whether this rank has received SIGTERM.
         """
-        got = []
-        signal.signal(signal.SIGTERM, lambda *_: got.append(True))
+        signals = []
+        signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
         try:
-            yield lambda: bool(got)
+            yield lambda: bool(signals)
         except Exception:
-            if got:  # fleetrun ends this rank because another one failed; this error is a consequence
+            if signals:  # fleetrun ends this rank because another one failed; this error is a consequence
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
         finally:

@@ -48,20 +48,20 @@ def export(checkpoint: Location, out: Path, portable: bool = False) -> Manifest:
             files = {path.name: file_of(path) for path in sorted(hidden.iterdir())}
             versions = {"vilg": __version__, "paddle": paddle.__version__}
             operator = trained.model.blocks[0].attention.backend == "operator"
-            made = Manifest(sizes, operator, trained.origin, versions, {}, files, trained.caption_dropout)
-            made.write(hidden)
+            manifest = Manifest(sizes, operator, trained.origin, versions, {}, files, trained.caption_dropout)
+            manifest.write(hidden)
             progress.advance(now="self-test")
             try:
-                made = replace(made, self_test=compare(trained, Predictor(hidden)))
+                manifest = replace(manifest, self_test=compare(trained, Predictor(hidden)))
             except ProgramLoadError as error:  # Paddle does not report that a program could not be written
                 raise UserError(f"--out {out}: is the disk full? {error}") from None
-            made.write(hidden)
+            manifest.write(hidden)
             os.chmod(hidden, 0o777 & ~_umask())  # mkdtemp creates folders that only the owner can read
             os.rename(hidden, out)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
         progress.advance()
-    return made
+    return manifest
 
 
 def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, float]:
@@ -71,7 +71,7 @@ def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, floa
     rng, sizes = np.random.default_rng(0), predictor.manifest.sizes
     images = rng.random([2, 3, sizes.image_size, sizes.image_size], dtype=np.float32)
     codes = trained.encode(images)
-    found = {
+    differences = {
         "codes": float((codes != predictor.encode(images)).mean()),
         "pixels": float(np.abs(trained.decode(codes) - predictor.decode(codes)).max()),
     }
@@ -83,17 +83,20 @@ def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, floa
         both = [
             model.prefill(direction, source, samples=2) for model in (trained.decoding_model, predictor.decoding_model)
         ]
-        pairs = [[one.first() for one in both]] if direction == TEXT_TO_IMAGE else []
-        pairs += [[one.step(target[:, place]) for one in both] for place in range(min(_STEPS, target.shape[1] - 1))]
+        pairs = [[decoder.first() for decoder in both]] if direction == TEXT_TO_IMAGE else []
+        pairs += [
+            [decoder.step(target[:, position]) for decoder in both]
+            for position in range(min(_STEPS, target.shape[1] - 1))
+        ]
         expected, exported = (np.stack(logits) for logits in zip(*pairs))
         of_logits.append(np.abs(expected - exported).max() / np.abs(expected).max())
-    found["logits"] = float(np.max(of_logits))  # NaN if any is NaN, unlike Python's max
+    differences["logits"] = float(np.max(of_logits))  # NaN if any is NaN, unlike Python's max
     for name, limit in LIMITS.items():
-        if not found[name] <= limit:
+        if not differences[name] <= limit:
             raise UserError(
-                f"the export differs from {trained.origin} by {found[name]:.2g} in {name}, {limit:g} is allowed"
+                f"the export differs from {trained.origin} by {differences[name]:.2g} in {name}, {limit:g} is allowed"
             )
-    return found
+    return differences
 
 
 def model_sizes(model: Transformer, image_size: int) -> Sizes:

@@ -131,10 +131,10 @@ def read(folder: Path) -> Manifest:
 
 def _check(path: Path, expected: File) -> None:
     try:
-        found = path.stat().st_size
+        size = path.stat().st_size
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; the export is incomplete") from None
-    if found != expected.size:
-        raise UserError(f"{path}: {found} bytes instead of {expected.size}; the export is damaged")
+    if size != expected.size:
+        raise UserError(f"{path}: {size} bytes instead of {expected.size}; the export is damaged")
     if file_of(path) != expected:
         raise UserError(f"{path}: not what was exported (SHA-256 differs); the export is damaged")

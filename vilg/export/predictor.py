@@ -89,23 +89,23 @@ class ProgramDecodingState:
     @property
     def cache_elements(self) -> int:
         """Number of elements in the caches."""
-        return sum(one.size for one in self._sources) + sum(kept.rows.size for kept in self._kept)
+        return sum(source.size for source in self._sources) + sum(cache.rows.size for cache in self._kept)
 
     def first(self) -> np.ndarray:
         assert self._first is not None, "only text_to_image has a first code"
         return self._first.numpy().repeat(self._samples, axis=0)
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        windows, owns = zip(*(kept.window() for kept in self._kept))
+        windows, owns = zip(*(cache.window() for cache in self._kept))
         logits, *new = self._step(
             ids, np.array([self._place]), *windows, *(np.array([own]) for own in owns), *self._sources
         )
-        for kept, rows in zip(self._kept, new):
-            kept.put(rows)
-            kept.advance()
+        for cache, rows in zip(self._kept, new):
+            cache.put(rows)
+            cache.advance()
         self._place += 1
         return logits.numpy()
 
     def reorder(self, rows: np.ndarray) -> None:
-        for kept in self._kept:
-            kept.reorder(paddle.to_tensor(rows), axis=2)
+        for cache in self._kept:
+            cache.reorder(paddle.to_tensor(rows), axis=2)

@@ -28,7 +28,9 @@ class Program:
     def __call__(self, *inputs: np.ndarray | paddle.Tensor) -> list[paddle.Tensor]:
         predictor = self._loaded()
         try:
-            outputs = predictor.run([paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for one in inputs])
+            outputs = predictor.run(
+                [paddle.to_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs]
+            )
         finally:
             # Paddle 3.3.1 sets the number of threads of the whole process to one after every run.
             paddle.base.core.set_num_threads(_threads())

@@ -71,15 +71,15 @@ class Step(nn.Layer):
     def forward(self, ids, place, windows, owns, sources):
         x = self.model.embed_target(self.direction, ids, place)
         unbound = [paddle.unbind(window, axis=1) for window in windows]
-        kept: list[list[paddle.Tensor]] = [[] for _ in self.patterns]
+        new_rows: list[list[paddle.Tensor]] = [[] for _ in self.patterns]
         for number, pattern in enumerate(self.model.patterns):
-            which = self.patterns.index(pattern)
-            first = len(kept[which])
-            layer = _StepAttention(unbound[which][first : first + 2], owns[which], sources[2 * number : 2 * number + 2])
+            index = self.patterns.index(pattern)
+            first = len(new_rows[index])
+            layer = _StepAttention(unbound[index][first : first + 2], owns[index], sources[2 * number : 2 * number + 2])
             x = self.model.blocks[number](x, layer)
-            kept[which] += layer.new
+            new_rows[index] += layer.new
         logits = self.model.predict(self.direction, x)[:, 0]
-        return [logits, *(paddle.stack(rows, axis=0).unsqueeze(0) for rows in kept)]
+        return [logits, *(paddle.stack(rows, axis=0).unsqueeze(0) for rows in new_rows)]
 
 
 class _StepAttention:

@@ -31,7 +31,10 @@ def beam_search(
     """
     decoder = CaptionDecoder(model, codes, tokenizer, list(prefix), width)
     longest = len(prefix) + decoder.left + 1
-    searches = [_Search(width, penalty, list(prefix), given, tokenizer.sep_id, longest) for given in decoder.given]
+    searches = [
+        _Search(width, penalty, list(prefix), log_likelihood, tokenizer.sep_id, longest)
+        for log_likelihood in decoder.given
+    ]
     while True:
         log_p = log_probabilities(decoder.logits()).reshape([len(codes), width, -1])
         moves = [search.advance(of_image) for search, of_image in zip(searches, log_p)]
@@ -44,11 +47,11 @@ def beam_search(
 class _Search:
     """The beams of one image. finished: the best captions so far. done: no beam can improve on them."""
 
-    def __init__(self, width: int, penalty: float, prefix: list[int], given: float, end: int, longest: int):
+    def __init__(self, width: int, penalty: float, prefix: list[int], log_likelihood: float, end: int, longest: int):
         self.width, self.penalty, self.end = width, penalty, end
         self.tokens = [prefix] * width
         self.totals = np.full(width, -np.inf)
-        self.totals[0] = given  # all beams are identical at the start
+        self.totals[0] = log_likelihood  # all beams are identical at the start
         self.finished: Found = []
         self.done = False
         self._most = longest ** max(0.0, penalty)
@@ -58,9 +61,11 @@ class _Search:
 
         Returns, for each new beam, the index of the beam that it extends and its new token.
         """
-        ended = (self.totals + log_p[:, self.end]) / (len(self.tokens[0]) + 1) ** self.penalty
-        self.finished += [(float(score), self.tokens[beam]) for beam, score in enumerate(ended) if score > -np.inf]
-        self.finished = sorted(self.finished, key=lambda one: -one[0])[: self.width]
+        ended_scores = (self.totals + log_p[:, self.end]) / (len(self.tokens[0]) + 1) ** self.penalty
+        self.finished += [
+            (float(score), self.tokens[beam]) for beam, score in enumerate(ended_scores) if score > -np.inf
+        ]
+        self.finished = sorted(self.finished, key=lambda caption: -caption[0])[: self.width]
         continued = self.totals[:, None] + np.where(np.arange(log_p.shape[1]) == self.end, -np.inf, log_p)
         chosen = np.argsort(-continued.ravel(), kind="stable")[: self.width]
         beams, tokens = chosen // log_p.shape[1], chosen % log_p.shape[1]

@@ -31,10 +31,10 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     columns = min(count, columns or math.ceil(math.sqrt(count)))
     rows = math.ceil(count / columns)
     sheet = np.full([rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3], 255, dtype=np.uint8)
-    for number, picture in enumerate(to_uint8(images)):
+    for number, image in enumerate(to_uint8(images)):
         row, column = divmod(number, columns)
         top, left = row * (height + _GAP), column * (width + _GAP)
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 

@@ -30,11 +30,11 @@ def prefill_source(
     model: Transformer, direction: str, source: paddle.Tensor
 ) -> tuple[paddle.Tensor, list[SourceAttention]]:
     """The hidden state [P, 1, hidden] of the source's last position, and keys and values of all layers."""
-    x, kept = model.embed_source(direction, source), []
+    x, attentions = model.embed_source(direction, source), []
     for block, pattern in zip(model.blocks, model.patterns):
-        kept.append(SourceAttention(model.layout(direction, pattern), block.attention.backend))
-        x = block(x, kept[-1])
-    return x[:, -1:], kept
+        attentions.append(SourceAttention(model.layout(direction, pattern), block.attention.backend))
+        x = block(x, attentions[-1])
+    return x[:, -1:], attentions
 
 
 class TransformerDecodingState:
@@ -47,11 +47,11 @@ class TransformerDecodingState:
     def __init__(self, model: Transformer, direction: str, source: np.ndarray, samples: int = 1):
         self.model, self.direction, self.samples = model, direction, samples
         rows, spread = unique_sources(source)
-        last, kept = prefill_source(model, direction, paddle.to_tensor(rows))
+        last, attentions = prefill_source(model, direction, paddle.to_tensor(rows))
         self._last = spread(last)
         self._caches = [
-            AttentionCache(model.layout(direction, pattern), spread(one.k), spread(one.v), samples)
-            for pattern, one in zip(model.patterns, kept)
+            AttentionCache(model.layout(direction, pattern), spread(attention.k), spread(attention.v), samples)
+            for pattern, attention in zip(model.patterns, attentions)
         ]
         self._place = 0
 

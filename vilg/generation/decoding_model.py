@@ -53,5 +53,7 @@ def unique_sources(source: np.ndarray) -> tuple[np.ndarray, Callable[[paddle.Ten
     of = [indices.setdefault(row.tobytes(), len(indices)) for row in source]
     if len(indices) == len(of):
         return source, lambda read: read
-    which = paddle.to_tensor(of)
-    return source[[of.index(number) for number in range(len(indices))]], lambda read: paddle.index_select(read, which)
+    unique_index = paddle.to_tensor(of)
+    return source[[of.index(number) for number in range(len(indices))]], lambda read: paddle.index_select(
+        read, unique_index
+    )

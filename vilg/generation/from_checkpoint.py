@@ -47,19 +47,19 @@ def load_checkpoint_pipeline(
 
     attention: overrides the attention settings of the run.
     """
-    found = checkpoint.location(folder)
-    if isinstance(found, Path) and (found / "settings.yaml").is_file():
-        found = newest_checkpoint_in_run(found)  # has been verified already
+    directory = checkpoint.location(folder)
+    if isinstance(directory, Path) and (directory / "settings.yaml").is_file():
+        directory = newest_checkpoint_in_run(directory)  # has been verified already
     else:
-        checkpoint.verify(found)
-    reader = checkpoint.CheckpointReader(found)
+        checkpoint.verify(directory)
+    reader = checkpoint.CheckpointReader(directory)
     manifest = reader.manifest
-    settings = config.from_tree(config.Pretraining, manifest.settings, f"{found}: not of a pre-training run")
+    settings = config.from_tree(config.Pretraining, manifest.settings, f"{directory}: not of a pre-training run")
     text_tokenizer = load_tokenizer(settings.text)
     image_tokenizer = image.load(settings.image_tokenizer.path)
     if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": image_tokenizer.fingerprint()}:
         raise UserError(
-            f"{found}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
+            f"{directory}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
             "trained with; were they replaced?"
         )
     model = Transformer(
@@ -73,11 +73,11 @@ def load_checkpoint_pipeline(
     weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
     model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
     model.eval()
-    return CheckpointPipeline(found, settings, model, text_tokenizer, image_tokenizer)
+    return CheckpointPipeline(directory, settings, model, text_tokenizer, image_tokenizer)
 
 
 def newest_checkpoint_in_run(run: Path) -> checkpoint.Location:
-    found = checkpoint.newest_valid(checkpoint.checkpoint_folder(run))
-    if found is None:
+    newest = checkpoint.newest_valid(checkpoint.checkpoint_folder(run))
+    if newest is None:
         raise UserError(f"{run}: no valid checkpoint in this run")
-    return found
+    return newest

@@ -161,13 +161,13 @@ def _write_folder(out: Path, pipeline: Pipeline, generated: GeneratedImages, met
     _write_json(out / _INDEX, metadata)
 
 
-def _save(picture: Image.Image, file: Path, metadata: dict | list) -> None:
+def _save(image: Image.Image, file: Path, metadata: dict | list) -> None:
     if file.suffix.lower() != ".png":
-        picture.save(file)
+        image.save(file)
         return
     chunk = PngInfo()
     chunk.add_itxt("vilg", json.dumps(metadata, ensure_ascii=False))
-    picture.save(file, pnginfo=chunk)
+    image.save(file, pnginfo=chunk)
 
 
 def _write_json(file: Path, metadata: dict | list) -> None:

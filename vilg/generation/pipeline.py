@@ -189,7 +189,7 @@ class Pipeline(ABC):
         codes = np.empty([len(ids), candidates, *self.decoding_model.grid], np.int64)
         with Progress("generating", len(parts) * count, quiet=not show_progress) as progress:
             for part, first, some in parts:
-                made = generate_codes(
+                sampled = generate_codes(
                     self.decoding_model,
                     ids[part],
                     replace(sampler, seed=sampler.seed + first),
@@ -198,7 +198,7 @@ class Pipeline(ABC):
                     prefix_codes[part],
                     lambda _: progress.advance(),
                 )
-                codes[part, first : first + some] = made.reshape([-1, some, *self.decoding_model.grid])
+                codes[part, first : first + some] = sampled.reshape([-1, some, *self.decoding_model.grid])
         return codes
 
     def caption_codes(
@@ -226,8 +226,8 @@ class Pipeline(ABC):
         with Progress("captioning", len(codes), quiet=not show_progress) as progress:
             for part in (codes[first : first + at_once] for first in range(0, len(codes), at_once)):
                 if beams:
-                    found = beam_search(self.decoding_model, part, tokenizer, beams, length_penalty, prefix_codes)
-                    texts += [tokenizer.decode(of_image[0][1]) for of_image in found]
+                    results = beam_search(self.decoding_model, part, tokenizer, beams, length_penalty, prefix_codes)
+                    texts += [tokenizer.decode(of_image[0][1]) for of_image in results]
                 else:
                     texts += caption(self.decoding_model, part, tokenizer, sampler, prefix_codes)
                 progress.advance(len(part))
@@ -278,9 +278,9 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[first : first + MAX_ROWS] for first in range(0, len(rows), MAX_ROWS))
 
 
-def run_scorer(scorer: Scorer, texts: list[str], pictures: np.ndarray) -> np.ndarray:
+def run_scorer(scorer: Scorer, texts: list[str], images: np.ndarray) -> np.ndarray:
     """The results of the scorer, float64 [B]. Raises UserError unless it returns one finite number for each pair."""
-    scores = np.asarray(scorer(texts, pictures), np.float64)
+    scores = np.asarray(scorer(texts, images), np.float64)
     if scores.shape != (len(texts),) or not np.isfinite(scores).all():
         raise UserError(f"the scorer returned {scores.shape} instead of {len(texts)} finite scores")
     return scores

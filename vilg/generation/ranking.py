@@ -19,13 +19,13 @@ def log_likelihood(model: DecodingModel, text: np.ndarray, codes: np.ndarray) ->
     text: int64 [B, T] from CaptionEncoder. codes: int64 [B, n].
     """
     state = model.prefill(IMAGE_TO_TEXT, codes)
-    found = np.zeros(len(text))
+    totals = np.zeros(len(text))
     counted = text[:, 1:] < model.vocab_size  # text tokens and EOT; everything after that is padding
     for position in range(counted.any(0).sum()):
         log_p = log_probabilities(state.step(text[:, position]))
         rows = counted[:, position].nonzero()[0]
-        found[rows] += log_p[rows, text[rows, position + 1]]
-    return found
+        totals[rows] += log_p[rows, text[rows, position + 1]]
+    return totals
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:

@@ -40,7 +40,9 @@ class Sampler:
 
     def __post_init__(self):
         if not 0 < self.temperature < float("inf"):
-            raise UserError(f"--temperature {self.temperature}: must be positive (--greedy takes the likeliest token)")
+            raise UserError(
+                f"--temperature {self.temperature}: must be positive (--greedy takes the most likely token)"
+            )
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"--seed {self.seed}: must be between 0 and 2^63 - 1")
         if self.top_k < 0:

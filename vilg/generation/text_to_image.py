@@ -56,13 +56,13 @@ def generate_codes_stepwise(
 ) -> Iterator[np.ndarray]:
     """Like `generate_codes`, but yields the codes so far after each code: int64 [P samples, 1], .. [P samples, h w]."""
     count = model.grid[0] * model.grid[1]
-    given = 0 if prefix_codes is None else prefix_codes.shape[1]
+    prefix_length = 0 if prefix_codes is None else prefix_codes.shape[1]
     codes = np.empty([len(text) * samples, count], np.int64)
     choose = sampling.start(len(text), samples)
     state = _GuidedState(model, text, samples, guidance)
     logits = state.first()
     for position in range(count):
-        if prefix_codes is not None and position < given:
+        if prefix_codes is not None and position < prefix_length:
             codes[:, position] = prefix_codes[:, position].repeat(samples)
         else:
             codes[:, position] = choose(logits)

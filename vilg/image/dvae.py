@@ -66,14 +66,14 @@ def groups(settings: config.DVAE, widths: list[int], kernels: tuple[int, int, in
     named layer, ends all groups except the last.
     """
     gain = 1 / ((len(widths) - 1) * settings.residual_blocks) ** 2
-    made = []
+    result = []
     for number, (inputs, width) in enumerate(pairwise(widths), 1):
         blocks = [
             (f"block_{n + 1}", Block(width if n else inputs, width, kernels, gain))
             for n in range(settings.residual_blocks)
         ]
-        made.append((f"group_{number}", nn.Sequential(*blocks, *([resample] if number < len(widths) - 1 else []))))
-    return made
+        result.append((f"group_{number}", nn.Sequential(*blocks, *([resample] if number < len(widths) - 1 else []))))
+    return result
 
 
 def output(inputs: int, outputs: int) -> tuple[str, nn.Layer]:

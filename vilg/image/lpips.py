@@ -39,7 +39,7 @@ class LPIPS(nn.Layer):
         """Images [B, 3, H, W] in about [-1, 1] -> the last features of each stage, [B, C, H/2^i, W/2^i], normalized at
         each position.
         """
-        x, found = (images - self.shift) / self.scale, []
+        x, stages = (images - self.shift) / self.scale, []
         for number, stage in enumerate(self.stages):
             x = F.max_pool2d(x, 2) if number else x
             for convolution in stage.children():
@@ -47,36 +47,36 @@ class LPIPS(nn.Layer):
             # The gradient of the root would be infinite where no feature is active. Expanded first, because on a CPU
             # division is much faster without broadcasting.
             length = (x.square().sum(1, keepdim=True) + _TINY**2).sqrt() + _TINY
-            found.append(x / length.expand(x.shape))
-        return found
+            stages.append(x / length.expand(x.shape))
+        return stages
 
     def forward(self, images: paddle.Tensor, others: paddle.Tensor) -> paddle.Tensor:
         """Images [B, 3, H, W] in about [-1, 1] with sides of at least MIN_SIDE -> distances [B]. Gradients flow to
         `others`.
         """
         with paddle.no_grad():
-            wanted = self.features(images)
+            features = self.features(images)
         return sum(
-            paddle.matmul(head, (one - other).square().flatten(2)).mean(1)
-            for one, other, head in zip(wanted, self.features(others), self.heads, strict=True)
+            paddle.matmul(head, (a - b).square().flatten(2)).mean(1)
+            for a, b, head in zip(features, self.features(others), self.heads, strict=True)
         )
 
 
 def load(path: Path) -> LPIPS:
     """LPIPS with the weights that `read_lpips` finds at `path`. Raises UserError if they do not fit."""
-    weights, made = read_lpips(path), LPIPS()
-    convolutions = [convolution for stage in made.stages for convolution in stage.children()]
-    wanted = {f"NetLinLayer_{n}/Conv_0/kernel": (head, [1, 1, head.shape[0], 1]) for n, head in enumerate(made.heads)}
+    weights, lpips = read_lpips(path), LPIPS()
+    convolutions = [convolution for stage in lpips.stages for convolution in stage.children()]
+    targets = {f"NetLinLayer_{n}/Conv_0/kernel": (head, [1, 1, head.shape[0], 1]) for n, head in enumerate(lpips.heads)}
     for n, convolution in enumerate(convolutions):
         outputs, inputs, *kernel = convolution.weight.shape
-        wanted[f"VGG16_0/Conv_{n}/kernel"] = convolution.weight, [*kernel, inputs, outputs]
-        wanted[f"VGG16_0/Conv_{n}/bias"] = convolution.bias, [outputs]
-    for name, (parameter, shape) in wanted.items():
+        targets[f"VGG16_0/Conv_{n}/kernel"] = convolution.weight, [*kernel, inputs, outputs]
+        targets[f"VGG16_0/Conv_{n}/bias"] = convolution.bias, [outputs]
+    for name, (parameter, shape) in targets.items():
         array = weights.get(name)
         if array is None or list(array.shape) != shape or not np.isfinite(array).all():
-            found = "missing" if array is None else f"{list(array.shape)}, or not finite"
-            raise UserError(f"perceptual.path={path}: {name} is {found}; VGG16 wants {shape}")
+            problem = "missing" if array is None else f"{list(array.shape)}, or not finite"
+            raise UserError(f"perceptual.path={path}: {name} is {problem}; VGG16 wants {shape}")
         array = array.transpose(3, 2, 0, 1) if name.startswith("VGG") and array.ndim == 4 else array
         parameter.set_value(np.ascontiguousarray(array, dtype=np.float32).reshape(parameter.shape))
-    made.eval()
-    return made
+    lpips.eval()
+    return lpips

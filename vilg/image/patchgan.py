@@ -28,15 +28,15 @@ class PatchDiscriminator(nn.Sequential):
 
     def __init__(self, width: int, layers: int):
         widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
-        made = [convolution(3, width, 2, bias=True), nn.LeakyReLU(0.2)]
+        modules = [convolution(3, width, 2, bias=True), nn.LeakyReLU(0.2)]
         for layer in range(1, layers + 1):
             stride = 2 if layer < layers else 1
-            made += [
+            modules += [
                 convolution(widths[layer - 1], widths[layer], stride, bias=False),
                 norm(widths[layer]),
                 nn.LeakyReLU(0.2),
             ]
-        super().__init__(*made, convolution(widths[-1], 1, 1, bias=True))
+        super().__init__(*modules, convolution(widths[-1], 1, 1, bias=True))
 
     @staticmethod
     def min_image_side(layers: int) -> int:

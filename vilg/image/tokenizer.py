@@ -20,11 +20,11 @@ def in_fp32(method: Callable) -> Callable:
     """Decorator for a method with one tensor argument: it computes in fp32, also within autocast of a 16-bit model."""
 
     @wraps(method)
-    def computed(self, given: paddle.Tensor) -> paddle.Tensor:
+    def call_in_fp32(self, x: paddle.Tensor) -> paddle.Tensor:
         with paddle.amp.auto_cast(False):
-            return method(self, given.astype("float32") if given.is_floating_point() else given)
+            return method(self, x.astype("float32") if x.is_floating_point() else x)
 
-    return computed
+    return call_in_fp32
 
 
 class ImageTokenizer(nn.Layer):

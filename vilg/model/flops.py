@@ -20,9 +20,11 @@ def forward(model: Transformer, batch: int) -> dict[str, float]:
         )
         counts["heads"] += batch * 2 * hidden * outputs
         for pattern in model.patterns:
-            made = layout.build(direction, pattern, model.text_length, model.grid, model.settings.conv_kernel)
-            counts["linear"] += batch * 2 * 12 * hidden**2 * made.length
-            counts["attention"] += batch * 2 * 2 * hidden * made.tiles().computed
+            attention_layout = layout.build(
+                direction, pattern, model.text_length, model.grid, model.settings.conv_kernel
+            )
+            counts["linear"] += batch * 2 * 12 * hidden**2 * attention_layout.length
+            counts["attention"] += batch * 2 * 2 * hidden * attention_layout.tiles().computed_pairs
     return counts
 
 

@@ -41,9 +41,13 @@ class _Replay:
         ]
         self.memory = MemoryTracker()
 
-    def _maps(self, made: layout.Layout) -> int:
+    def _maps(self, attention_layout: layout.Layout) -> int:
         """Elements of the attention maps of a layer, where the backend stores them."""
-        pairs = {"dense": made.length**2, "blockwise": made.tiles().computed, "operator": 0}[self.backend]
+        pairs = {
+            "dense": attention_layout.length**2,
+            "blockwise": attention_layout.tiles().computed_pairs,
+            "operator": 0,
+        }[self.backend]
         return self.batch * self.settings.heads * pairs
 
     def peak(self) -> float:

@@ -81,7 +81,7 @@ def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float
     with paddle.LazyGuard():
         model = sizes.model(settings)
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-    fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda one: one.device)
+    fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda memory: memory.device)
     worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
     buffers = _buffers(shapes, distributed, topology, width)
     update = _update(shapes, distributed, topology, width)

@@ -26,12 +26,12 @@ def report(plan: Estimate) -> str:
         device["more at the start (whole model in fp32)"] = plan.device_bytes - training
     lines += _column("a device", device, plan.device_bytes, plan.device_limit)
     if plan.host_bytes:
-        held = {
+        by_kind = {
             "gradients": states.host_gradients,
             "master weights": states.host_masters,
             "moments": states.host_moments,
         }
-        host = {name: size * plan.devices_per_node for name, size in held.items() if size}
+        host = {name: size * plan.devices_per_node for name, size in by_kind.items() if size}
         host["copy for a checkpoint"] = plan.saving
         lines += ["", *_column("host memory of a node", host, plan.host_bytes, plan.host_limit)]
     again = f" and {plan.recomputed:.3g} recomputed" if plan.recomputed else ""

@@ -51,11 +51,11 @@ def traffic(
 
     per_node: ranks on a node. width: bytes of an element of parameters and gradients.
     """
-    sent = {"shards": 0.0, "replicas": 0.0}
-    for one in collectives(shapes, settings, topology, accumulation, width):
-        members = topology.shards if one.over == "shards" else topology.replicas
-        sent[one.over] += _SENT[one.kind](members) * one.elements * width
-    return _on_wires(topology, per_node, sent["shards"], sent["replicas"])
+    volume = {"shards": 0.0, "replicas": 0.0}
+    for collective in collectives(shapes, settings, topology, accumulation, width):
+        members = topology.shards if collective.over == "shards" else topology.replicas
+        volume[collective.over] += _SENT[collective.kind](members) * collective.elements * width
+    return _on_wires(topology, per_node, volume["shards"], volume["replicas"])
 
 
 def collectives(

@@ -131,14 +131,14 @@ class Batcher:
             return len(self._waiting)
 
     def _forget(self) -> None:
-        there = [handle for handle in self._waiting if not handle.gone]
-        self.given_up += len(self._waiting) - len(there)
-        self._waiting = there
+        remaining = [handle for handle in self._waiting if not handle.gone]
+        self.given_up += len(self._waiting) - len(remaining)
+        self._waiting = remaining
 
     def _work(self) -> None:
         while batch := self._next():
             self.requests, self.batches = self.requests + len(batch), self.batches + 1
-            self._carry_out(batch)
+            self._run_batch(batch)
         for handle in self._waiting:
             handle.notify(UserError("the server is being stopped"))
 
@@ -164,12 +164,12 @@ class Batcher:
         self._waiting = [handle for handle in self._waiting if handle not in batch]
         return batch
 
-    def _carry_out(self, batch: list[RequestHandle]) -> None:
+    def _run_batch(self, batch: list[RequestHandle]) -> None:
         try:
             for event in batch[0].task.run_batch(self._pipeline, [handle.task for handle in batch]):
-                for handle, one in zip(batch, event):
-                    if one is not None:
-                        handle.notify(one)
+                for handle, progress in zip(batch, event):
+                    if progress is not None:
+                        handle.notify(progress)
                 if self._closed or all(handle.gone or handle.finished for handle in batch):
                     break
             for handle in batch:
@@ -181,7 +181,7 @@ class Batcher:
             if len(batch) > 1:  # retry one by one, so that only the failing request fails
                 for handle in batch:
                     if not handle.finished:
-                        self._carry_out([handle])
+                        self._run_batch([handle])
                 return
             if not isinstance(error, UserError):
                 log.exception("a request failed")

@@ -16,7 +16,7 @@ _OUTWARD = {
 }
 
 
-def connect_to_nobody() -> None:
+def disable_network_access() -> None:
     """Refuse every connection that this process opens from now on.
 
     gradio would fetch a URL that a client sends in place of an image, in any field.

@@ -41,9 +41,9 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
         with gr.Tab("Generate"), gr.Row():
             with gr.Column(scale=2, min_width=300):
                 text = gr.Textbox(label="Caption", placeholder="红苹果", lines=2, max_lines=4, elem_id="text")
-                gr.Examples([[one] for one in EXAMPLES], text, label="For example", api_name=False)
+                gr.Examples([[example] for example in EXAMPLES], text, label="For example", api_name=False)
                 count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="Images")
-                draw = gr.Button("Generate", variant="primary", elem_id="draw")
+                generate_button = gr.Button("Generate", variant="primary", elem_id="generate")
                 with gr.Accordion("Settings", open=False):
                     temperature = _slider(
                         0.05,
@@ -68,7 +68,7 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
                     )
                     seed = gr.Textbox(label="Seed", placeholder="any", info="the same seed gives the same images")
             with gr.Column(scale=3, min_width=320):
-                drawn = gr.Gallery(
+                gallery = gr.Gallery(
                     show_label=False,
                     columns=2,
                     object_fit="contain",
@@ -76,9 +76,9 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
                     height="auto",
                     show_share_button=False,
                     interactive=False,
-                    elem_id="drawn",
+                    elem_id="images",
                 )
-                drawn_note = gr.Markdown(elem_id="drawn-note")
+                gallery_note = gr.Markdown(elem_id="images-note")
         with gr.Tab("Caption"), gr.Row():
             with gr.Column(scale=2, min_width=300):
                 picture = gr.Image(label="Image", sources=["upload", "clipboard"], height=320, elem_id="picture")
@@ -91,22 +91,22 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
                     label="How many",
                     info="width of the beam search; 1: greedy decoding",
                 )
-                describe = gr.Button("Caption", variant="primary", elem_id="describe")
+                caption_button = gr.Button("Caption", variant="primary", elem_id="caption")
             with gr.Column(scale=3, min_width=320):
                 captions = gr.Label(label="Captions", elem_id="captions")
                 captions_note = gr.Markdown(elem_id="captions-note")
         # The batcher has its own queue, from which it builds batches.
         free = {"concurrency_limit": None, "show_progress": "hidden"}
         gr.on(
-            [draw.click, text.submit],
+            [generate_button.click, text.submit],
             generate,
             [text, count, temperature, top_k, top_p, guidance, seed],
-            [drawn, drawn_note],
+            [gallery, gallery_note],
             api_name="generate",
             **free,
         )
         gr.on(
-            [describe.click, picture.upload],
+            [caption_button.click, picture.upload],
             caption,
             [picture, beams],
             [captions, captions_note],
@@ -138,7 +138,7 @@ def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits):
             with batcher.submit(task) as handle:
                 while (event := await handle.next_event(_PATIENCE)) is None or not event.last:
                     if event is None:
-                        yield gr.skip(), _standing(batcher, handle)
+                        yield gr.skip(), _queue_status(batcher, handle)
                     else:
                         yield list(event.result.pixels), f"token {event.result.done} of {event.result.total}"
             seeds = ", ".join(str(task.sampler.seed + number) for number in range(task.count))
@@ -151,15 +151,15 @@ def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits):
             task = CaptionTask(await asyncio.to_thread(validation.image, picture, limits), beams)
             with batcher.submit(task) as handle:
                 while (event := await handle.next_event(_PATIENCE)) is None:
-                    yield gr.skip(), _standing(batcher, handle)
+                    yield gr.skip(), _queue_status(batcher, handle)
             named = [(text or "(nothing)", likely) for text, likely in event.result]
-            found = named[0][0] if beams == 1 else dict(reversed(named))  # keep the best of equal captions
-            yield found, f"{time.monotonic() - began:.1f} s"
+            captions = named[0][0] if beams == 1 else dict(reversed(named))  # keep the best of equal captions
+            yield captions, f"{time.monotonic() - began:.1f} s"
 
     return generate, caption
 
 
-def _standing(batcher: Batcher, handle: RequestHandle) -> str:
+def _queue_status(batcher: Batcher, handle: RequestHandle) -> str:
     before = batcher.position(handle)
     return "working" if before is None else f"waiting, {before} before this one"
 

@@ -35,9 +35,9 @@ def serve(export: Path, host: str, port: int, limits: Limits) -> None:
         except ImportError as missing:
             raise UserError(f"vilg serve: {missing}; pip install 'vilg[serve]'") from None
         _warm_up(predictor)
-        for one in signal.SIGINT, signal.SIGTERM:
+        for signal_number in signal.SIGINT, signal.SIGTERM:
             signal.signal(
-                one, lambda *_: sys.exit(0)
+                signal_number, lambda *_: sys.exit(0)
             )  # uvicorn installs its own handler and restores this one when it ends
         with (
             tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch,
@@ -75,7 +75,7 @@ def _run(app, listener: socket.socket) -> None:
             host, port = listener.getsockname()[:2]
             print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
-    offline.connect_to_nobody()
+    offline.disable_network_access()
     # uvloop, if installed, would connect without the audit events that offline.py uses.
     Server(uvicorn.Config(app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_LAST_WORDS)).run(
         [listener]

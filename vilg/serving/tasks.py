@@ -101,8 +101,10 @@ class CaptionTask:
             ]
             return
         yield [
-            ProgressEvent([(pipeline.text_tokenizer.decode(ids), math.exp(score)) for score, ids in found], last=True)
-            for found in beam_search(pipeline.decoding_model, codes, pipeline.text_tokenizer, beams)
+            ProgressEvent(
+                [(pipeline.text_tokenizer.decode(ids), math.exp(score)) for score, ids in candidates], last=True
+            )
+            for candidates in beam_search(pipeline.decoding_model, codes, pipeline.text_tokenizer, beams)
         ]
 
 

@@ -13,54 +13,54 @@ from vilg.serving.limits import Limits
 from vilg.text.sequence import max_caption_tokens
 
 
-def text(given: str | None, limits: Limits, pipeline: Pipeline) -> str:
+def text(value: str | None, limits: Limits, pipeline: Pipeline) -> str:
     """A caption that fits into the model."""
-    found = (given or "").strip()
-    if not found:
+    stripped = (value or "").strip()
+    if not stripped:
         raise UserError("the caption is empty")
-    if len(found) > limits.characters:
-        raise UserError(f"the text is too long: {len(found)} characters, at most {limits.characters}")
-    if pipeline.exceeds_text_length(found):
+    if len(stripped) > limits.characters:
+        raise UserError(f"the text is too long: {len(stripped)} characters, at most {limits.characters}")
+    if pipeline.exceeds_text_length(stripped):
         raise UserError(
             f"the text is too long: the model reads {max_caption_tokens(pipeline.decoding_model.text_length)} tokens"
         )
-    return found
+    return stripped
 
 
-def image(given: bytes | None, limits: Limits) -> Image.Image:
+def image(data: bytes | None, limits: Limits) -> Image.Image:
     """An RGB image from the bytes of a file."""
-    if given is None:
+    if data is None:
         raise UserError("an image is required")
-    if len(given) > limits.megabytes * 10**6:
-        raise UserError(f"the image is too large: {len(given) / 1e6:.1f} MB, at most {limits.megabytes}")
+    if len(data) > limits.megabytes * 10**6:
+        raise UserError(f"the image is too large: {len(data) / 1e6:.1f} MB, at most {limits.megabytes}")
     try:
         # From the header; nothing is decoded yet.
-        width, height = Image.open(io.BytesIO(given), formats=decode.FORMATS).size
+        width, height = Image.open(io.BytesIO(data), formats=decode.FORMATS).size
         if width * height > limits.megapixels * 10**6:
             raise UserError(f"the image is too large: {width} x {height} pixels, at most {limits.megapixels} million")
-        return decode.decode_image(Record("upload", given, b"", False))
+        return decode.decode_image(Record("upload", data, b"", False))
     except UserError:
         raise
     except Exception:  # decoders of PIL raise any exception for broken data
         raise UserError("the image cannot be read: the file is broken or of an unknown kind") from None
 
 
-def integer(name: str, given, lowest: int, highest: int) -> int:
+def integer(name: str, value, lowest: int, highest: int) -> int:
     """A whole number in a range."""
-    value = number(name, given)
-    if value != int(value) or not lowest <= value <= highest:
-        raise UserError(f"{name} {given}: must be a whole number from {lowest} to {highest}")
-    return int(value)
+    parsed = number(name, value)
+    if parsed != int(parsed) or not lowest <= parsed <= highest:
+        raise UserError(f"{name} {value}: must be a whole number from {lowest} to {highest}")
+    return int(parsed)
 
 
-def number(name: str, given, lowest: float = -math.inf) -> float:
+def number(name: str, value, lowest: float = -math.inf) -> float:
     """A finite number."""
     try:
-        value = float(given)
+        parsed = float(value)
     except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{name} {str(given)[:20]}: not a number")
-    if value < lowest:
-        raise UserError(f"{name} {given}: must be at least {lowest}")
-    return value
+        parsed = math.nan
+    if not math.isfinite(parsed):
+        raise UserError(f"{name} {str(value)[:20]}: not a number")
+    if parsed < lowest:
+        raise UserError(f"{name} {value}: must be at least {lowest}")
+    return parsed

@@ -20,12 +20,12 @@ def initial_codebook(
     features: function from images [B, 3, H, W] to features [B, h, w, d]. Returns codes [codes, d] and the mean squared
     distance of a feature from its code, identical on all ranks.
     """
-    found, count, wanted = [], 0, _FEATURES_PER_CODE * codes
-    while count < wanted:
+    vectors, count, limit = [], 0, _FEATURES_PER_CODE * codes
+    while count < limit:
         with world.fail_together():
             images = paddle.to_tensor(next(batches).required("images"))
-        found.append(world.interleave(features(images).flatten(1, 2)).flatten(0, 1))  # in the order of the data
-        count += found[-1].shape[0]
-    means, spread = kmeans(paddle.concat(found)[:wanted], codes, seed)
+        vectors.append(world.interleave(features(images).flatten(1, 2)).flatten(0, 1))  # in the order of the data
+        count += vectors[-1].shape[0]
+    means, spread = kmeans(paddle.concat(vectors)[:limit], codes, seed)
     # All ranks have computed this, but results may differ between devices.
     return world.broadcast(means), float(world.broadcast(paddle.to_tensor(spread)))

@@ -51,16 +51,16 @@ class Adversaries:
         adversaries = {name: shape for name, shape in shapes.items() if name.startswith(_PREFIX)}
         return adversaries, {name: shape for name, shape in shapes.items() if name not in adversaries}
 
-    def load_state(self, given: Shapes, read: Callable[[str, int, int], np.ndarray]) -> None:
+    def load_state(self, stored: Shapes, read: Callable[[str, int, int], np.ndarray]) -> None:
         """See Engine.load_state. Raises UserError if the checkpoint has other adversarial models."""
-        there = {name.split("/")[1] for name in given}
-        if there != set(self.engines):
-            raise UserError(f"a checkpoint with {_named(there)}; these settings train with {_named(self.engines)}")
+        names = {name.split("/")[1] for name in stored}
+        if names != set(self.engines):
+            raise UserError(f"a checkpoint with {_named(names)}; these settings train with {_named(self.engines)}")
         for name, engine in self.engines.items():
             prefix = f"{_PREFIX}{name}/"
-            own = {one.removeprefix(prefix): shape for one, shape in given.items() if one.startswith(prefix)}
+            own = {key.removeprefix(prefix): shape for key, shape in stored.items() if key.startswith(prefix)}
             try:
-                engine.load_state(own, lambda one, *ends, prefix=prefix: read(prefix + one, *ends))
+                engine.load_state(own, lambda key, *ends, prefix=prefix: read(prefix + key, *ends))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
 

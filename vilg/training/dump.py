@@ -10,9 +10,9 @@ import paddle
 def dump_inputs(file: Path, inputs: list) -> None:
     """Write every field of every micro-batch to an .npz file, named MICRO-BATCH.FIELD."""
     arrays = {}
-    for number, one in enumerate(inputs):
-        for field in dataclasses.fields(one):
-            value = getattr(one, field.name)
+    for number, micro_batch in enumerate(inputs):
+        for field in dataclasses.fields(micro_batch):
+            value = getattr(micro_batch, field.name)
             arrays[f"{number}.{field.name}"] = value.numpy() if isinstance(value, paddle.Tensor) else np.array(value)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(file, **arrays)  # type: ignore[arg-type]  # names are not allow_pickle

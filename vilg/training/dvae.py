@@ -38,10 +38,10 @@ class DVAETraining(ImageTokenizerTraining):
     def _lower_bound(self, images: paddle.Tensor, logits: paddle.Tensor, model: DVAE) -> paddle.Tensor:
         """-ELBO of images [B, 3, H, W] with encoder logits [B, h, w, codes]."""
         self.codebook.add(logits.argmax(-1))
-        done = (self.step - self.settings.first_quantized_step) / (
+        progress = (self.step - self.settings.first_quantized_step) / (
             self.settings.train.steps - self.settings.first_quantized_step + 1
         )
-        heat, weight = temperature(self.settings.gumbel, done), kl_weight(self.settings.gumbel, done)
+        heat, weight = temperature(self.settings.gumbel, progress), kl_weight(self.settings.gumbel, progress)
         statistics = model.statistics(model.blend(gumbel_softmax(logits, heat, straight_through=False)))
         likelihood = negative_log_likelihood(map_pixels(images), statistics, self.settings.logit_laplace.min_scale)
         divergence = kl_to_uniform(logits)

@@ -155,11 +155,11 @@ class ImageTokenizerTraining(ABC):
         return self.codebook.state() | {"first_choice": np.array([self.settings.first_quantized_step])}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        there = int(state.pop("first_choice", [1])[0])
-        if there != self.settings.first_quantized_step:
+        stored = int(state.pop("first_choice", [1])[0])
+        if stored != self.settings.first_quantized_step:
             # The meaning of the codes changes at that step.
             raise UserError(
-                f"a run that quantizes from step {there} on; with these settings (autoencoder.until, train.steps) "
+                f"a run that quantizes from step {stored} on; with these settings (autoencoder.until, train.steps) "
                 f"it would be step {self.settings.first_quantized_step}"
             )
         self.codebook.load_state(state)
@@ -231,7 +231,7 @@ def usage(chosen: paddle.Tensor) -> dict[str, float]:
 @paddle.no_grad()
 def mean_lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> float:
     """Mean LPIPS between images [N, 3, H, W] in [0, 1]."""
-    found = [
-        distance(*(paddle.to_tensor(each[part]) * 2.0 - 1.0 for each in (images, others))) for part in _parts(images)
+    distances = [
+        distance(*(paddle.to_tensor(batch[part]) * 2.0 - 1.0 for batch in (images, others))) for part in _parts(images)
     ]
-    return float(paddle.concat(found).mean())
+    return float(paddle.concat(distances).mean())

@@ -83,10 +83,10 @@ class TrainingLoop:
                     raise
                 if self._due(train.eval_every, last):
                     metrics.update(self.objective.evaluate())
-                pictures = self.objective.sample_images() if self._due(train.sample_images_every, last) else {}
+                images = self.objective.sample_images() if self._due(train.sample_images_every, last) else {}
                 if metrics_writer:
                     metrics_writer.write_metrics(metrics)
-                    metrics_writer.write_images(self.step, pictures)
+                    metrics_writer.write_images(self.step, images)
                 # Save after writing metrics: a resumed run must not lack metrics of steps up to the checkpoint. Later
                 # lines are dropped when it resumes.
                 if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or flags["due"]:
@@ -146,15 +146,15 @@ class TrainingLoop:
     def _losses(self, inputs: list) -> dict[str, float]:
         """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches."""
         counts: dict[str, float] = {}
-        for one in inputs:
-            for name, count in self.objective.loss_denominators(one).items():
+        for micro_batch in inputs:
+            for name, count in self.objective.loss_denominators(micro_batch).items():
                 counts[name] = counts.get(name, 0.0) + count
         counts = self.world.sum(counts)
         sums = dict.fromkeys(counts, 0.0)
         # The engine averages over ranks, so the factor of a mean over all ranks includes their number.
         factors = {name: self.objective.weight(name) * self.world.ranks / count for name, count in counts.items()}
-        for one in inputs:
-            for name, summed in self.engine.micro_step(partial(self.objective.losses, one), factors).items():
+        for micro_batch in inputs:
+            for name, summed in self.engine.micro_step(partial(self.objective.losses, micro_batch), factors).items():
                 sums[name] += summed
         return {name: value / counts[name] for name, value in self.world.sum(sums).items()}
 
@@ -168,9 +168,9 @@ class TrainingLoop:
         config.save(self.settings, self.folder / "settings.yaml")
         return metrics_writer
 
-    def _sum_flags(self, **said: bool) -> dict[str, float]:
+    def _sum_flags(self, **flags: bool) -> dict[str, float]:
         """The number of ranks on which each flag is true."""
-        return self.world.sum({name: float(value) for name, value in said.items()})
+        return self.world.sum({name: float(value) for name, value in flags.items()})
 
     def _checkpoint_is_due(self) -> bool:
         """Whether checkpoint.every_minutes have passed, by the clock of rank 0."""
@@ -271,10 +271,10 @@ class TrainingLoop:
                 raise UserError(f"{chosen}: trained with another {kind} tokenizer than these settings name")
         model = getattr(self.settings, "model", None)  # an image tokenizer has no such section
         for name in ("heads", "conv_kernel") if model and "model" in manifest.settings else ():
-            there, here = manifest.settings["model"][name], getattr(model, name)
-            if there != here:
+            stored, ours = manifest.settings["model"][name], getattr(model, name)
+            if stored != ours:
                 raise UserError(
-                    f"{chosen}: a checkpoint of another model: model.{name} is {there} there and {here} here"
+                    f"{chosen}: a checkpoint of another model: model.{name} is {stored} there and {ours} here"
                 )
         other = [
             f"{name} {manifest.data.get(name)!s:.12} there and {value!s:.12} here"

@@ -18,8 +18,8 @@ class MetricsWriter:
 
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "metrics.jsonl"
-        kept = [line for line in _lines(file) if json.loads(line)["step"] <= step]
-        file.write_text("".join(kept), "utf-8")
+        earlier = [line for line in _lines(file) if json.loads(line)["step"] <= step]
+        file.write_text("".join(earlier), "utf-8")
         self._file = open(file, "a", encoding="utf-8", buffering=1)  # each line is flushed
         self._folder = folder
         self._curves = LogWriter(logdir=str(folder / "visualdl"))
@@ -31,11 +31,11 @@ class MetricsWriter:
             if name != "step":
                 self._curves.add_scalar(name, value, values["step"])
 
-    def write_images(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+    def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write images uint8 [H, W, 3] to VisualDL. The newest image of each name is also a PNG in the run's folder."""
-        for name, picture in pictures.items():
-            self._curves.add_image(name, picture, step)
-            Image.fromarray(picture).save(self._folder / f"{name}.png")
+        for name, image in images.items():
+            self._curves.add_image(name, image, step)
+            Image.fromarray(image).save(self._folder / f"{name}.png")
 
     def close(self) -> None:
         self._file.close()

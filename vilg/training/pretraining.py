@@ -144,8 +144,8 @@ class Pretraining:
         text = np.stack([pair.text for pair in pairs])
         codes = generate_codes(TransformerDecodingModel(self.model), text, Sampler(self.settings.run.seed, top_k=32))
         self.model.train()
-        drawn = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
-        return {"heldout": contact_sheet(drawn)}
+        images = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+        return {"heldout": contact_sheet(images)}
 
     def _open_tokens(self) -> TokenShards:
         tokens = TokenShards(self.settings.data.tokens)

@@ -102,7 +102,10 @@ class VQGANTraining(ImageTokenizerTraining):
         with frozen_parameters(self.discriminator):
             generator_loss = -self.discriminator(detached).mean()
             (adversarial,) = paddle.grad(generator_loss, detached)
-        at_last = [paddle.grad(reconstructed, last, one, retain_graph=True)[0] for one in (gradient, adversarial)]
+        at_last = [
+            paddle.grad(reconstructed, last, loss_gradient, retain_graph=True)[0]
+            for loss_gradient in (gradient, adversarial)
+        ]
         weight = self.settings.discriminator.weight * adaptive_weight(*at_last)
         self.parts |= {"generator_loss": generator_loss, "adaptive_weight": weight}
         return (reconstruction + weight * generator_loss).detach(), gradient + weight * adversarial
@@ -115,7 +118,7 @@ def random_crop(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
     if not side:
         return list(images)
     top, left = (paddle.randint(0, space - side + 1, [1]).item() for space in images[0].shape[2:])
-    return [one[:, :, top : top + side, left : left + side] for one in images]
+    return [batch[:, :, top : top + side, left : left + side] for batch in images]
 
 
 def loss_with_gradient(value: paddle.Tensor, at: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:

@@ -1,4 +1,4 @@
-"""The lines, scripts and manifests of a job, and what is refused before it starts."""
+"""The commands, scripts and manifests of a job, and the errors that are reported before it starts."""
 
 import shlex
 import subprocess
@@ -30,7 +30,7 @@ def printed(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_a_line_a_node_with_its_number(capsys):
+def test_one_line_per_node_with_its_rank(capsys):
     lines = printed(capsys, "--hosts", "a,b", "run.name=x").splitlines()
     assert lines[0] == "# a" and lines[2] == "# b"
     assert shlex.split(lines[3]) == [
@@ -59,7 +59,7 @@ def test_one_node_needs_no_master(capsys):
     assert "--master" not in line and "--nproc_per_node 8" in line
 
 
-def test_environment_and_odd_words_survive_the_shell(capsys):
+def test_environment_variables_and_special_characters_survive_the_shell(capsys):
     odd = "data.shards=['a b/*.tar', \"c$HOME\"]"
     line = printed(capsys, "cluster.environment.NCCL_DEBUG=WARN", odd).splitlines()[1]
     echoed = subprocess.run(
@@ -93,7 +93,7 @@ def test_a_hosts_file(tmp_path, capsys):
         (["--hosts", "a", "cluster.master_port=0"], "cluster.master_port=0"),
     ],
 )
-def test_what_cannot_work_is_one_line(arguments, message, capsys):
+def test_invalid_launches_are_one_line_errors(arguments, message, capsys):
     assert main(["launch", "-c", BIG, *arguments]) > 0
     assert message in capsys.readouterr().err
 
@@ -104,13 +104,13 @@ def test_outside_a_checkout(tmp_path, monkeypatch, capsys):
     assert "tools/pretrain.py: no such file; start from a checkout" in capsys.readouterr().err
 
 
-def test_later_attempts_resume_on_a_port_of_their_own():
+def test_later_attempts_resume_on_another_port():
     again = job().fleetrun_command(2, "0", "a", attempt=3)
     assert again[-1] == "resume=auto" and "a:36770" in again
 
 
 def test_the_batch_script_runs_with_slurms_variables(tmp_path):
-    """srun and scontrol are stood in for by scripts that show what they are given."""
+    """Scripts that print their arguments replace srun and scontrol."""
     script = manifests.slurm(job("cluster.nodes=2", "run.name=my run"))
     assert "#SBATCH --nodes=2\n" in script and "#SBATCH --gpus-per-node=8\n" in script
     for name, does in (
@@ -144,7 +144,7 @@ def test_the_manifest_is_an_indexed_job_and_its_service():
     assert "--master big-1-0.big-1:36767" in container["command"][2]
 
 
-def test_overrides_stand_anywhere_between_the_options(capsys):
+def test_overrides_can_be_anywhere_among_the_options(capsys):
     line = printed(capsys, "run.name=x", "--hosts", "a", "run.seed=2").splitlines()[1]
     assert line.endswith(" run.name=x run.seed=2")
     with pytest.raises(SystemExit) as caught:

@@ -1,4 +1,4 @@
-"""Of many errors, the one that the others follow from."""
+"""Finding the error that caused the errors of the other ranks."""
 
 from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
 
@@ -12,12 +12,12 @@ KILLED = RankFailure("a rank 1", ["step 6", "step 7"])
 REFUSED = RankFailure("a rank 1", ["vilg: nothing.txt: no such file"])
 
 
-def test_who_only_lost_its_peer_is_not_the_cause():
+def test_a_rank_that_only_lost_its_peer_is_not_the_cause():
     assert root_cause([LOST, OWN]) is OWN and root_cause([LOST, KILLED]) is KILLED
     assert root_cause([OWN, KILLED]) is OWN and root_cause([LOST]) is LOST and root_cause([]) is None
 
 
-def test_the_last_traceback_is_shown_and_nothing_before_it():
+def test_only_the_last_traceback_is_shown():
     assert describe(OWN).splitlines() == [
         "b rank 3:",
         "    Traceback (most recent call last)",
@@ -28,10 +28,10 @@ def test_the_last_traceback_is_shown_and_nothing_before_it():
     assert "KeyError" not in describe(twice)
 
 
-def test_a_rank_that_was_killed_has_said_nothing():
+def test_a_killed_rank_has_no_error_message():
     assert describe(KILLED) == "a rank 1 was killed: there is no error in its log"
     assert "a node was lost" in describe(None)
 
 
-def test_bad_input_would_be_bad_again():
+def test_bad_input_is_permanent():
     assert REFUSED.is_bad_input and not OWN.is_bad_input and not KILLED.is_bad_input

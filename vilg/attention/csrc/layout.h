@@ -5,7 +5,7 @@
 namespace vilg {
 
 /* Compressed sparse rows (CSR): block b has the tiles starts[b] .. starts[b + 1] - 1. */
-struct Compressed {
+struct TileCSR {
   const int32_t* starts; /* [blocks + 1] */
   const int32_t* others; /* [tiles] index of the block on the other side, ascending within a block */
   const int32_t* kinds;  /* [tiles] index of the bit mask, -1 for a full tile */
@@ -17,7 +17,7 @@ struct Layout {
   int32_t padded; /* number of places in the tiled order, including padding */
   int32_t queries, keys, tiles, masks;
   const int32_t* order; /* [padded] sequence position at each place, -1 for padding */
-  Compressed by_query, by_key;
+  TileCSR by_query, by_key;
   const uint32_t* bits; /* [masks, keys, queries / 32]: bit i of word w says whether query 32 w + i sees the key */
 };
 
@@ -42,7 +42,7 @@ inline int64_t read_layout(const int32_t* header, const int32_t* packed, Layout*
     return taken;
   };
   auto side = [&](int32_t blocks) {
-    Compressed c;
+    TileCSR c;
     c.starts = take(blocks + 1);
     c.others = take(layout->tiles);
     c.kinds = take(layout->tiles);

@@ -22,23 +22,23 @@ def install() -> None:
 
 def _new_process_group(backend, store, rank, ranks, name, pg_options, group_id=0, **more):
     if backend == "gloo" and group_id != 0:
-        store = _store_of(f"vilg/{name}", store, rank, ranks)
+        store = _group_store(f"vilg/{name}", store, rank, ranks)
     return _original(backend, store, rank, ranks, name, pg_options, group_id, **more)
 
 
-def _store_of(name: str, common: core.TCPStore, rank: int, ranks: int) -> core.TCPStore:
+def _group_store(name: str, common: core.TCPStore, rank: int, ranks: int) -> core.TCPStore:
     """The store of a group: the group's rank 0 serves it, and publishes its address in the common store."""
     if rank == 0:
         host, port = os.environ["PADDLE_CURRENT_ENDPOINT"].rsplit(":", 1)[0], _free_port()
         common.set(name, f"{host}:{port}")  # before the store is created, which waits for all members
     else:
-        host, _, given = bytes(common.get(name)).decode().rpartition(":")
-        port = int(given)
+        host, _, suffix = bytes(common.get(name)).decode().rpartition(":")
+        port = int(suffix)
     _stores.append(core.TCPStore(host, port, rank == 0, ranks, _SECONDS))
     return _stores[-1]
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]

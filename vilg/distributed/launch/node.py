@@ -56,9 +56,9 @@ class NodeAgent:
     def newly_exited(self) -> list[int]:
         """Ranks on this node that have exited since the last call, in the order in which that was noticed."""
         running = self.ranks()
-        gone = [process for process in self._ranks if process not in self._exited and process not in running]
-        self._exited.update(gone)
-        return [self._ranks[process] for process in gone]
+        exited = [process for process in self._ranks if process not in self._exited and process not in running]
+        self._exited.update(exited)
+        return [self._ranks[process] for process in exited]
 
     def new_lines(self) -> list[tuple[int, str]]:
         """(rank on this node, line) of the log lines written since the last call."""
@@ -150,10 +150,10 @@ def _children(parent: int) -> list[int]:
     seconds.
     """
     try:
-        children = [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        children = [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     except OSError:
         return []
-    return [one for one in children if _state(one) not in "ZX"]
+    return [child for child in children if _state(child) not in "ZX"]
 
 
 def _state(process: int) -> str:

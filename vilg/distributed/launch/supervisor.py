@@ -128,14 +128,14 @@ class Supervisor:
                 if "stalled" in event and not hanging:
                     log.error("no step for %d seconds; the stacks of the ranks:", event["stalled"])
                     hanging = event["stalled"], time.monotonic() + _STACKS
-                    for one in nodes:
-                        one.send("stacks")
+                    for other in nodes:
+                        other.send("stacks")
                 elif "code" in event and node.code is None:
                     node.code = event["code"]
                     if node.code != 0:
                         cause = attempt_log.find_cause(events)
                         return _AttemptResult(describe(cause), is_permanent=cause is not None and cause.is_bad_input)
-                    if all(one.code == 0 for one in nodes):
+                    if all(other.code == 0 for other in nodes):
                         return _AttemptResult("all ranks are done", succeeded=True)
                 else:
                     attempt_log.record(node, event)
@@ -211,7 +211,7 @@ class _AttemptLog:
             self.record(node, event)
         dead = [RankFailure(where, list(self._lines.get(where, []))) for where in self._exited]
         silent = [RankFailure(where, list(lines)) for where, lines in self._lines.items() if where not in self._exited]
-        return root_cause(dead) or root_cause([one for one in silent if one.error])
+        return root_cause(dead) or root_cause([failure for failure in silent if failure.error])
 
     def _rank_name(self, node: RemoteNode, rank: int | None) -> str:
         if rank is None:

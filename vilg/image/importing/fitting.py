@@ -18,21 +18,21 @@ def shapes(layer: nn.Layer) -> Shapes:
     return {name: tuple(value.shape) for name, value in layer.state_dict().items()}
 
 
-def arrays(file: Path, given: dict[str, Any], wanted: Shapes, origin: str) -> dict[str, np.ndarray]:
+def arrays(file: Path, stored: dict[str, Any], expected: Shapes, origin: str) -> dict[str, np.ndarray]:
     """The values of `given` as fp32 arrays. There has to be exactly one tensor for each of `wanted`, with its shape.
 
     Values are read after all names and shapes were checked. Raises UserError; `origin` names the source in it.
     """
-    if missing := [name for name in wanted if name not in given]:
+    if missing := [name for name in expected if name not in stored]:
         raise UserError(f"{file}: no weight {_listed(missing)}, which {origin} asks for")
-    if unknown := [str(name) for name in given if name not in wanted]:
+    if unknown := [str(name) for name in stored if name not in expected]:
         raise UserError(f"{file}: unknown weight {_listed(unknown)}, for which {origin} has no place")
-    for name, shape in wanted.items():
-        if not isinstance(given[name], Tensor):
+    for name, shape in expected.items():
+        if not isinstance(stored[name], Tensor):
             raise UserError(f"{file}: {name} is no tensor")
-        if given[name].shape != shape:
-            raise UserError(f"{file}: {name} has the shape {list(given[name].shape)}, {origin} asks for {list(shape)}")
-    return {name: _array(file, name, given[name]) for name in wanted}
+        if stored[name].shape != shape:
+            raise UserError(f"{file}: {name} has the shape {list(stored[name].shape)}, {origin} asks for {list(shape)}")
+    return {name: _array(file, name, stored[name]) for name in expected}
 
 
 def _listed(names: list[str]) -> str:

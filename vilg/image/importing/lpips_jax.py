@@ -34,7 +34,7 @@ def read_lpips(path: Path) -> dict[str, np.ndarray]:
 
 def _open(path: Path) -> BinaryIO:
     if path.is_dir():
-        return _bytes(_only(path, [str(found) for found in sorted(path.rglob(NAME))]))
+        return _bytes(_only(path, [str(file) for file in sorted(path.rglob(NAME))]))
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
         with tarfile.open(path) as archive:
             member = archive.extractfile(_only(path, archive.getnames()))
@@ -52,7 +52,7 @@ def _bytes(file: str | Path) -> BinaryIO:
 
 
 def _only(path: Path, names: list[str]) -> str:
-    found = [name for name in names if Path(name).name == NAME]
-    if not found:
+    matches = [name for name in names if Path(name).name == NAME]
+    if not matches:
         raise UserError(f"perceptual.path={path}: no {NAME} in it; {FETCH}")
-    return found[0]
+    return matches[0]

@@ -15,9 +15,9 @@ _TYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"
 
 def read_arrays(stream: BinaryIO) -> dict[str, np.ndarray]:
     """{path: array} of a pickle with nested dicts of numeric arrays; keys are joined by slashes. Raises PickleError."""
-    found = pickles.read(stream, Vocabulary({}, _NAMES.__contains__))
+    tree = pickles.read(stream, Vocabulary({}, _NAMES.__contains__))
     try:
-        return dict(_flat(found, ""))
+        return dict(_flat(tree, ""))
     except (ValueError, TypeError, AttributeError, RecursionError) as fault:
         raise PickleError(f"damaged pickle ({fault})") from None
 

@@ -28,8 +28,8 @@ CLASSES = {
 
 def import_dvae(encoder: Path, decoder: Path) -> DVAE:
     """The dVAE with these two modules. Raises UserError."""
-    known = CLASSES.__contains__
-    with torch_files.opened(encoder, known) as encoding, torch_files.opened(decoder, known) as decoding:
+    is_known = CLASSES.__contains__
+    with torch_files.opened(encoder, is_known) as encoding, torch_files.opened(decoder, is_known) as decoding:
         encoding, decoding = _Module(encoder, encoding), _Module(decoder, decoding)
         settings = _settings(encoding, decoding)
         model = DVAE(settings)
@@ -52,10 +52,10 @@ class _Module:
     record: Any
 
     def check(self, kind: str) -> None:
-        found = self.record.kind if isinstance(self.record, Record) else "no module"
-        if found != kind:
-            hint = "; are the two files in the wrong order?" if found in (ENCODER, DECODER) else ""
-            raise UserError(f"{self.file}: holds {found} where {kind} should be{hint}")
+        actual = self.record.kind if isinstance(self.record, Record) else "no module"
+        if actual != kind:
+            hint = "; are the two files in the wrong order?" if actual in (ENCODER, DECODER) else ""
+            raise UserError(f"{self.file}: holds {actual} where {kind} should be{hint}")
 
     def attribute(self, name: str, kind: type) -> Any:
         """An attribute of type `kind`. Raises UserError if there is none."""
@@ -66,16 +66,16 @@ class _Module:
 
     def weights(self) -> dict[str, object]:
         """All parameters by their dotted names. Raises UserError if the modules do not form a tree."""
-        found: dict[str, object] = {}
+        arrays: dict[str, object] = {}
         waiting, visited = [("", self)], set()
         while waiting:
             prefix, module = waiting.pop()
             if id(module.record) in visited:
                 raise UserError(f"{self.file}: a module in two places")
             visited.add(id(module.record))
-            found |= {f"{prefix}{name}": value for name, value in module.attribute("_parameters", dict).items()}
+            arrays |= {f"{prefix}{name}": value for name, value in module.attribute("_parameters", dict).items()}
             waiting += [(f"{prefix}{name}.", module.below(name)) for name in module.attribute("_modules", dict)]
-        return found
+        return arrays
 
     def below(self, name: str) -> "_Module":
         return _Module(self.file, self.attribute("_modules", dict).get(name))
@@ -86,9 +86,9 @@ def _settings(encoder: _Module, decoder: _Module) -> config.DVAE:
     encoder.check(ENCODER)
     decoder.check(DECODER)
     for name in ("n_hid", "n_blk_per_group", "vocab_size"):
-        here, there = encoder.attribute(name, int), decoder.attribute(name, int)
-        if here != there:
-            raise UserError(f"{decoder.file}: its {name} is {there}, that of {encoder.file} is {here}")
+        value, other = encoder.attribute(name, int), decoder.attribute(name, int)
+        if value != other:
+            raise UserError(f"{decoder.file}: its {name} is {other}, that of {encoder.file} is {value}")
     groups = [name for name in encoder.below("blocks").attribute("_modules", dict) if str(name).startswith("group_")]
     try:
         return config.DVAE(
@@ -108,6 +108,6 @@ def _fit(module: _Module, ours: fitting.Shapes) -> dict[str, Any]:
     for name in ours:
         layer, weight = name.rsplit(".", 1)
         published[f"blocks.{layer}.{weight[0]}"] = name
-    wanted = {name: ours[own] for name, own in published.items()}
-    arrays = fitting.arrays(module.file, module.weights(), wanted, "a dVAE of its sizes")
+    expected = {name: ours[own] for name, own in published.items()}
+    arrays = fitting.arrays(module.file, module.weights(), expected, "a dVAE of its sizes")
     return {own: arrays[name] for name, own in published.items()}

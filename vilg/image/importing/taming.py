@@ -97,17 +97,17 @@ def import_vqgan(checkpoint: Path, settings_file: Path) -> VQGAN:
     ignored. Raises UserError.
     """
     settings = read_settings(settings_file)
-    with torch_files.opened(checkpoint, _left_over) as tree:
+    with torch_files.opened(checkpoint, _is_training_state) as tree:
         weights = tree.get("state_dict", tree) if isinstance(tree, dict) else None
         if not isinstance(weights, dict):
             raise UserError(f"{checkpoint}: holds no state_dict")
         model = VQGAN(settings)
         ours = {_published(name, settings.quantizer): name for name in model.state_dict()}
-        wanted = dict(zip(ours, fitting.shapes(model).values(), strict=True))
+        expected = dict(zip(ours, fitting.shapes(model).values(), strict=True))
         if settings.quantizer == "gumbel":  # a 1 x 1 convolution there, a linear layer here
-            wanted["quantize.proj.weight"] = (settings.codebook_size, settings.code_dim, 1, 1)
-        kept = {name: value for name, value in weights.items() if not str(name).startswith("loss.")}
-        arrays = fitting.arrays(checkpoint, kept, wanted, str(settings_file))
+            expected["quantize.proj.weight"] = (settings.codebook_size, settings.code_dim, 1, 1)
+        model_weights = {name: value for name, value in weights.items() if not str(name).startswith("loss.")}
+        arrays = fitting.arrays(checkpoint, model_weights, expected, str(settings_file))
     if settings.quantizer == "gumbel":
         arrays["quantize.proj.weight"] = np.ascontiguousarray(arrays["quantize.proj.weight"][:, :, 0, 0].T)
     model.set_state_dict({ours[name]: paddle.to_tensor(array) for name, array in arrays.items()})
@@ -115,7 +115,7 @@ def import_vqgan(checkpoint: Path, settings_file: Path) -> VQGAN:
     return model
 
 
-def _left_over(name: str) -> bool:
+def _is_training_state(name: str) -> bool:
     return name in CLASSES or name.startswith(PACKAGES)
 
 

@@ -5,7 +5,7 @@ device, count); `NAME/data/KEY` has the elements of a storage.
 
 The legacy format: five pickles (a magic number, a version, facts about the machine, the object, the list of storage
 keys), then for each key a count (8 bytes) and the elements. Persistent ids may end with a view, and ('module', class,
-file, source) stands for the class of a module. All values are little-endian in both formats.
+file, source) represents the class of a module. All values are little-endian in both formats.
 """
 
 import io
@@ -104,7 +104,7 @@ class Tensor:
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides).astype(np.float32)
 
 
-def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
+def _vocabulary(is_known: Callable[[str], bool]) -> Vocabulary:
     built: dict[str, Callable] = {
         "collections.OrderedDict": dict,
         "builtins.set": set,
@@ -113,11 +113,11 @@ def _vocabulary(known: Callable[[str], bool]) -> Vocabulary:
         ),
         "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     }
-    return Vocabulary(built, lambda name: name in _TYPES or known(name))
+    return Vocabulary(built, lambda name: name in _TYPES or is_known(name))
 
 
 @contextmanager
-def opened(file: Path, known: Callable[[str], bool]) -> Iterator[Any]:
+def opened(file: Path, is_known: Callable[[str], bool]) -> Iterator[Any]:
     """The object in a file of torch.save. Its tensors can be read within the context.
 
     known: the classes that the file may contain besides tensors and plain data; their objects become `Record`s. Raises
@@ -126,9 +126,9 @@ def opened(file: Path, known: Callable[[str], bool]) -> Iterator[Any]:
     try:
         with open(file, "rb") as stream:
             if stream.read(4) == b"PK\3\4":
-                yield _from_zip(stream, _vocabulary(known))
+                yield _from_zip(stream, _vocabulary(is_known))
             else:
-                yield _from_legacy(stream, _vocabulary(known))
+                yield _from_legacy(stream, _vocabulary(is_known))
     except OSError as error:
         raise UserError(f"{file}: {os_reason(error)}") from None
     except PickleError as error:
@@ -140,17 +140,17 @@ def _from_zip(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
         archive = zipfile.ZipFile(stream)
     except _ZIP_FAULTS as fault:
         raise PickleError(f"damaged, or cut off: it begins as a zip file ({fault})") from None
-    found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-    if len(found) != 1:
+    data_files = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(data_files) != 1:
         raise PickleError("a zip file, but not one of torch.save")
-    folder = found[0].removesuffix("data.pkl")
+    folder = data_files[0].removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist() and _entry(archive, f"{folder}byteorder") != b"little":
         raise PickleError("written on a big-endian machine")
 
     def storage(kind: str, key: str, count: int) -> Storage:
         return Storage(kind, count, partial(_entry, archive, f"{folder}data/{key}"))
 
-    return pickles.read(io.BytesIO(_entry(archive, found[0])), vocabulary, partial(_persistent, storage))
+    return pickles.read(io.BytesIO(_entry(archive, data_files[0])), vocabulary, partial(_persistent, storage))
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -175,8 +175,8 @@ def _from_legacy(stream: BinaryIO, vocabulary: Vocabulary) -> Any:
     places: dict[str, int] = {}
 
     def storage(kind: str, key: str, count: int) -> Storage:
-        made = Storage(kind, count, lambda: _range(stream, places[key], made.size))
-        return storages.setdefault(key, made)
+        created = Storage(kind, count, lambda: _range(stream, places[key], created.size))
+        return storages.setdefault(key, created)
 
     tree = pickles.read(stream, vocabulary, partial(_persistent, storage))
     keys, place = pickles.read(stream, vocabulary), stream.tell()

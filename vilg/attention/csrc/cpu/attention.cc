@@ -35,7 +35,7 @@ struct Place {
 };
 
 /* The beginning of the range of `thread`. */
-Place cut_at(const vilg::Compressed& side, int64_t heads, int thread, int threads) {
+Place cut_at(const vilg::TileCSR& side, int64_t heads, int thread, int threads) {
   const int64_t tiles = side.starts[side.blocks], at = heads * tiles * thread / threads;
   if (!tiles || at >= heads * tiles) return {heads, 0};
   const int32_t* block = std::lower_bound(side.starts, side.starts + side.blocks, int32_t(at % tiles));
@@ -45,7 +45,7 @@ Place cut_at(const vilg::Compressed& side, int64_t heads, int thread, int thread
 
 /* Calls work(head, first block, end block, thread) in all threads, once for each head in the range of a thread. */
 template <typename F>
-void share_out(const vilg::Compressed& side, int64_t heads, int threads, F work) {
+void share_out(const vilg::TileCSR& side, int64_t heads, int threads, F work) {
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num(), count = omp_get_num_threads();

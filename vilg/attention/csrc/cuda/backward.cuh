@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) gradient_of_queries(const BackwardAr
   const int64_t of_head = (blockIdx.z * in.heads + blockIdx.y) * in.length;
   const int32_t* order = in.by_query.order + block * kOwned;
   const T *k = in.k + first_position * in.k_row + head, *v = in.v + first_position * in.v_row + head;
-  const vilg::Compressed& side = in.by_query.by_query;
+  const vilg::TileCSR& side = in.by_query.by_query;
 
   load_rows<T, D, kOwned>(queries, order, in.q + first_position * in.q_row + head, in.q_row);
   load_rows<T, D, kOwned>(grads, order, in.grad_out + first_position * in.grad_out_row + head, in.grad_out_row);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads) gradient_of_keys(const BackwardArgum
   const int64_t of_head = (blockIdx.z * in.heads + blockIdx.y) * in.length;
   const int32_t* order = in.by_key.order + block * kOwned;
   const T *q = in.q + first_position * in.q_row + head, *d_out = in.grad_out + first_position * in.grad_out_row + head;
-  const vilg::Compressed& side = in.by_key.by_key;
+  const vilg::TileCSR& side = in.by_key.by_key;
 
   load_rows<T, D, kOwned>(keys, order, in.k + first_position * in.k_row + head, in.k_row);
   load_rows<T, D, kOwned>(values, order, in.v + first_position * in.v_row + head, in.v_row);

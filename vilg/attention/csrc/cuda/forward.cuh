@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kThreads) forward(const ForwardArguments<T> in
   const int64_t head = blockIdx.y * D, first_position = blockIdx.z * in.length;
   const int32_t* order = in.layout.order + block * kOwned;
   const T *k = in.k + first_position * in.k_row + head, *v = in.v + first_position * in.v_row + head;
-  const vilg::Compressed& side = in.layout.by_query;
+  const vilg::TileCSR& side = in.layout.by_query;
 
   load_rows<T, D, kOwned>(queries, order, in.q + first_position * in.q_row + head, in.q_row);
   auto fetch = [&](int tile) {

@@ -54,7 +54,7 @@ __global__ void single_forward(const ForwardArguments<float> in) {
   const int64_t head = blockIdx.y * D, first_position = blockIdx.z * in.length;
   const int position = in.layout.order[blockIdx.x * kOwned + row];
   const int64_t at = first_position + (position < 0 ? 0 : position);
-  const vilg::Compressed& side = in.layout.by_query;
+  const vilg::TileCSR& side = in.layout.by_query;
   float q[kPart], out[kPart] = {}, maximum = -INFINITY, total = 0;
   Rows::read(q, in.q + at * in.q_row + head + part, position >= 0);
   for (int tile = side.starts[blockIdx.x]; tile < side.starts[blockIdx.x + 1]; ++tile) {
@@ -89,7 +89,7 @@ __global__ void single_gradient_of_queries(const BackwardArguments<float> in) {
   const int64_t of_head = (blockIdx.z * in.heads + blockIdx.y) * in.length;
   const int position = in.by_query.order[blockIdx.x * kOwned + row];
   const int64_t at = first_position + (position < 0 ? 0 : position);
-  const vilg::Compressed& side = in.by_query.by_query;
+  const vilg::TileCSR& side = in.by_query.by_query;
   float q[kPart], d_out[kPart], grad[kPart] = {};
   Rows::read(q, in.q + at * in.q_row + head + part, position >= 0);
   Rows::read(d_out, in.grad_out + at * in.grad_out_row + head + part, position >= 0);
@@ -122,7 +122,7 @@ __global__ void single_gradient_of_keys(const BackwardArguments<float> in) {
   const int64_t of_head = (blockIdx.z * in.heads + blockIdx.y) * in.length;
   const int position = in.by_key.order[blockIdx.x * kOwned + row];
   const int64_t at = first_position + (position < 0 ? 0 : position);
-  const vilg::Compressed& side = in.by_key.by_key;
+  const vilg::TileCSR& side = in.by_key.by_key;
   float k[kPart], v[kPart], grad_k[kPart] = {}, grad_v[kPart] = {};
   Rows::read(k, in.k + at * in.k_row + head + part, position >= 0);
   Rows::read(v, in.v + at * in.v_row + head + part, position >= 0);
