@@ -54,7 +54,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(
-        prog="vilg", description="Pre-train ERNIE-ViLG: pictures from Chinese text, Chinese text from images."
+        prog="vilg", description="Pre-train ERNIE-ViLG: images from Chinese text, Chinese text from images."
     )
     top.add_argument("--version", action="version", version=f"vilg {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)

@@ -13,7 +13,7 @@ POINTS = (
     "while encoding",
     "in the middle of a file",
     "before the rename",
-    "behind the rename",
+    "after the rename",
     "before the manifest",
     "in the middle of the manifest",
 )
@@ -49,7 +49,7 @@ def arm(point: str) -> None:
         token_part.open = lambda *arguments: KillingFile(builtins.open(*arguments))
     elif point == "before the rename":
         os.replace = die
-    elif point == "behind the rename":
+    elif point == "after the rename":
         replace = os.replace
         os.replace = lambda *names: (replace(*names), die())
     else:

@@ -47,7 +47,7 @@ def test_a_killed_process_keeps_its_published_files_and_the_next_run_completes_t
     done = run([sys.executable, str(PROGRAM), point, "0", *overrides(tmp_path, "tokens")], tmp_path, 60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     folder = tmp_path / "tokens"
-    published = {"behind the rename": 2, "before the manifest": 4, "in the middle of the manifest": 4}.get(point, 1)
+    published = {"after the rename": 2, "before the manifest": 4, "in the middle of the manifest": 4}.get(point, 1)
     assert sorted(path.name for path in folder.glob("[!.]*")) == [part_file(number) for number in range(published)]
     assert len(list(folder.glob(".*"))) == (
         point in ("in the middle of a file", "before the rename", "in the middle of the manifest")

@@ -64,7 +64,7 @@ def _caption(commands) -> None:
     parser = command(
         commands,
         "caption",
-        "caption_files pictures",
+        "describe images in Chinese",
         "vilg caption --checkpoint runs/emoji --image x.png --greedy",
         _run_caption,
     )

@@ -13,7 +13,7 @@ from vilg.generation.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
-_GATHER = 0.02  # seconds that a request waits for others to join its batch
+_BATCHING_WINDOW = 0.02  # seconds that a request waits for others to join its batch
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RequestHandle:
 
     def __init__(self, task: Task):
         self.task, self.since = task, time.monotonic()
-        self.gone = self.finished = False
+        self.cancelled = self.finished = False
         self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Event()
         self._newest: ProgressEvent | Exception | None = None
 
@@ -69,7 +69,7 @@ class RequestHandle:
         try:
             self._loop.call_soon_threadsafe(self._put, event)
         except RuntimeError:  # the loop is closed
-            self.gone = True
+            self.cancelled = True
 
     def _put(self, event: ProgressEvent | Exception) -> None:
         self._newest = event
@@ -79,7 +79,7 @@ class RequestHandle:
         return self
 
     def __exit__(self, *_) -> None:
-        self.gone = True
+        self.cancelled = True
 
 
 class Batcher:
@@ -110,7 +110,7 @@ class Batcher:
     def submit(self, task: Task) -> RequestHandle:
         """Add a task, within a running event loop. Raises UserError if too many tasks wait."""
         with self._changed:
-            self._forget()
+            self._drop_cancelled()
             if self._closed:
                 raise UserError("the server is being stopped")
             if len(self._waiting) >= self._limit:
@@ -130,8 +130,8 @@ class Batcher:
         with self._changed:
             return len(self._waiting)
 
-    def _forget(self) -> None:
-        remaining = [handle for handle in self._waiting if not handle.gone]
+    def _drop_cancelled(self) -> None:
+        remaining = [handle for handle in self._waiting if not handle.cancelled]
         self.given_up += len(self._waiting) - len(remaining)
         self._waiting = remaining
 
@@ -146,10 +146,10 @@ class Batcher:
         """Wait for the next batch. Empty when the server stops."""
         with self._changed:
             while not self._closed:
-                self._forget()
+                self._drop_cancelled()
                 if not self._waiting:
                     self._changed.wait()
-                elif (early := self._waiting[0].since + _GATHER - time.monotonic()) > 0:
+                elif (early := self._waiting[0].since + _BATCHING_WINDOW - time.monotonic()) > 0:
                     self._changed.wait(early)
                 else:
                     return self._take()
@@ -170,10 +170,10 @@ class Batcher:
                 for handle, progress in zip(batch, event):
                     if progress is not None:
                         handle.notify(progress)
-                if self._closed or all(handle.gone or handle.finished for handle in batch):
+                if self._closed or all(handle.cancelled or handle.finished for handle in batch):
                     break
             for handle in batch:
-                if not handle.finished and handle.gone:
+                if not handle.finished and handle.cancelled:
                     self.given_up += 1
                 elif not handle.finished:
                     handle.notify(UserError("the server is being stopped"))

@@ -18,7 +18,7 @@ from vilg.serving.batching import Batcher
 from vilg.serving.limits import Limits
 from vilg.serving.tasks import CaptionTask, ImageTask
 
-_LAST_WORDS = 2  # seconds for open connections when the server stops
+_SHUTDOWN_TIMEOUT = 2  # seconds for open connections when the server stops
 
 
 def serve(export: Path, host: str, port: int, limits: Limits) -> None:
@@ -77,6 +77,6 @@ def _run(app, listener: socket.socket) -> None:
 
     offline.disable_network_access()
     # uvloop, if installed, would connect without the audit events that offline.py uses.
-    Server(uvicorn.Config(app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_LAST_WORDS)).run(
+    Server(uvicorn.Config(app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT)).run(
         [listener]
     )
