@@ -1,5 +1,8 @@
 """The default text tokenizer, with valid and invalid vocabularies."""
 
+import subprocess
+import sys
+
 import pytest
 
 from vilg import config
@@ -48,6 +51,28 @@ def test_rare_characters_are_unknown(tmp_path):
     assert set(file.read_text("utf-8").split()) >= {"红", "果", "ok"}
     with pytest.raises(UserError, match="--min-count 0: must be positive"):
         train_vocabulary(["红"], 200, file, min_count=0)
+
+
+def test_equal_captions_give_the_same_vocabulary(tmp_path):
+    """Each run in a new process: the hash maps of `tokenizers` have a random order."""
+    program = (
+        "import sys, pathlib; from vilg.text.vocabulary import train_vocabulary; words = 'abcdefghijklmnop';"
+        "captions = [f'{a}{b}{c}' for a in words for b in words for c in words];"
+        "train_vocabulary(captions, 300, pathlib.Path(sys.argv[1]))"
+    )
+    files = [tmp_path / f"{number}.txt" for number in range(4)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", program, file], check=True)
+    assert len({file.read_text() for file in files}) == 1 and len(files[0].read_text().split()) == 300
+
+
+@pytest.mark.parametrize("size", [6, 7, 8, 12, 20])
+def test_a_vocabulary_has_at_most_the_requested_size(tmp_path, size):
+    """A character that continues words needs two entries. The most frequent characters come first."""
+    file = tmp_path / "vocab.txt"
+    assert train_vocabulary(["abc abd abe aaa"], size, file) <= size
+    entries = file.read_text().split()
+    assert len(entries) <= size and ("a" in entries) == (size > 6) == ("##a" in entries)
 
 
 def test_each_unknown_character_is_a_token(vocab):
