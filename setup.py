@@ -75,7 +75,7 @@ setup(
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
         "paddlenlp": ["paddlenlp==2.8.1", "huggingface_hub<0.30", "aistudio-sdk<0.3", "datasets<4", "pyarrow<21"],
         # gradio 6 needs another huggingface_hub than PaddleNLP; 5.38 is the last that goes with both.
-        "serve": ["gradio>=5.38,<6", "huggingface_hub<1"],
+        "serve": ["gradio>=5.38,<6", "huggingface_hub<1", "fastapi-offline"],
         "storage": ["fsspec"],
         # numpy is named because pip, on its way back to versions that go with PaddleNLP, would take an older one too.
         "test": [
@@ -91,7 +91,9 @@ setup(
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
+            "schemathesis",
             "setuptools>=77",
+            "fastapi-offline",
         ],
     },
     entry_points={"console_scripts": ["vilg = vilg.cli:main"]},

@@ -6,16 +6,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "vilg"
 
 # A package may import from its own layer (without cycles, which Python would refuse) and from the layers below.
-FLOORS = [
+LAYERS = [
     ["cli"],
     ["commands"],
     ["bench", "plan", "training", "serving", "export", "generation", "evaluation"],
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],
     ["config"],
-    ["errors", "progress", "runtime"],
+    ["errors", "files", "progress", "runtime"],
 ]
-HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+HEIGHT = {package: -layer for layer, packages in enumerate(LAYERS) for package in packages}
 # Within the upper layers, the order is fixed too.
 ORDER = ["training", "serving", "export", "generation", "evaluation"]
 
@@ -23,36 +23,36 @@ ORDER = ["training", "serving", "export", "generation", "evaluation"]
 def imports(file: Path):
     """(package of the file, imported package) for each import of vilg in the file."""
     relative = file.relative_to(PACKAGE)
-    room = relative.parts[0].removesuffix(".py")
+    package = relative.parts[0].removesuffix(".py")
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vilg":
             parts = node.module.split(".")[1:]
             for target in [parts[0]] if parts else [name.name for name in node.names]:
-                if target in HEIGHT and target != room:
-                    yield room, target
+                if target in HEIGHT and target != package:
+                    yield package, target
 
 
 def test_imports_follow_the_layers():
-    arrows = {
-        arrow
+    edges = {
+        edge
         for file in PACKAGE.rglob("*.py")
         if file.name != "__init__.py" or file.parent != PACKAGE
-        for arrow in imports(file)
+        for edge in imports(file)
     }
-    assert len(arrows) > 20
-    for room, target in sorted(arrows):
-        assert HEIGHT[room] >= HEIGHT[target], f"{room} imports {target}, which is above it"
-        if room in ORDER and target in ORDER:
-            assert ORDER.index(room) < ORDER.index(target), f"{room} imports {target}"
+    assert len(edges) > 20
+    for package, target in sorted(edges):
+        assert HEIGHT[package] >= HEIGHT[target], f"{package} imports {target}, which is above it"
+        if package in ORDER and target in ORDER:
+            assert ORDER.index(package) < ORDER.index(target), f"{package} imports {target}"
 
 
 def test_every_module_has_a_layer():
-    rooms = {
+    packages = {
         path.name.removesuffix(".py")
         for path in PACKAGE.iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     } - {"__init__"}
-    assert rooms == set(HEIGHT)
+    assert packages == set(HEIGHT)
 
 
 def test_modules_stay_small():

@@ -106,8 +106,8 @@ def main() -> None:
     report = json.loads((FOLDER / "report.json").read_text())
     print(
         f"\nDone in {report['minutes']:.1f} minutes. Open  {(FOLDER / 'report.html').resolve()}\n\nNext steps:\n"
-        f"  {command('vilg')} generate --export {EXPORT} --text 红苹果 --temperature 0.2 --out apple.png\n"
-        f"  {command('vilg')} caption --export {EXPORT} --image apple.png --greedy\n"
+        f"  {command('vilg')} generate --export {EXPORT} --text 红心 --temperature 0.2 --out heart.png\n"
+        f"  {command('vilg')} caption --export {EXPORT} --image heart.png\n"
         f"  {command('visualdl')} --logdir {FOLDER}/transformer/visualdl"
     )
 

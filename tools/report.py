@@ -176,7 +176,7 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
 
 def _drawn(predictor: Predictor, pairs: list[Pair], count: int = 1) -> np.ndarray:
     """`count` generated images for each caption, [P, count, 3, H, W]."""
-    return predictor.generate([pair.caption for pair in pairs], n=count, seed=1, **SAMPLING)
+    return predictor.generate([pair.caption for pair in pairs], n=count, seed=1, truncate=True, **SAMPLING)
 
 
 def _well_known(training: Part) -> list[Pair]:

@@ -4,6 +4,7 @@ Importing Paddle takes a second, so each command imports the packages that it ne
 """
 
 import argparse
+import io
 import logging
 import sys
 import warnings
@@ -11,11 +12,15 @@ import warnings
 from vilg import __version__
 from vilg.commands import bench, checkpoint, data, generation, serving, training
 from vilg.config import renamed
-from vilg.errors import UserError, os_reason
+from vilg.errors import UserError
+from vilg.files import user_message
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code. Bad input is reported in one line on stderr, without a traceback."""
+    for stream in sys.stdout, sys.stderr:  # a locale that cannot print Chinese must not end a run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for chatter in ("No ccache found", "Current global rank"):  # warnings of Paddle at every start
@@ -26,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vilg: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:  # for example a full disk or missing permission
-        print(f"vilg: {error.filename or ''}: {os_reason(error)}", file=sys.stderr)
+        message = user_message(error)
+        if message is None:
+            raise
+        print(f"vilg: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("vilg: interrupted", file=sys.stderr)

@@ -64,7 +64,7 @@ def test_consolidate_does_not_replace_a_named_checkpoint(run, tmp_path, capsys):
     flip(named / "rank-00000.safetensors")
     out = tmp_path / "weights.safetensors"
     out.write_bytes(b"before")
-    assert main(["checkpoint", "consolidate", str(named), "--out", str(out)]) == 1
+    assert main(["checkpoint", "consolidate", str(named), "--out", str(out), "--overwrite"]) == 1
     assert "damaged" in capsys.readouterr().err
     assert out.read_bytes() == b"before" and not list(tmp_path.glob(".*"))
 

@@ -131,11 +131,11 @@ def test_a_checkpoint_at_a_url(run, tmp_path, capsys, monkeypatch):
     url, out = f"memory://{tmp_path.name}/step-00000006", tmp_path / "x.png"
     fsspec.filesystem("memory").put(f"{run}/checkpoints/step-00000006/", f"{url}/", recursive=True)
     assert main(["generate", "--checkpoint", url, "--text", "红", "--greedy", "--out", str(out)]) == 0
-    assert json.loads(out.with_suffix(".json").read_text("utf-8"))["checkpoint"] == url
+    assert json.loads(out.with_name("x.png.json").read_text("utf-8"))["checkpoint"] == url
     monkeypatch.setattr(exporter, "save_programs", lambda *_: stop("the checkpoint has been read"))
     assert main(["export", "--checkpoint", url, "--out", str(tmp_path / "out")]) == 1
     assert "vilg: the checkpoint has been read" in capsys.readouterr().err
-    assert main(["generate", "--checkpoint", f"{url}9", "--text", "红", "--out", str(out)]) == 1
+    assert main(["generate", "--checkpoint", f"{url}9", "--text", "红", "--out", str(out), "--overwrite"]) == 1
     assert f"vilg: {url}9: not a checkpoint" in capsys.readouterr().err
 
 

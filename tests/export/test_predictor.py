@@ -64,14 +64,13 @@ def test_the_same_codes_as_the_checkpoint(trained, predictor, sampler, more):
         {"beams": 4, "length_penalty": 0.6},
         {"prefix": "红"},
         {"beams": 2, "prefix": "大"},
-        {"beams": 2, "prefix": "龘"},
     ],
 )
 def test_the_same_captions_as_the_checkpoint(trained, predictor, images, asked):
     written = predictor.caption(images, **asked)
     assert written == trained.caption(images, **asked)
     assert [predictor.caption(one[None], **asked)[0] for one in images] == written
-    assert all(text.startswith(asked.get("prefix", "").replace("龘", "[UNK]")) for text in written)
+    assert all(text.startswith(asked.get("prefix", "")) for text in written)
 
 
 def test_captions_are_sampled_at_a_positive_temperature(predictor, images):
@@ -305,6 +304,16 @@ def test_without_the_operator_only_a_portable_export_runs(exported, monkeypatch)
         (lambda one: one.caption(np.zeros([1, 3, 8, 8])), r"in .0, 1. expected, not float64 \[1, 3, 8, 8\]"),
         (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="红" * 9), "--prefix: 9 tokens"),
         (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红", "绿"]), "1 images and 2 texts"),
+        (lambda one: one.caption(np.zeros([1, 3, 16, 16]), prefix="龘"), "--prefix 龘: the vocabulary lacks 龘"),
+        (lambda one: one.generate(["红苹果红苹果"]), "the text is too long: 6 tokens, the model reads 5 tokens"),
+        (lambda one: one.score(np.zeros([1, 3, 16, 16]), ["红苹果红苹果"]), "the text is too long: 6 tokens"),
+        (lambda one: one.generate(["\u200b"]), "the text is empty"),
+        (lambda one: one.caption("none.png"), "none.png: no such file"),
+        (lambda one: one.caption([5]), "a PIL image or a path expected, not int"),
+        (
+            lambda one: one.caption([Image.fromarray(np.full([4, 4], 1e6, np.float32))]),
+            "an image of mode F: values from",
+        ),
     ],
 )
 def test_bad_requests(predictor, call, said):
@@ -348,3 +357,115 @@ def test_memory_optimisation_is_on(predictor, images, monkeypatch):
     monkeypatch.setattr(inference, "create_predictor", lambda settings: (loaded.append(settings), create(settings))[1])
     predictor.clone().encode(images)
     assert len(loaded) == 1 and re.search(r"memory_optim +\| true", loaded[0].summary())
+
+
+def test_one_image_or_several_as_images_paths_arrays_or_tensors(predictor, tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, [16, 16, 3], dtype=np.uint8))
+    picture.save(tmp_path / "x.png")
+    array = (np.asarray(picture).transpose(2, 0, 1) / 255).astype(np.float32)
+    (expected,) = predictor.caption([picture], beams=2)
+    for images in (picture, tmp_path / "x.png", str(tmp_path / "x.png"), array[None], paddle.to_tensor(array[None])):
+        assert predictor.caption(images, beams=2) == [expected]
+    assert predictor.caption([picture, tmp_path / "x.png"], beams=2) == [expected] * 2
+    assert predictor.score(picture, ["红"]).shape == (1,)
+
+
+def test_texts_that_are_too_long_are_truncated_on_demand(predictor, caplog):
+    assert np.array_equal(predictor.generate(["红苹果红苹果"], truncate=True), predictor.generate(["红苹果红苹"]))
+    assert "too long: 6 tokens, the model reads 5 tokens; the rest is ignored" in caplog.text
+
+
+def test_large_images_are_not_kept_in_memory(predictor, tmp_path, monkeypatch):
+    """Each is decoded and cropped before the next one is read."""
+    alive, most = set(), []
+    original = pipeline.read_image
+
+    class Tracked:
+        def __init__(self, number):
+            self.number = number
+
+        def __del__(self):
+            alive.discard(self.number)
+
+    def tracking(file):
+        image = original(file)
+        image.tracked = Tracked(len(most))
+        alive.add(len(most))
+        most.append(len(alive))
+        return image
+
+    monkeypatch.setattr(pipeline, "read_image", tracking)
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(png(number, 40))
+    assert len(predictor.caption(sorted(tmp_path.iterdir()))) == 6
+    assert most == [1] + [2] * 5 or most == [1] * 6  # at most the one before
+
+
+def test_threads_that_share_a_predictor_wait_for_each_other(predictor):
+    asked = [(text, seed) for seed in range(4) for text in TEXTS]
+    expected = [predictor.generate([text], seed=seed) for text, seed in asked]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: predictor.generate([one[0]], seed=one[1]), asked))
+    assert all(np.array_equal(*pair) for pair in zip(expected, found))
+
+
+def test_a_relative_path_survives_a_change_of_the_folder(exported, tmp_path, monkeypatch):
+    shutil.copytree(exported, tmp_path / "export")
+    monkeypatch.chdir(tmp_path)
+    predictor = Predictor("export")
+    monkeypatch.chdir("/")
+    assert np.array_equal(predictor.generate(["红"], seed=1), Predictor(exported).generate(["红"], seed=1))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files are opened again by their path elsewhere")
+def test_what_replaces_a_verified_export_is_not_loaded(exported, tmp_path):
+    """Another folder or file under the same name has no effect; a changed program is refused."""
+    expected = Predictor(exported).generate(["红"], seed=1)
+    copies = {name: tmp_path / name for name in ("moved", "replaced", "changed")}
+    for copy in copies.values():
+        shutil.copytree(exported, copy)
+    moved, replaced, changed = map(Predictor, copies.values())
+    copies["moved"].rename(tmp_path / "elsewhere")
+    copies["moved"].mkdir()
+    for weights in copies["replaced"].glob("*.pdiparams"):
+        weights.rename(weights.with_suffix(".old"))
+        weights.write_bytes(b"other")
+    assert np.array_equal(moved.generate(["红"], seed=1), expected)
+    assert np.array_equal(replaced.generate(["红"], seed=1), expected)
+    program = copies["changed"] / "text_to_image_prefill.json"
+    program.write_bytes(program.read_bytes() + b" ")
+    with pytest.raises(UserError, match="text_to_image_prefill.json: has changed since the export was opened"):
+        changed.generate(["红"])
+
+
+def test_device_and_threads(exported):
+    expected = Predictor(exported).generate(["红"], seed=1)
+    assert np.allclose(Predictor(exported, device="cpu", threads=1).generate(["红"], seed=1), expected, atol=1e-5)
+    for device, threads, message in (
+        ("tpu", None, "device tpu: cpu, gpu or gpu:N expected"),
+        ("gpu:0", None, "device gpu:0: this PaddlePaddle has no support for GPUs"),
+        ("cpu", 0, "threads 0: must be positive"),
+    ):
+        if device.startswith("gpu") and paddle.is_compiled_with_cuda():
+            continue
+        with pytest.raises(UserError, match=message):
+            Predictor(exported, device=device, threads=threads)
+
+
+def test_weights_that_are_not_finite_are_refused(run, images):
+    """In all directions and methods; without the check, NaN would become code 0, and no beam would have a score."""
+    damaged = load_checkpoint_pipeline(run)
+    weight = next(value for name, value in damaged.model.named_parameters() if "blocks.0" in name and value.ndim == 2)
+    with paddle.no_grad():
+        weight[0, 0] = float("nan")
+    for call in (
+        lambda: damaged.generate(["红"]),
+        lambda: damaged.generate(["红"], greedy=True),
+        lambda: damaged.generate(["红"], guidance=2.0),
+        lambda: damaged.caption(images),
+        lambda: damaged.caption(images, seed=1),
+        lambda: damaged.caption(images, beams=3),
+        lambda: damaged.score(images, TEXTS),
+    ):
+        with pytest.raises(UserError, match="logits that are not finite"):
+            call()

@@ -33,7 +33,7 @@ def test_commands_and_the_sample(emoji, tmp_path, capsys):
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
     exec(compile(sample, "docs/inference.md", "exec"), {})
-    assert {"drawn.png", "best.png", "whole.png"} <= set(os.listdir()) and len(os.listdir("folder")) == 3 * 4 + 1
+    assert {"heart.png", "best.png", "whole.png"} <= set(os.listdir()) and len(os.listdir("folder")) == 3 * 4 + 1
     pytest.importorskip("gradio", reason="gradio: pip install 'vilg[serve]'; all but `vilg serve` has run")
     serve = serve.replace("--port 7860", "--port 0")  # port 7860 may be in use
     with started([sys.executable, "-m", "vilg.cli", *shlex.split(serve)[1:]], tmp_path) as process:

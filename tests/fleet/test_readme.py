@@ -60,7 +60,7 @@ def test_all_commands(tmp_path):
         short = re.sub(r"\bsteps: \d+", "steps: 4", file.read_text())
         file.write_text(re.sub(r"(eval|sample_images)_every: \d+", r"\1_every: 0", short))
     run_commands("docs/quickstart.md", tmp_path)
-    assert (tmp_path / "samples.png").is_file() and (tmp_path / "apple.png").is_file()
+    assert (tmp_path / "samples.png").is_file() and (tmp_path / "heart.png").is_file()
     assert "data:image/png" in (tmp_path / "runs" / "emoji" / "report.html").read_text("utf-8")
     report = json.loads((tmp_path / "runs" / "emoji" / "report.json").read_text())
     assert set(report) == {
@@ -74,12 +74,12 @@ def test_all_commands(tmp_path):
         "train_exact_captions",
         "train_drawings_found",
     }
-    (tmp_path / "apple.png").unlink()
+    (tmp_path / "heart.png").unlink()
     for page in PAGES[1:]:
         if page in TRAINS_EMOJI:
             shutil.rmtree(tmp_path / "runs" / "emoji")
         run_commands(page, tmp_path)
-    for file in "apple.png", "tokens.png", "weights.safetensors", "job.sh", "job.yaml":
+    for file in "heart.png", "tokens.png", "weights.safetensors", "job.sh", "job.yaml":
         assert (tmp_path / file).stat().st_size, file
 
 

@@ -40,6 +40,29 @@ def test_a_text_that_is_too_long_for_its_row_is_shortened(font):
     assert np.array_equal(grey(captioned_sheet(BLACK, ["a" * 99, "", ""])), grey(captioned_sheet(BLACK, [cut, "", ""])))
 
 
+@pytest.mark.parametrize("text", ["an\napple", "an\r\n\tapple ", "an\x00\u2028apple"])
+def test_control_characters_are_spaces(font, text):
+    """Pillow cannot lay out several lines here."""
+    assert contact_sheet._cut(text, font, 144) == "an apple"
+    assert np.array_equal(grey(captioned_sheet(BLACK, [text] * 3)), grey(captioned_sheet(BLACK, ["an apple"] * 3)))
+
+
+def test_a_very_long_text_is_measured_only_in_part(font, monkeypatch):
+    measured, getlength = [], font.getlength
+    monkeypatch.setattr(font, "getlength", lambda text: measured.append(len(text)) or getlength(text))
+    assert contact_sheet._cut("a" * 100_000, font, 144) == contact_sheet._cut("a" * 99, font, 144)
+    assert max(measured) <= 145
+
+
+@pytest.mark.parametrize("texts, count", [(1, 1), (1, 5), (3, 2), (2, 1)])
+def test_the_size_of_a_sheet_is_known_in_advance(font, texts, count):
+    images = np.zeros([texts, count, 3, 16, 16])
+    sheet = captioned_sheet(images, ["a"] * texts) if texts > 1 else None
+    width, height = contact_sheet.sheet_size(texts, count, 16)
+    shape = contact_sheet.contact_sheet(images[0]).shape[:2] if sheet is None else sheet.size[::-1]
+    assert (height, width) == tuple(shape)
+
+
 def test_rows_have_no_texts_without_a_chinese_font(monkeypatch):
     monkeypatch.setattr(contact_sheet, "chinese_font", lambda: None)
     assert grey(captioned_sheet(BLACK, ["apple"] * 3)).shape == (3 * (16 + GAP) - GAP, 144)

@@ -59,10 +59,40 @@ def test_other_responses_are_passed_on_unchanged():
 
 @pytest.mark.parametrize(
     "headers, status",
-    [([("content-length", "100")], 200), ([("content-length", "101")], 413), ([("transfer-encoding", "chunked")], 411)],
+    [([("content-length", "100")], 200), ([("content-length", "101")], 413), ([("content-length", "-1")], 413)],
 )
 def test_bodies(headers, status):
     assert answer(HTMLResponse("x"), headers)[0] == status
+
+
+@pytest.mark.parametrize("size, status", [(100, 200), (101, 413)])
+def test_bodies_in_chunks(size, status):
+    """The size is known only after the body was read."""
+
+    async def receive():
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await HTMLResponse("x")(scope, receive, send)
+
+    async def app_with_its_own_error(scope, receive, send):
+        try:
+            await app(scope, receive, send)
+        except Exception:
+            await HTMLResponse("?", 400)(scope, receive, send)
+
+    for one in (app, app_with_its_own_error):
+        parts, sent = [b"x" * 60, b"x" * (size - 60)], []
+
+        async def send(message, sent=sent):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
+        asyncio.run(RequestLimits(one, 100)(scope, receive, send))
+        assert sent[0]["status"] == status
 
 
 @pytest.mark.parametrize(

@@ -23,17 +23,20 @@ def drawn(width, height, kind="PNG"):
 @pytest.mark.parametrize(
     "given, message",
     [
-        (None, "the caption is empty"),
-        (" \n", "the caption is empty"),
+        (None, "the text is missing"),
+        (["红"], "the text is not a string"),
+        (" \n", "the text is empty"),
+        ("\u200b", "the text is empty: .* has no visible characters"),
         ("红" * 21, "21 characters, at most 20"),
-        ("红苹果红苹果", "the model reads 5 tokens"),
+        ("红苹果红苹果", "6 tokens, the model reads 5 tokens"),
         ("红\ud83c", "not a text in UTF-8"),
     ],
 )
 def test_texts(predictor, given, message):
     with pytest.raises(UserError, match=message):
         validation.text(given, SMALL, predictor)
-    assert validation.text(" 红苹果\n", SMALL, predictor) == "红苹果"
+    assert validation.text(" 红苹果\n", SMALL, predictor) == ("红苹果", [])
+    assert validation.text("红🙂", SMALL, predictor)[1] == ["红🙂: the vocabulary lacks 🙂"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`vilg bench serve`: throughput of a server with many concurrent clients, compared with one client."""
 
+import base64
 import json
 import select
 import subprocess
@@ -23,7 +24,7 @@ TEXTS = ["红苹果", "大象", "太阳", "蓝色的鱼"]
 def bench(export: Path, requests: int = 64, together: int = 16, seconds: int = 300) -> dict:
     """Returns {"alone": .., "together": .., "ratio": ..} for a server that is started on the loopback address.
 
-    Each request asks for one image over the HTTP API and downloads it: a quarter of `requests` from one thread, then
+    Each request asks for one image over the JSON API: a quarter of `requests` from one thread, then
     all of them from `together` threads. A row has requests, lost, seconds, pictures_per_second, median and worst
     latency in seconds, and mean_batch; `ratio` compares pictures_per_second. Requests that are not answered within
     `seconds` (for the whole benchmark) count as lost.
@@ -108,22 +109,9 @@ def _ask(address: str, number: int, until: float) -> float | None:
     """Seconds until the image has arrived, or None if it has not."""
     began = time.perf_counter()
     try:
-        event = _get(
-            f"{address}/gradio_api/call/generate",
-            until,
-            {"data": [TEXTS[number % len(TEXTS)], 1, 1.0, 0, 1.0, 1.0, number]},
-        )["event_id"]
-        with urlopen(f"{address}/gradio_api/call/generate/{event}", timeout=_left(until)) as stream:
-            kind = result = ""
-            for line in stream:
-                name, _, value = line.decode().strip().partition(": ")
-                kind, result = (value, result) if name == "event" else (kind, value if name == "data" else result)
-                if time.monotonic() > until:
-                    return None
-        if kind != "complete":
-            return None
-        with urlopen(json.loads(result)[0][0]["image"]["url"], timeout=_left(until)) as response:
-            return time.perf_counter() - began if response.read().startswith(b"\x89PNG") else None
+        answer = _get(f"{address}/v1/images", until, {"text": TEXTS[number % len(TEXTS)], "seed": number})
+        png = base64.b64decode(answer["images"][0]["png"])
+        return time.perf_counter() - began if png.startswith(b"\x89PNG") else None
     except (OSError, HTTPException, ValueError):  # refused, disconnected, too late, not JSON
         return None
 

@@ -30,7 +30,7 @@ def checkpoint_folder(run: Path) -> Location:
 
 
 def select_checkpoints(path: str) -> list[Location]:
-    """The checkpoints that a user means by `given`: one checkpoint, or all checkpoints of a run or of a folder.
+    """The checkpoints that a user means by `path`: one checkpoint, or all checkpoints of a run or of a folder.
 
     Raises UserError if there is none.
     """
@@ -86,7 +86,7 @@ def verify_checkpoints(path: str) -> Iterator[tuple[str, bool]]:
 def consolidate(path: str, out: Path) -> tuple[Location, int]:
     """Write the weights of a checkpoint as one safetensors file with the parameter names of the model.
 
-    If `given` is a run, its newest valid checkpoint is used. Tensors are copied one at a time. Returns the checkpoint
+    If `path` is a run, its newest valid checkpoint is used. Tensors are copied one at a time. Returns the checkpoint
     and the number of tensors.
     """
     checkpoints = select_checkpoints(path)

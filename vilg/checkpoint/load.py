@@ -118,7 +118,7 @@ def newest_valid(folder: Location, world: World | None = None) -> Location | Non
 
 
 def newest_valid_of(checkpoints: list[Location], world: World | None = None) -> Location:
-    """The last valid checkpoint of `found`. Raises CheckpointError if none is valid."""
+    """The last valid one of `checkpoints`. Raises CheckpointError if none is valid."""
     for checkpoint in reversed(checkpoints):
         try:
             verify(checkpoint, world)

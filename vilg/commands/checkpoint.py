@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from vilg.commands.command import command, group
+from vilg.commands.command import command, group, overwrite_option
+from vilg.files import refuse_existing
 
 
 def add(commands) -> None:
@@ -33,6 +34,7 @@ def add(commands) -> None:
     )
     whole.add_argument("run_folder", metavar="RUN", help=f"{run}; for a run, its newest valid checkpoint is used")
     whole.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    overwrite_option(whole)
 
 
 def _list_checkpoints(options) -> None:
@@ -55,5 +57,6 @@ def _verify_checkpoints(options) -> int:
 def _consolidate_checkpoint(options) -> None:
     from vilg.checkpoint import inspection
 
+    refuse_existing("--out", options.out, options.overwrite)
     chosen, tensors = inspection.consolidate(options.run_folder, options.out)
     print(f"{options.out}: {tensors} tensors of {chosen}")

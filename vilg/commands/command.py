@@ -1,6 +1,7 @@
 """Helpers for declaring commands with uniform help and settings."""
 
 import argparse
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,3 +44,16 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number}: must be positive")
     return number
+
+
+def interrupt_on_sigterm() -> None:
+    """From now on, SIGTERM ends this command like Ctrl-C, so that unfinished files are removed."""
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def overwrite_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")

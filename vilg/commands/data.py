@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from vilg import config
-from vilg.commands.command import command, group, settings
+from vilg.commands.command import command, group, overwrite_option, settings
+from vilg.files import printable, refuse_existing, write_atomically
 
 
 def add(commands) -> None:
@@ -45,6 +46,7 @@ def _data(commands) -> None:
         metavar="FILE",
         help="write some images to a PNG file; for token shards, images decoded from the codes",
     )
+    overwrite_option(inspect)
     inspect.add_argument("--image-tokenizer", metavar="DIR", help="for token shards, if it has been moved since")
     inspect.add_argument("--vocab", metavar="FILE", help="for token shards, if it has been moved since")
 
@@ -70,6 +72,8 @@ def _tokenize(options) -> None:
 def _inspect(options) -> int:
     from vilg.data.inspection import TokenizerPaths, describe, sample_images
 
+    if options.picture:
+        refuse_existing("--picture", options.picture, options.overwrite)
     tokenizers, healthy = TokenizerPaths(options.image_tokenizer, options.vocab), True
     for line, good in describe(options.path, tokenizers):
         print(line)
@@ -78,9 +82,11 @@ def _inspect(options) -> int:
         from PIL import Image
 
         from vilg.generation.contact_sheet import contact_sheet
+        from vilg.generation.metadata import encode_image
 
         images, of_one = sample_images(options.path, tokenizers)
-        Image.fromarray(contact_sheet(images, of_one if of_one > 1 else None)).save(options.picture, "PNG")
+        sheet = Image.fromarray(contact_sheet(images, of_one if of_one > 1 else None))
+        write_atomically(options.picture, encode_image(sheet, "PNG", {"path": printable(options.path)}))
     return 0 if healthy else 1
 
 
@@ -116,12 +122,14 @@ def _vocab(commands) -> None:
         help=f"maximum number of broken samples to skip ({config.Data.max_bad_samples})",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="vocab.txt to write")
+    overwrite_option(parser)
 
 
 def _train_vocabulary(options) -> None:
     from vilg.data.captions import CaptionDataset
     from vilg.text.vocabulary import train_vocabulary
 
+    refuse_existing("--out", options.out, options.overwrite)
     captions = CaptionDataset(options.shards, options.max_bad_samples)
     size = train_vocabulary(captions, options.size, options.out, options.min_count)
     print(f"{options.out}: {size} entries")

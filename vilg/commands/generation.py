@@ -1,9 +1,16 @@
 """`vilg generate`, `vilg caption` and `vilg export`."""
 
 import argparse
+import json
+import logging
+import os
+import secrets
+import sys
 from pathlib import Path
 
-from vilg.commands.command import command
+from vilg.commands.command import command, interrupt_on_sigterm
+
+log = logging.getLogger(__name__)
 
 
 def add(commands) -> None:
@@ -23,7 +30,11 @@ def _generate(commands) -> None:
     _sampling(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--text", nargs="+", metavar="TEXT", help="text to generate images for; several texts become rows of one sheet"
+        "--text",
+        type=_text,
+        nargs="+",
+        metavar="TEXT",
+        help="text to generate images for; several texts become rows of one sheet",
     )
     what.add_argument("--texts", type=Path, metavar="FILE", help="file with one text on each line")
     parser.add_argument("-n", type=int, default=1, metavar="N", help="number of images for each text (1)")
@@ -58,6 +69,9 @@ def _generate(commands) -> None:
         metavar="FILE|DIR",
         help="image file to write, or without a suffix a folder with one file per image",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run into a folder")
+    parser.add_argument("--truncate", action="store_true", help="truncate texts that are too long, with a warning")
 
 
 def _caption(commands) -> None:
@@ -65,17 +79,28 @@ def _caption(commands) -> None:
         commands,
         "caption",
         "describe images in Chinese",
-        "vilg caption --checkpoint runs/emoji --image x.png --greedy",
+        "vilg caption --checkpoint runs/emoji --image x.png\n"
+        "  vilg caption --export emoji-export --image folder --beams 5 -n 3 --json",
         _run_caption,
     )
     _sampling(parser)
-    parser.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="image files")
+    # Without any of these options, decoding is greedy.
+    parser.set_defaults(temperature=None, top_k=None, top_p=None, seed=None)
+    parser.add_argument(
+        "--image", type=Path, nargs="+", required=True, metavar="FILE|DIR", help="image files, and folders of them"
+    )
+    parser.add_argument("-n", type=int, default=1, metavar="N", help="number of captions for each image (1)")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object for each image, with the log-likelihood of each caption in nats",
+    )
     parser.add_argument(
         "--beams",
         type=int,
         default=0,
         metavar="N",
-        help="beam search with N beams instead of sampling (0: sampling)",
+        help="beam search with N beams (0: greedy decoding, or sampling with --temperature, --top-k, ..)",
     )
     parser.add_argument(
         "--length-penalty",
@@ -84,7 +109,7 @@ def _caption(commands) -> None:
         metavar="P",
         help="for beam search: 0 prefers short captions, 1 compares means (1.0)",
     )
-    parser.add_argument("--prefix", default="", metavar="TEXT", help="text that every caption begins with")
+    parser.add_argument("--prefix", type=_text, default="", metavar="TEXT", help="text that every caption begins with")
 
 
 def _sampling(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +118,7 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="DIR|URL", help="a step-* folder, or the folder of a run for its newest checkpoint"
     )
     model.add_argument("--export", type=Path, metavar="DIR", help="folder that `vilg export` wrote")
+    _tokenizers(parser)
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="below 1: more likely tokens; above 1: more variety (1.0)"
     )
@@ -107,13 +133,42 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
         help="sample from the most likely tokens with total probability P (1.0: all)",
     )
     parser.add_argument("--greedy", action="store_true", help="always choose the most likely token")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random generator (0)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N|random", help="seed of the random generator, or `random` (0)"
+    )
 
 
-def _sampler(options):
+def _tokenizers(parser: argparse.ArgumentParser) -> None:
+    """Options for checkpoints whose tokenizers are not where they were during training."""
+    parser.add_argument("--vocab", metavar="FILE", help="with --checkpoint: vocab.txt, if it is not found")
+    parser.add_argument(
+        "--image-tokenizer", metavar="DIR", help="with --checkpoint: folder of the image tokenizer, if it is not found"
+    )
+
+
+def _text(argument: str) -> str:
+    """An argument as UTF-8 text, also in a locale with another encoding."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:  # reported with the text
+        return argument
+
+
+def _seed(text: str) -> int:
+    if text == "random":
+        return secrets.randbelow(2**53)  # exact in JSON for every reader
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor `random`") from None
+
+
+def _sampler(options, greedy: bool):
+    """The sampler of the options; those that were not given have their defaults."""
     from vilg.generation.sampling import Sampler
 
-    return Sampler(options.seed, options.temperature, options.top_k, options.greedy, options.top_p)
+    given = {name: getattr(options, name) for name in ("seed", "temperature", "top_k", "top_p")}
+    return Sampler(greedy=greedy, **{name: value for name, value in given.items() if value is not None})
 
 
 def _pipeline(options):
@@ -123,11 +178,13 @@ def _pipeline(options):
         return Predictor(options.export)
     from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 
-    return load_checkpoint_pipeline(options.checkpoint)
+    return load_checkpoint_pipeline(options.checkpoint, None, options.vocab, options.image_tokenizer)
 
 
 def _run_generate(options) -> None:
+    from vilg.files import printable
     from vilg.generation.output import GenerationRequest, generate, read_texts
+    from vilg.generation.writers import open_writer
 
     request = GenerationRequest(
         read_texts(options.texts) if options.texts else options.text,
@@ -137,23 +194,49 @@ def _run_generate(options) -> None:
         options.image,
         options.keep_rows,
         options.scorer,
-        _sampler(options),
+        _sampler(options, options.greedy),
+        options.truncate,
     )
-    generated = generate(_pipeline(options), request, options.out)
-    kind = options.scorer if options.scorer else "log p(text | image)"
-    assert generated.scores is not None
-    for text, scores in zip(request.texts, generated.scores):
-        print(f"{options.out}: {text}: {kind} {', '.join(f'{score:.2f}' for score in scores)}")
+    if options.greedy and options.n > 1:
+        log.warning("--greedy: all %d images of a text are equal", options.n)
+    writer = open_writer(options.out, request.texts, request.count, options.overwrite, options.resume)
+    kind = options.scorer or "log p(text | image)"
+    interrupt_on_sigterm()
+    try:
+        for text, generated in generate(_pipeline(options), request, writer):
+            assert generated.scores is not None
+            scores = ", ".join(f"{score:.2f}" for score in generated.scores[0])
+            print(f"{printable(options.out)}: {text}: {kind} {scores}", flush=True)
+    except KeyboardInterrupt:
+        if options.out.is_dir():
+            print(f"{printable(options.out)}: --resume continues after the texts above", file=sys.stderr)
+        raise
 
 
-def _run_caption(options) -> None:
-    from vilg.generation.output import caption_files
+def _run_caption(options) -> int:
+    from vilg.errors import UserError
+    from vilg.files import printable
+    from vilg.generation.caption_files import caption_files, find_images
 
-    texts = caption_files(
-        _pipeline(options), options.image, _sampler(options), options.beams, options.length_penalty, options.prefix
-    )
-    for file, text in zip(options.image, texts):
-        print(f"{file}\t{text}")
+    random = any(getattr(options, name) is not None for name in ("seed", "temperature", "top_k", "top_p"))
+    sampler = _sampler(options, options.greedy or not (random or options.beams))
+    unreadable = 0
+    files = find_images(options.image)
+    for file, captions in caption_files(
+        _pipeline(options), files, sampler, options.beams, options.length_penalty, options.prefix, options.n
+    ):
+        if isinstance(captions, UserError):
+            unreadable += 1
+            print(f"vilg: {captions}", file=sys.stderr)
+        elif options.json:
+            row = {"image": printable(file), "captions": [caption._asdict() for caption in captions]}
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        else:
+            for caption in captions:
+                print(f"{printable(file)}\t{caption.text}", flush=True)
+    if unreadable:
+        print(f"vilg: {unreadable} of {len(files)} files could not be read", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
 def _export(commands) -> None:
@@ -171,6 +254,7 @@ def _export(commands) -> None:
         metavar="DIR|URL",
         help="a step-* folder, or the folder of a run for its newest checkpoint; of any world size",
     )
+    _tokenizers(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
     parser.add_argument(
         "--portable",
@@ -182,7 +266,8 @@ def _export(commands) -> None:
 def _run_export(options) -> None:
     from vilg.export.exporter import export
 
-    manifest = export(options.checkpoint, options.out, options.portable)
+    interrupt_on_sigterm()
+    manifest = export(options.checkpoint, options.out, options.portable, options.vocab, options.image_tokenizer)
     size = sum(file.size for file in manifest.files.values())
     print(
         f"{options.out}: {len(manifest.files)} files, {size / 1e6:.1f} MB, "

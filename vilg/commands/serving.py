@@ -11,7 +11,7 @@ def add(commands) -> None:
     serve = command(
         commands,
         "serve",
-        "serve an export with a web page and an HTTP API",
+        "serve an export with a web page and a JSON API",
         "vilg serve --export emoji-export --port 7860",
         _run,
     )
@@ -23,6 +23,18 @@ def add(commands) -> None:
         help="address to listen on; 0.0.0.0 for all addresses of this machine (127.0.0.1)",
     )
     serve.add_argument("--port", type=int, default=7860, metavar="N", help="port to listen on; 0: any free port (7860)")
+    serve.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="require the token in the first line of this file: as the password in a browser, or as a bearer token",
+    )
+    serve.add_argument(
+        "--open", action="store_true", help="accept requests from other machines without a token, with --host"
+    )
+    serve.add_argument(
+        "--root-path", default="", metavar="PATH", help="path below which a reverse proxy publishes the server: /vilg"
+    )
     for limit in fields(Limits):
         serve.add_argument(
             f"--{limit.name}",
@@ -34,11 +46,8 @@ def add(commands) -> None:
 
 
 def _run(options) -> None:
-    from vilg.serving.server import serve
+    from vilg.serving.server import Access, read_token, serve
 
-    serve(
-        options.export,
-        options.host,
-        options.port,
-        Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)}),
-    )
+    limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
+    token = read_token(options.token_file) if options.token_file else None
+    serve(options.export, Access(options.host, options.port, token, options.open, options.root_path), limits)

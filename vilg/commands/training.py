@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 
 from vilg import config
-from vilg.commands.command import command, settings
+from vilg.commands.command import command, overwrite_option, settings
+from vilg.files import refuse_existing
 
 
 def add(commands) -> None:
@@ -66,11 +67,13 @@ def _import_image_tokenizer(commands) -> None:
         "--settings", type=Path, metavar="FILE", help="for taming: settings of the model in YAML or JSON"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    overwrite_option(parser)
 
 
 def _run_import(options) -> None:
     from vilg.image.importing import import_tokenizer
 
+    refuse_existing("--out", options.out, options.overwrite)
     tokenizer = import_tokenizer(options.origin, options.files, options.settings, options.out)
     print(
         f"{options.out}: {tokenizer.kind}, {tokenizer.codebook_size} codes, "

@@ -10,8 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vilg.data.token_part import TokenPart, publish
+from vilg.data.token_part import TokenPart
 from vilg.errors import UserError, os_reason
+from vilg.files import write_atomically
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -75,7 +76,9 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest with a hash of itself, so that later changes are detected."""
         body = asdict(self)
-        publish(folder / MANIFEST, json.dumps({**body, "sha256": _hash(body)}, ensure_ascii=False, indent=1).encode())
+        write_atomically(
+            folder / MANIFEST, json.dumps({**body, "sha256": _hash(body)}, ensure_ascii=False, indent=1).encode()
+        )
 
 
 def part_file(number: int) -> str:

@@ -13,7 +13,6 @@ SHA-256 of the arrays.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from vilg.errors import UserError, os_reason
+from vilg.errors import UserError
+from vilg.files import write_atomically
 
 _ABOUT = "vilg"
 
@@ -72,26 +72,7 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 def write_part(file: Path, arrays: dict[str, np.ndarray], description: dict) -> None:
     """Publish a file with its metadata: `description` and the SHA-256 of the arrays."""
     metadata = {**description, "sha256": digest(arrays)}
-    publish(file, save(arrays, {_ABOUT: json.dumps(metadata, ensure_ascii=False)}))
-
-
-def publish(file: Path, data: bytes) -> None:
-    """Write a file atomically: it is complete or absent after a kill or power failure. Raises UserError if the disk
-    fails.
-    """
-    hidden = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with open(hidden, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(hidden, file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    except OSError as error:
-        hidden.unlink(missing_ok=True)
-        raise UserError(f"{file}: {os_reason(error)}") from None
+    write_atomically(file, save(arrays, {_ABOUT: json.dumps(metadata, ensure_ascii=False)}))
 
 
 class TokenPart:

@@ -27,16 +27,23 @@ LIMITS = {"logits": 1e-3, "pixels": 1e-3, "codes": 0.01}
 _STEPS = 40  # steps of each direction in the self-test: more than a row of 32
 
 
-def export(checkpoint: Location, out: Path, portable: bool = False) -> Manifest:
+def export(
+    checkpoint: Location,
+    out: Path,
+    portable: bool = False,
+    vocabulary: str | None = None,
+    image_tokenizer: str | None = None,
+) -> Manifest:
     """Export a checkpoint, or the newest checkpoint of a run, to the new folder `out`.
 
-    portable: do not use the compiled operator. Raises UserError, and leaves nothing at `out`, if the folder exists or
-    if the export differs from the checkpoint.
+    portable: do not use the compiled operator. vocabulary, image_tokenizer: as in `load_checkpoint_pipeline`. Raises
+    UserError, and leaves nothing at `out`, if the folder exists or if the export differs from the checkpoint.
     """
     if out.exists():
         raise UserError(f"--out {out}: is there already")
     with Progress("exporting", 4) as progress:
-        trained = load_checkpoint_pipeline(checkpoint, config.Attention("blockwise" if portable else "auto"))
+        attention = config.Attention("blockwise" if portable else "auto")
+        trained = load_checkpoint_pipeline(checkpoint, attention, vocabulary, image_tokenizer)
         progress.advance(now="programs")
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

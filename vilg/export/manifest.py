@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from vilg.attention import layout
 from vilg.attention.layout import Layout
@@ -90,15 +92,19 @@ def _digest(tree: dict) -> str:
 
 
 def file_of(path: Path) -> File:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while part := stream.read(2**20):
-            digest.update(part)
-    return File(path.stat().st_size, digest.hexdigest())
+        return File(path.stat().st_size, _hash(stream))
+
+
+def _hash(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while part := stream.read(2**20):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def read(folder: Path) -> Manifest:
-    """Read the manifest of an export and verify all of its files. Raises UserError."""
+    """Read the manifest of an export. `ExportFiles` verifies the files that it names. Raises UserError."""
     try:
         tree = json.loads((folder / NAME).read_text("utf-8"))
     except OSError as error:
@@ -124,17 +130,21 @@ def read(folder: Path) -> Manifest:
     needed = {VOCABULARY, *(f"{program}{suffix}" for program in PROGRAMS for suffix in (".json", ".pdiparams"))}
     if missing := sorted(needed - files.keys()):
         raise UserError(f"{folder / NAME}: names no {missing[0]}")
-    for name, expected in files.items():
-        _check(folder / name, expected)
     return manifest
 
 
-def _check(path: Path, expected: File) -> None:
+def verified(path: Path, expected: File) -> int:
+    """Open a file of an export and compare it with the manifest. Returns its descriptor. Raises UserError."""
     try:
-        size = path.stat().st_size
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; the export is incomplete") from None
-    if size != expected.size:
-        raise UserError(f"{path}: {size} bytes instead of {expected.size}; the export is damaged")
-    if file_of(path) != expected:
-        raise UserError(f"{path}: not what was exported (SHA-256 differs); the export is damaged")
+    with os.fdopen(descriptor, "rb", closefd=False) as stream:
+        if (size := os.fstat(descriptor).st_size) != expected.size:
+            problem = f"{size} bytes instead of {expected.size}"
+        elif _hash(stream) != expected.sha256:
+            problem = "not what was exported (SHA-256 differs)"
+        else:
+            return descriptor
+    os.close(descriptor)
+    raise UserError(f"{path}: {problem}; the export is damaged")

@@ -1,5 +1,7 @@
 """Runs an export with Paddle Inference, without any training code."""
 
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from vilg.attention.cache import KVCache
 from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.errors import UserError
 from vilg.export import manifest
-from vilg.export.program import Program
+from vilg.export.files import ExportFiles
+from vilg.export.program import Program, Runtime
 from vilg.generation.decoding_model import unique_sources
 from vilg.generation.pipeline import Pipeline
 from vilg.text.tokenizer import WordPiece
@@ -19,13 +22,17 @@ from vilg.text.tokenizer import WordPiece
 class Predictor(Pipeline):
     """generate(texts, n, seed), caption(images) and score(images, texts) with an export; see Pipeline.
 
-    Only one thread at a time may use a predictor; `clone` creates one for another thread. Raises UserError if the
-    folder is not an export, if a file is missing or damaged, or if the required operator is not available.
+    device: "cpu", "gpu" or "gpu:N"; by default that of Paddle. threads: of the math library on a CPU, by default
+    OMP_NUM_THREADS. Threads that share a predictor wait for each other; `clone` creates one that works at the same
+    time. Raises UserError if the folder is not an export, if a file is missing or damaged, or if the required operator
+    is not available.
     """
 
-    def __init__(self, folder: str | Path):
-        folder = Path(folder)
+    def __init__(self, folder: str | Path, device: str | None = None, threads: int | None = None):
+        folder, self.lock = Path(folder), threading.RLock()
+        runtime = Runtime(device or paddle.get_device(), threads)
         self.origin, self.manifest = str(folder), manifest.read(folder)
+        files = ExportFiles(folder, self.manifest)
         self.checkpoint, self.caption_dropout = self.manifest.checkpoint, self.manifest.drop_caption
         if self.manifest.operator and (missing := operator.load()):
             raise UserError(
@@ -35,13 +42,17 @@ class Predictor(Pipeline):
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         written_by = self.manifest.versions["paddle"]
-        self._programs = {name: Program(folder / name, written_by) for name in manifest.PROGRAMS}
+        self._programs = {
+            name: Program(folder / name, written_by, partial(files.program, name), runtime)
+            for name in manifest.PROGRAMS
+        }
         self.decoding_model = ProgramDecodingModel(self.manifest.sizes, self._programs)
 
     def clone(self) -> "Predictor":
         """A predictor for another thread, with its own copy of the weights."""
         twin = object.__new__(Predictor)
         twin.__dict__.update(self.__dict__)
+        twin.lock = threading.RLock()
         twin._programs = {name: program.clone() for name, program in self._programs.items()}
         twin.decoding_model = ProgramDecodingModel(self.manifest.sizes, twin._programs)
         return twin

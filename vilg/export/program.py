@@ -1,6 +1,9 @@
 """One exported program, run by Paddle Inference."""
 
 import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,44 +17,75 @@ class ProgramLoadError(UserError):
     """A program that Paddle Inference cannot load: from another version of Paddle, or incomplete."""
 
 
-class Program:
-    """`PATH.json` and `PATH.pdiparams`, loaded at the first call so that unused programs take no memory.
+@dataclass(frozen=True)
+class Runtime:
+    """Where programs run. device: "cpu", "gpu" or "gpu:N". threads: on a CPU; None: OMP_NUM_THREADS."""
 
-    Only one thread at a time may use a program. written_by: version of Paddle that wrote it. The first call raises
-    ProgramLoadError if this version cannot load it.
+    device: str
+    threads: int | None = None
+
+    def __post_init__(self):
+        if not re.fullmatch(r"cpu|gpu(:\d+)?", self.device):
+            raise UserError(f"device {self.device}: cpu, gpu or gpu:N expected")
+        if self.device != "cpu" and not paddle.is_compiled_with_cuda():
+            raise UserError(f"device {self.device}: this PaddlePaddle has no support for GPUs")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads {self.threads}: must be positive")
+
+    def configure(self, settings: inference.Config) -> None:
+        if self.device == "cpu":
+            settings.disable_gpu()
+            # oneDNN reorders the weights for every new shape: a step of one token takes 1.6 times as long.
+            settings.disable_mkldnn()
+            settings.set_cpu_math_library_num_threads(self.threads or _process_threads())
+        else:
+            settings.enable_use_gpu(256, int(self.device.partition(":")[2] or 0))
+
+
+class Program:
+    """An exported program, loaded at the first call so that unused programs take no memory.
+
+    name: the path without suffixes, for messages. written_by: version of Paddle that wrote it. files: returns the paths
+    of structure and weights; by default NAME.json and NAME.pdiparams. Only one thread at a time may use a program. The
+    first call raises ProgramLoadError if this version of Paddle cannot load it.
     """
 
-    def __init__(self, path: Path, written_by: str = paddle.__version__):
-        self._path, self._written_by = path, written_by
+    def __init__(
+        self,
+        name: Path,
+        written_by: str = paddle.__version__,
+        files: Callable[[], tuple[Path, Path]] | None = None,
+        runtime: Runtime | None = None,
+    ):
+        self._path, self._written_by = name, written_by
+        self._files = files or (lambda: (Path(f"{name}.json"), Path(f"{name}.pdiparams")))
+        self._runtime = runtime or Runtime(paddle.get_device())
         self._predictor: inference.Predictor | None = None
 
     def __call__(self, *inputs: np.ndarray | paddle.Tensor) -> list[paddle.Tensor]:
         predictor = self._loaded()
+        if self._runtime.threads:
+            paddle.base.core.set_num_threads(self._runtime.threads)
         try:
             outputs = predictor.run(
                 [paddle.to_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs]
             )
         finally:
             # Paddle 3.3.1 sets the number of threads of the whole process to one after every run.
-            paddle.base.core.set_num_threads(_threads())
+            paddle.base.core.set_num_threads(_process_threads())
         return [output.clone() for output in outputs]  # the next call reuses the memory
 
     def clone(self) -> "Program":
         """A program for another thread, loaded at its first call. (Clones of Paddle 3.3.1 copy the weights anyway.)"""
-        return Program(self._path, self._written_by)
+        return Program(self._path, self._written_by, self._files, self._runtime)
 
     def _loaded(self) -> inference.Predictor:
         if self._predictor is None:
-            settings = inference.Config(f"{self._path}.json", f"{self._path}.pdiparams")
+            settings = inference.Config(*map(str, self._files()))
             settings.enable_new_executor(True)  # memory_optim needs it
             settings.enable_memory_optim()
             settings.disable_glog_info()
-            if paddle.is_compiled_with_cuda() and paddle.get_device() != "cpu":
-                settings.enable_use_gpu(256, 0)
-            else:
-                # oneDNN reorders the weights for every new shape: a step of one token takes 1.6 times as long.
-                settings.disable_mkldnn()
-                settings.set_cpu_math_library_num_threads(_threads())
+            self._runtime.configure(settings)
             try:
                 self._predictor = inference.create_predictor(settings)
             except RuntimeError as error:
@@ -62,5 +96,5 @@ class Program:
         return self._predictor
 
 
-def _threads() -> int:
+def _process_threads() -> int:
     return int(os.environ["OMP_NUM_THREADS"])  # set by vilg/runtime.py

@@ -10,6 +10,7 @@ from vilg.data.images import to_uint8
 
 _GAP = 4  # pixels between images
 _TEXT = 14  # font size of captions in pixels
+_HEAD = _TEXT + 2 * _GAP  # height of a caption
 # Fonts with Chinese glyphs on Linux, Windows and macOS. PIL searches the system's font folders.
 _FONTS = (
     "NotoSansCJK-Regular.ttc",
@@ -38,6 +39,17 @@ def contact_sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return sheet
 
 
+def sheet_size(texts: int, count: int, side: int) -> tuple[int, int]:
+    """(width, height) in pixels of the sheet of `count` images for each text."""
+    columns = count if texts > 1 else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    width, height = columns * (side + _GAP) - _GAP, rows * (side + _GAP) - _GAP
+    if texts == 1:
+        return width, height
+    font = chinese_font() is not None
+    return max(width, 8 * _TEXT if font else 0), texts * (height + _GAP + (_HEAD if font else 0)) - _GAP
+
+
 def captioned_sheet(images: np.ndarray, texts: list[str]) -> Image.Image:
     """A sheet with one row of images, float [P, n, 3, H, W] in [0, 1], below each text.
 
@@ -45,7 +57,7 @@ def captioned_sheet(images: np.ndarray, texts: list[str]) -> Image.Image:
     """
     font = chinese_font()
     rows = [Image.fromarray(contact_sheet(pictures, columns=len(pictures))) for pictures in images]
-    head = _TEXT + 2 * _GAP if font else 0
+    head = _HEAD if font else 0
     width = max(rows[0].width, 8 * _TEXT if font else 0)
     sheet = Image.new("RGB", (width, len(rows) * (rows[0].height + head + _GAP) - _GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -69,8 +81,11 @@ def chinese_font() -> ImageFont.FreeTypeFont | None:
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    """The beginning of a text that fits into `width` pixels, in one line."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    fitting = line[:width]  # no more characters than pixels; measuring a long text takes seconds
+    if fitting == line and font.getlength(line) <= width:
+        return line
+    while fitting and font.getlength(fitting + "…") > width:
+        fitting = fitting[:-1]
+    return fitting + "…"

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import paddle
 
+from vilg.errors import UserError
+
 
 class DecodingState(Protocol):
     """Continuations of P encoded sources: `samples` of each source, those of one source next to each other."""
@@ -43,6 +45,32 @@ class DecodingModel(Protocol):
         """Encode sources: text ids int64 [P, T] in text_to_image, codes int64 [P, n] in image_to_text. Equal sources
         are encoded once.
         """
+
+
+def start_decoding(model: DecodingModel, direction: str, source: np.ndarray, samples: int = 1) -> DecodingState:
+    """`model.prefill`, with logits that are checked. All decoding and scoring starts here.
+
+    The methods of the state raise UserError if logits are NaN or infinite.
+    """
+    return _CheckedState(model.prefill(direction, source, samples))
+
+
+class _CheckedState:
+    def __init__(self, state: DecodingState):
+        self._state, self.reorder = state, state.reorder
+
+    def first(self) -> np.ndarray:
+        return _finite(self._state.first())
+
+    def step(self, ids: np.ndarray) -> np.ndarray:
+        return _finite(self._state.step(ids))
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    # Otherwise NaN would become code 0 without an error, and no beam would have a score.
+    if not np.isfinite(logits).all():
+        raise UserError("the model computes logits that are not finite; its weights are damaged, or training diverged")
+    return logits
 
 
 def unique_sources(source: np.ndarray) -> tuple[np.ndarray, Callable[[paddle.Tensor], paddle.Tensor]]:

@@ -1,5 +1,6 @@
 """Loads the model of a checkpoint together with its tokenizers."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from vilg.image.tokenizer import ImageTokenizer
 from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import TextTokenizer, load_tokenizer
 
+_OF_AN_EXPORT = "text_to_image_step.json"  # a file that every export has, and no checkpoint
+
 
 class CheckpointPipeline(Pipeline):
     """The pipeline of a checkpoint: the model in evaluation mode, in Python."""
@@ -25,7 +28,8 @@ class CheckpointPipeline(Pipeline):
         text_tokenizer: TextTokenizer,
         image_tokenizer: ImageTokenizer,
     ):
-        self.origin = self.checkpoint = str(origin)
+        self.origin, self.lock = str(origin), threading.RLock()
+        self.checkpoint = self.origin
         self.settings, self.image_size = settings, settings.data.image_size
         self.caption_dropout = settings.train.caption_dropout
         self.model, self.decoding_model = model, TransformerDecodingModel(model)
@@ -41,13 +45,20 @@ class CheckpointPipeline(Pipeline):
 
 
 def load_checkpoint_pipeline(
-    folder: checkpoint.Location, attention: config.Attention | None = None
+    folder: checkpoint.Location,
+    attention: config.Attention | None = None,
+    vocabulary: str | None = None,
+    image_tokenizer: str | None = None,
 ) -> CheckpointPipeline:
     """Load a checkpoint directory (a path or URL), or the newest valid checkpoint of a run.
 
-    attention: overrides the attention settings of the run.
+    attention: overrides the attention settings of the run. vocabulary, image_tokenizer: paths of the tokenizers. By
+    default these are the paths of the settings, relative to the current folder, or else to the run or a folder above
+    it.
     """
     directory = checkpoint.location(folder)
+    if isinstance(directory, Path) and (directory / _OF_AN_EXPORT).is_file():
+        raise UserError(f"{directory}: an export, not a checkpoint; use --export")
     if isinstance(directory, Path) and (directory / "settings.yaml").is_file():
         directory = newest_checkpoint_in_run(directory)  # has been verified already
     else:
@@ -55,25 +66,34 @@ def load_checkpoint_pipeline(
     reader = checkpoint.CheckpointReader(directory)
     manifest = reader.manifest
     settings = config.from_tree(config.Pretraining, manifest.settings, f"{directory}: not of a pre-training run")
-    text_tokenizer = load_tokenizer(settings.text)
-    image_tokenizer = image.load(settings.image_tokenizer.path)
-    if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": image_tokenizer.fingerprint()}:
+    settings.text.vocab = vocabulary or _find(settings.text.vocab, directory)
+    settings.image_tokenizer.path = image_tokenizer or _find(settings.image_tokenizer.path, directory)
+    text_tokenizer, images = load_tokenizer(settings.text), image.load(settings.image_tokenizer.path)
+    if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": images.fingerprint()}:
         raise UserError(
             f"{directory}: {settings.text.vocab} and {settings.image_tokenizer.path} are not what it was "
-            "trained with; were they replaced?"
+            "trained with; were they replaced? --vocab and --image-tokenizer name others"
         )
     model = Transformer(
         settings.model,
         text_tokenizer.vocab_size,
-        image_tokenizer.codebook_size,
+        images.codebook_size,
         settings.text.length,
-        image_tokenizer.grid(settings.data.image_size),
+        images.grid(settings.data.image_size),
         attention,
     )
     weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
     model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
     model.eval()
-    return CheckpointPipeline(directory, settings, model, text_tokenizer, image_tokenizer)
+    return CheckpointPipeline(directory, settings, model, text_tokenizer, images)
+
+
+def _find(path: str, directory: checkpoint.Location) -> str:
+    """A path of the settings, which is relative to the folder in which the run was started, if it can be found."""
+    if not isinstance(directory, Path) or Path(path).is_absolute() or Path(path).exists():
+        return path
+    above = [folder / path for folder in directory.absolute().parents]
+    return str(next((found for found in above if found.exists()), path))
 
 
 def newest_checkpoint_in_run(run: Path) -> checkpoint.Location:

@@ -1,24 +1,29 @@
 """A model with its tokenizers: texts to images, images to texts, and scores of pairs."""
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
 
 import numpy as np
+import paddle
 from PIL import Image
 
-from vilg.data.decode import to_rgb
+from vilg.data.decode import read_image, to_rgb
 from vilg.data.images import center_crop, to_unit
 from vilg.errors import UserError
 from vilg.generation.beam import beam_search
 from vilg.generation.decoding_model import DecodingModel
-from vilg.generation.image_to_text import caption
+from vilg.generation.image_to_text import Caption, sample_captions
 from vilg.generation.ranking import Scorer, best, log_likelihood
 from vilg.generation.sampling import SEEDS, Sampler
 from vilg.generation.text_to_image import Guidance, generate_codes
+from vilg.generation.texts import check_texts, encode_prefix
 from vilg.progress import Progress
-from vilg.text.sequence import CaptionEncoder, encode_caption, max_caption_tokens
+from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
@@ -27,7 +32,8 @@ MAX_ROWS = 32  # continuations decoded together; each has its own caches
 MAX_SAMPLES = 10_000  # of a text; all of them are kept in memory
 MAX_BEAMS = 1_000  # of an image; each has its own caches, and all are decoded together
 
-Images = np.ndarray | Sequence[Image.Image]
+OneImage = Image.Image | str | Path
+Images = np.ndarray | paddle.Tensor | OneImage | Sequence[OneImage]
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,22 @@ class GeneratedImages:
     samples: np.ndarray
 
 
+def _exclusive(method):
+    """Threads that share a pipeline wait for each other: the state of decoding is in the pipeline."""
+
+    @wraps(method)
+    def call_exclusively(self, *arguments, **options):
+        with self.lock:
+            return method(self, *arguments, **options)
+
+    return call_exclusively
+
+
 class Pipeline(ABC):
-    """The common part of a checkpoint (generation/from_checkpoint.py) and an export (export/predictor.py)."""
+    """The common part of a checkpoint (generation/from_checkpoint.py) and an export (export/predictor.py).
+
+    Several threads may call `generate`, `caption` and `score`; each call waits for the one before it.
+    """
 
     decoding_model: DecodingModel
     text_tokenizer: TextTokenizer
@@ -53,6 +73,7 @@ class Pipeline(ABC):
     origin: str  # the folder that it was loaded from
     checkpoint: str  # the checkpoint of its weights
     caption_dropout: float | None  # train.caption_dropout of its training; None if unknown
+    lock: threading.RLock
 
     @abstractmethod
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -62,6 +83,7 @@ class Pipeline(ABC):
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes int64 [B, h, w] -> images float32 [B, 3, H, W] in [0, 1]."""
 
+    @_exclusive
     def generate(
         self,
         texts: Sequence[str],
@@ -74,15 +96,18 @@ class Pipeline(ABC):
         greedy: bool = False,
         guidance: float = 1.0,
         best_of: int = 0,
+        truncate: bool = False,
     ) -> np.ndarray:
         """Generate `n` images for each text: float32 [len(texts), n, 3, H, W] in [0, 1].
 
         Image i of seed s equals image 0 of seed s + i. With `best_of`, this many are generated and the best ones are
-        returned.
+        returned. A text that is too long is refused, or with `truncate` truncated.
         """
         sampler = Sampler(seed, temperature, top_k, greedy, top_p)
+        self.check_texts(texts, truncate)
         return self.decode_samples(self.sample(texts, sampler, n, best_of, guidance, scored=best_of > n).codes)
 
+    @_exclusive
     def caption(
         self,
         images: Images,
@@ -104,17 +129,28 @@ class Pipeline(ABC):
         if greedy is None:
             greedy = seed is None and (temperature, top_k, top_p) == (1.0, 0, 1.0)
         sampler = Sampler(seed or 0, temperature, top_k, greedy, top_p)
-        return self.caption_codes(self.encode_images(images), sampler, beams, length_penalty, prefix)
+        captions = self.caption_codes(self.encode_images(images), sampler, beams, length_penalty, prefix)
+        return [of_image[0].text for of_image in captions]
 
-    def score(self, images: Images, texts: Sequence[str]) -> np.ndarray:
+    @_exclusive
+    def score(self, images: Images, texts: Sequence[str], truncate: bool = False) -> np.ndarray:
         """log p(text | image) of each pair in nats, float64 [B]. Higher is better.
 
-        images: a float32 array [B, 3, size, size] in [0, 1], or PIL images of any size, which are center-cropped as in
-        training.
+        images: one image or several, as PIL images or paths of any size, which are center-cropped as in training; or a
+        float array or tensor [B, 3, size, size] in [0, 1]. truncate: as in `generate`.
         """
-        if len(images) != len(texts):
-            raise UserError(f"{len(images)} images and {len(texts)} texts")
-        return self._scores(self._ids(texts), self.encode_images(images))
+        codes = self.encode_images(images)
+        if len(codes) != len(texts):
+            raise UserError(f"{len(codes)} images and {len(texts)} texts")
+        self.check_texts(texts, truncate)
+        return self._scores(self._ids(texts), codes)
+
+    def check_texts(self, texts: Sequence[str], truncate: bool = False) -> list[str]:
+        """`texts.check_texts` for this model. The warnings are logged, and returned."""
+        warnings = check_texts(texts, self.text_tokenizer, self.decoding_model.text_length, truncate)
+        for warning in warnings:
+            log.warning("%s", warning)
+        return warnings
 
     def sample(
         self,
@@ -209,10 +245,17 @@ class Pipeline(ABC):
         length_penalty: float = 1.0,
         prefix: str = "",
         show_progress: bool = False,
-    ) -> list[str]:
-        """A caption for each image, from codes int64 [B, n], by `sampler` or by beam search."""
+        count: int = 1,
+    ) -> list[list[Caption]]:
+        """`count` captions of each image, from codes int64 [B, n], by `sampler` or the best ones of beam search."""
         if not 0 <= beams <= MAX_BEAMS:
             raise UserError(f"--beams {beams}: must be between 0 and {MAX_BEAMS}")
+        if not 1 <= count <= MAX_BEAMS:
+            raise UserError(f"-n {count}: must be between 1 and {MAX_BEAMS}")
+        if beams and count > beams:
+            raise UserError(f"-n {count}: more captions than --beams {beams}")
+        if count > 1 and sampler.greedy:
+            raise UserError(f"-n {count}: greedy decoding gives equal captions; use --beams or --temperature")
         if beams and replace(sampler, greedy=False) != Sampler():
             raise UserError(
                 "--beams: beam search is deterministic; do not use --seed, --temperature, --top-k or --top-p with it"
@@ -220,18 +263,24 @@ class Pipeline(ABC):
         if not abs(length_penalty) <= 10:  # larger powers of a caption's length overflow
             raise UserError(f"--length-penalty {length_penalty}: must be between -10 and 10")
         tokenizer = self.text_tokenizer
-        prefix_codes = encode_caption(prefix, tokenizer)
-        at_once = max(1, MAX_ROWS // max(1, beams))
-        texts = []
+        prefix_ids = encode_prefix(prefix, tokenizer)
+        at_once = max(1, MAX_ROWS // max(count, beams))
+        captions: list[list[Caption]] = []
         with Progress("captioning", len(codes), quiet=not show_progress) as progress:
             for part in (codes[first : first + at_once] for first in range(0, len(codes), at_once)):
                 if beams:
-                    results = beam_search(self.decoding_model, part, tokenizer, beams, length_penalty, prefix_codes)
-                    texts += [tokenizer.decode(of_image[0][1]) for of_image in results]
+                    results = beam_search(self.decoding_model, part, tokenizer, beams, length_penalty, prefix_ids)
+                    captions += [
+                        [
+                            Caption(tokenizer.decode(ids), score * (len(ids) + 1) ** length_penalty, len(ids))
+                            for score, ids in of_image[:count]
+                        ]
+                        for of_image in results
+                    ]
                 else:
-                    texts += caption(self.decoding_model, part, tokenizer, sampler, prefix_codes)
+                    captions += sample_captions(self.decoding_model, part, tokenizer, sampler, prefix_ids, count)
                 progress.advance(len(part))
-        return texts
+        return captions
 
     def decode_samples(self, codes: np.ndarray) -> np.ndarray:
         """Codes int64 [P, n, h, w] -> images float32 [P, n, 3, H, W] in [0, 1]."""
@@ -240,10 +289,14 @@ class Pipeline(ABC):
 
     def encode_images(self, images: Images) -> np.ndarray:
         """Codes int64 [B, n] of images as in `score`. Raises UserError."""
+        if isinstance(images, OneImage):
+            images = [images]
+        elif isinstance(images, paddle.Tensor):
+            images = images.numpy()
         if not len(images):
             raise UserError("at least one image expected")
         if not isinstance(images, np.ndarray):
-            images = to_unit(np.stack([center_crop(to_rgb(image), self.image_size) for image in images]))
+            images = to_unit(np.stack([self.crop(image) for image in images]))
         if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size) or images.dtype.kind != "f":
             raise UserError(
                 f"images of shape [B, 3, {self.image_size}, {self.image_size}] in [0, 1] expected, not "
@@ -254,13 +307,18 @@ class Pipeline(ABC):
         codes = [self.encode(part.astype(np.float32)) for part in _parts(images)]
         return np.concatenate(codes).reshape([len(images), -1])
 
-    def exceeds_text_length(self, text: str) -> bool:
-        """Whether `text` is truncated for the model."""
-        return len(encode_caption(text, self.text_tokenizer)) > max_caption_tokens(self.decoding_model.text_length)
+    def crop(self, image: OneImage) -> np.ndarray:
+        """uint8 [size, size, 3]. Cropped one at a time, so that only one large image is in memory."""
+        if isinstance(image, (str, Path)):
+            image = read_image(Path(image))
+        if not isinstance(image, Image.Image):
+            raise UserError(f"a PIL image or a path expected, not {type(image).__name__}")
+        try:
+            return center_crop(to_rgb(image), self.image_size)
+        except ValueError as error:
+            raise UserError(f"an image of mode {image.mode}: {error}") from None
 
     def _ids(self, texts: Sequence[str]) -> np.ndarray:
-        if isinstance(texts, str) or not len(texts):
-            raise UserError("a list of at least one text expected")
         encode = CaptionEncoder(self.text_tokenizer, self.decoding_model.text_length)
         return np.stack([encode(text) for text in texts])
 
@@ -280,7 +338,10 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 def run_scorer(scorer: Scorer, texts: list[str], images: np.ndarray) -> np.ndarray:
     """The results of the scorer, float64 [B]. Raises UserError unless it returns one finite number for each pair."""
-    scores = np.asarray(scorer(texts, images), np.float64)
+    try:
+        scores = np.asarray(scorer(texts, images), np.float64)
+    except Exception as error:  # it is the user's function
+        raise UserError(f"the scorer failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if scores.shape != (len(texts),) or not np.isfinite(scores).all():
         raise UserError(f"the scorer returned {scores.shape} instead of {len(texts)} finite scores")
     return scores

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vilg.attention.patterns import IMAGE_TO_TEXT
-from vilg.generation.decoding_model import DecodingModel
+from vilg.generation.decoding_model import DecodingModel, start_decoding
 from vilg.generation.sampling import log_probabilities
 
 # (texts, images float32 [B, 3, H, W] in [0, 1]) -> how well each image fits its text, float [B]; for example an
@@ -18,7 +18,7 @@ def log_likelihood(model: DecodingModel, text: np.ndarray, codes: np.ndarray) ->
 
     text: int64 [B, T] from CaptionEncoder. codes: int64 [B, n].
     """
-    state = model.prefill(IMAGE_TO_TEXT, codes)
+    state = start_decoding(model, IMAGE_TO_TEXT, codes)
     totals = np.zeros(len(text))
     counted = text[:, 1:] < model.vocab_size  # text tokens and EOT; everything after that is padding
     for position in range(counted.any(0).sum()):

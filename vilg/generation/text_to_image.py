@@ -7,7 +7,7 @@ import numpy as np
 
 from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.errors import UserError
-from vilg.generation.decoding_model import DecodingModel, DecodingState
+from vilg.generation.decoding_model import DecodingModel, DecodingState, start_decoding
 from vilg.generation.sampling import Sampling
 
 
@@ -75,12 +75,12 @@ class _GuidedState:
     """The state for the captions and, with guidance, another one for the empty caption."""
 
     def __init__(self, model: DecodingModel, text: np.ndarray, samples: int, guidance: Guidance | None):
-        self._conditional = model.prefill(TEXT_TO_IMAGE, text, samples)
+        self._conditional = start_decoding(model, TEXT_TO_IMAGE, text, samples)
         self._scale = np.float32(1.0)
         self._unconditional: DecodingState | None = None
         if guidance is not None and guidance.scale != 1:
             self._scale = np.float32(guidance.scale)
-            self._unconditional = model.prefill(TEXT_TO_IMAGE, guidance.nothing[None], len(text) * samples)
+            self._unconditional = start_decoding(model, TEXT_TO_IMAGE, guidance.nothing[None], len(text) * samples)
 
     def first(self) -> np.ndarray:
         return self._guided(self._conditional.first(), self._unconditional.first() if self._unconditional else None)

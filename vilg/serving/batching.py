@@ -16,6 +16,10 @@ log = logging.getLogger(__name__)
 _BATCHING_WINDOW = 0.02  # seconds that a request waits for others to join its batch
 
 
+class BusyError(UserError):
+    """The server cannot take a request now, but may do so later."""
+
+
 @dataclass(frozen=True)
 class ProgressEvent:
     """A partial result of a request, or with `last` the final one."""
@@ -108,13 +112,13 @@ class Batcher:
         self._thread.join()
 
     def submit(self, task: Task) -> RequestHandle:
-        """Add a task, within a running event loop. Raises UserError if too many tasks wait."""
+        """Add a task, within a running event loop. Raises BusyError if too many tasks wait."""
         with self._changed:
             self._drop_cancelled()
             if self._closed:
-                raise UserError("the server is being stopped")
+                raise BusyError("the server is being stopped")
             if len(self._waiting) >= self._limit:
-                raise UserError(f"busy: {len(self._waiting)} requests are waiting; try again in a moment")
+                raise BusyError(f"busy: {len(self._waiting)} requests are waiting; try again in a moment")
             handle = RequestHandle(task)
             self._waiting.append(handle)
             self._changed.notify()
@@ -140,7 +144,7 @@ class Batcher:
             self.requests, self.batches = self.requests + len(batch), self.batches + 1
             self._run_batch(batch)
         for handle in self._waiting:
-            handle.notify(UserError("the server is being stopped"))
+            handle.notify(BusyError("the server is being stopped"))
 
     def _next(self) -> list[RequestHandle]:
         """Wait for the next batch. Empty when the server stops."""
@@ -176,7 +180,7 @@ class Batcher:
                 if not handle.finished and handle.cancelled:
                     self.given_up += 1
                 elif not handle.finished:
-                    handle.notify(UserError("the server is being stopped"))
+                    handle.notify(BusyError("the server is being stopped"))
         except Exception as error:
             if len(batch) > 1:  # retry one by one, so that only the failing request fails
                 for handle in batch:

@@ -17,6 +17,7 @@ class Limits:
     beams: int = _limit(8, "captions of an image in one request")
     characters: int = _limit(500, "characters of a text; in addition, the model has a limit of tokens")
     megabytes: int = _limit(10, "size of an uploaded image in MB")
+    uploads: int = _limit(200, "MB of all uploaded and generated files; they are deleted after ten minutes")
     megapixels: int = _limit(30, "pixels of an uploaded image, in millions")
     waiting: int = _limit(64, "requests that may wait; further ones are refused as busy")
     rows: int = _limit(32, "images and beams that are decoded together")

@@ -3,7 +3,7 @@
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Browsers must not load anything from other hosts. gradio's own scripts are inline.
@@ -26,26 +26,54 @@ class RequestLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if "transfer-encoding" in headers:  # the length would be known only after reading it
-            await PlainTextResponse("a Content-Length is required", 411)(scope, receive, send)
-            return
-        length = headers.get("content-length", "0")
+        too_long = JSONResponse({"error": f"more than {self._longest} bytes"}, 413)
+        length = Headers(scope=scope).get("content-length", "0")
         if not length.isdecimal() or int(length) > self._longest:
-            await PlainTextResponse(f"more than {self._longest} bytes", 413)(scope, receive, send)
+            await too_long(scope, receive, send)
             return
-        await self._app(scope, receive, _ResponseFilter(send))
+        body = _LimitedBody(receive, self._longest)
+        answer = _ResponseFilter(send)
+
+        async def answer_unless_too_long(message: Message) -> None:
+            if body.too_long and not answer.started:  # the application answers with an error of its own
+                raise BodyTooLongError
+            await answer(message)
+
+        try:
+            await self._app(scope, body, answer_unless_too_long)
+        except BodyTooLongError:
+            if answer.started:
+                raise
+            await too_long(scope, receive, answer)
+
+
+class BodyTooLongError(Exception):
+    """A body without a Content-Length, which is sent in chunks, is longer than allowed."""
+
+
+class _LimitedBody:
+    def __init__(self, receive: Receive, longest: int):
+        self._receive, self._remaining, self.too_long = receive, longest, False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._remaining -= len(message.get("body", b""))
+        if self._remaining < 0:
+            self.too_long = True
+            raise BodyTooLongError
+        return message
 
 
 class _ResponseFilter:
     """Adds the content security policy to responses, and removes elements that load from other hosts from HTML."""
 
     def __init__(self, send: Send):
-        self._send, self._body = send, b""
+        self._send, self._body, self.started = send, b"", False
         self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started = True
             headers = MutableHeaders(raw=message["headers"])
             headers["Content-Security-Policy"] = POLICY
             if headers.get("content-type", "").startswith("text/html"):

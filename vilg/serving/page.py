@@ -1,46 +1,55 @@
-"""The web page, and the two endpoints of its HTTP API: /generate and /caption."""
+"""The web page. Its two endpoints, generate and caption, use gradio's protocol; other programs use api.py."""
 
 import asyncio
-import base64
 import secrets
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
-from gradio import queueing
+from PIL import Image
 
 from vilg.errors import UserError
+from vilg.generation.metadata import CHUNK, describe, of_image, to_json
 from vilg.generation.pipeline import Pipeline
 from vilg.generation.sampling import Sampler
 from vilg.serving import validation
 from vilg.serving.batching import Batcher, RequestHandle
 from vilg.serving.limits import Limits
+from vilg.serving.listeners import Listeners
 from vilg.serving.tasks import CaptionTask, ImageTask
+from vilg.serving.uploads import read_upload
 from vilg.serving.validation import integer, number
 
-EXAMPLES = ["红苹果", "大象", "太阳", "蓝色的鱼"]
+EXAMPLES = ["红心", "红苹果", "足球", "绿心"]  # which the demo learns well
 _PATIENCE = 0.5  # seconds between status messages, at which gradio checks whether the client is connected
-_KEEP = (60, 600)  # seconds between clean-ups of uploaded and generated files, and their maximum age
+KEEP = 600  # seconds after which uploaded and generated files are deleted
 _STYLE = (Path(__file__).parent / "page.css").read_text("utf-8")
 _HEADER = """<h1>ERNIE-ViLG</h1>
 <p>One transformer generates images from Chinese text and captions images in Chinese.</p>"""
 
 
-def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
-    """The page. `pipeline` is only asked for properties of the model; requests go to the batcher."""
-    generate, caption = _handlers(pipeline, batcher, limits)
+def build(pipeline: Pipeline, batcher: Batcher, limits: Limits, listeners: Listeners, folder: Path) -> gr.Blocks:
+    """The page. `pipeline` is only asked for properties of the model; requests go to the batcher.
+
+    folder: where gradio stores uploaded and generated files.
+    """
+    generate, caption = _handlers(pipeline, batcher, limits, listeners)
     theme = gr.themes.Soft(
         primary_hue="rose",
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    with gr.Blocks(theme=theme, css=_STYLE, title="ERNIE-ViLG", analytics_enabled=False, delete_cache=_KEEP) as page:
+    with gr.Blocks(
+        theme=theme, css=_STYLE, title="ERNIE-ViLG", analytics_enabled=False, delete_cache=(60, KEEP)
+    ) as page:
         gr.HTML(_HEADER, elem_id="head")
         with gr.Tab("Generate"), gr.Row():
             with gr.Column(scale=2, min_width=300):
                 text = gr.Textbox(label="Caption", placeholder="红苹果", lines=2, max_lines=4, elem_id="text")
+                text.preprocess = lambda payload: payload  # type: ignore[method-assign]  # gradio would accept any type
                 gr.Examples([[example] for example in EXAMPLES], text, label="For example", api_name=False)
                 count = _slider(1, limits.pictures, min(4, limits.pictures), step=1, label="Images")
                 generate_button = gr.Button("Generate", variant="primary", elem_id="generate")
@@ -82,7 +91,8 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
         with gr.Tab("Caption"), gr.Row():
             with gr.Column(scale=2, min_width=300):
                 picture = gr.Image(label="Image", sources=["upload", "clipboard"], height=320, elem_id="picture")
-                picture.preprocess = _bytes_of  # type: ignore[method-assign, assignment]  # a subclass would make gradio write a .pyi file next to this module
+                # A subclass would make gradio write a .pyi file next to this module.
+                picture.preprocess = partial(_bytes_of, folder, limits)  # type: ignore[method-assign, assignment]
                 beams = _slider(
                     1,
                     limits.beams,
@@ -116,16 +126,22 @@ def build(pipeline: Pipeline, batcher: Batcher, limits: Limits) -> gr.Blocks:
     page.max_threads = (
         limits.waiting + limits.rows + 16
     )  # requests passed on at the same time; the batcher refuses more than `waiting`
-    return page.queue()
+    # A page that is mounted in an application counts as not launched, and gradio then trusts every path that a client
+    # names, and publishes every SVG file among them.
+    page.has_launched = page.is_running = True
+    return page.queue(api_open=False)  # /run/predict only for what needs no queue, such as the examples
 
 
-def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits):
-    async def generate(text, count, temperature, top_k, top_p, guidance, seed):
+def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits, listeners: Listeners):
+    async def generate(text, count, temperature, top_k, top_p, guidance, seed, request: gr.Request):
         """Generate images for a caption. Partial images are sent first, with missing parts in grey."""
+        if not await listeners.arrives(request.session_hash):
+            return
         with _one_line_errors():
             began, seed = time.monotonic(), secrets.randbelow(10**6) if seed in (None, "") else seed
+            text, warnings = validation.text(text, limits, pipeline)
             task = ImageTask(
-                validation.text(text, limits, pipeline),
+                text,
                 integer("pictures", count, 1, limits.pictures),
                 Sampler(
                     integer("seed", seed, 0, 2**53),
@@ -137,20 +153,31 @@ def _handlers(pipeline: Pipeline, batcher: Batcher, limits: Limits):
             )
             with batcher.submit(task) as handle:
                 while (event := await handle.next_event(_PATIENCE)) is None or not event.last:
+                    if not listeners.is_present(request.session_hash):
+                        return
                     if event is None:
                         yield gr.skip(), _queue_status(batcher, handle)
                     else:
                         yield list(event.result.pixels), f"token {event.result.done} of {event.result.total}"
-            seeds = ", ".join(str(task.sampler.seed + number) for number in range(task.count))
-            yield list(event.result.pixels), f"{time.monotonic() - began:.1f} s, seed {seeds}"
+            seeds = [task.sampler.seed + index for index in range(task.count)]
+            metadata = describe(pipeline, text, seeds, task.sampler, task.guidance, candidates=task.count)
+            images = [Image.fromarray(pixels) for pixels in event.result.pixels]
+            for index, image in enumerate(images):
+                image.info[CHUNK] = to_json(of_image(metadata, index))  # gradio writes it into the PNG
+            note = f"{time.monotonic() - began:.1f} s, seed {', '.join(map(str, seeds))}"
+            yield images, "  \n".join([note, *warnings])
 
-    async def caption(picture, beams):
+    async def caption(picture, beams, request: gr.Request):
         """Caption an image: the best captions of beam search, and the mean probability of their tokens."""
+        if not await listeners.arrives(request.session_hash):
+            return
         with _one_line_errors():
             began, beams = time.monotonic(), integer("captions", beams, 1, limits.beams)
             task = CaptionTask(await asyncio.to_thread(validation.image, picture, limits), beams)
             with batcher.submit(task) as handle:
                 while (event := await handle.next_event(_PATIENCE)) is None:
+                    if not listeners.is_present(request.session_hash):
+                        return
                     yield gr.skip(), _queue_status(batcher, handle)
             named = [(text or "(nothing)", likely) for text, likely in event.result]
             captions = named[0][0] if beams == 1 else dict(reversed(named))  # keep the best of equal captions
@@ -180,27 +207,11 @@ def _slider(lowest: float, highest: float, value: float, **options) -> gr.Slider
     return slider
 
 
-def _bytes_of(upload) -> bytes | None:
+def _bytes_of(folder: Path, limits: Limits, upload) -> bytes | None:
     """The uploaded file of an image component, so that limits are checked before anything is decoded."""
     if upload is None:
         return None
     try:
-        if upload.url and upload.url.startswith("data:"):
-            return base64.b64decode(upload.url.partition(",")[2], validate=True)
-        return Path(upload.path or "").read_bytes()
-    except (OSError, ValueError):  # deleted already, or not base64
+        return read_upload(folder, upload.path or "", limits.megabytes * 10**6)
+    except ValueError:  # not uploaded, or deleted already
         return b""
-
-
-def _errors_for_curl() -> None:
-    """gradio's plain endpoint, POST /call/NAME, sends the `data` of a result also for errors, which have none."""
-    original = queueing.error_payload  # type: ignore[attr-defined]
-
-    def with_data(error: BaseException | None, show: bool) -> dict:
-        content = original(error, show)
-        return {**content, "data": [content["error"]]}
-
-    queueing.error_payload = with_data  # type: ignore[attr-defined, assignment]
-
-
-_errors_for_curl()

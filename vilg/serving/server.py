@@ -1,4 +1,4 @@
-"""`vilg serve`: serves an export with a web page and an HTTP API until it is stopped."""
+"""`vilg serve`: serves an export with a web page and a JSON API until it is stopped."""
 
 import contextlib
 import os
@@ -6,12 +6,16 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from PIL import Image
 
 from vilg.errors import UserError
 from vilg.export import Predictor
+from vilg.files import os_errors
 from vilg.generation.sampling import Sampler
 from vilg.serving import offline
 from vilg.serving.batching import Batcher
@@ -21,13 +25,46 @@ from vilg.serving.tasks import CaptionTask, ImageTask
 _SHUTDOWN_TIMEOUT = 2  # seconds for open connections when the server stops
 
 
-def serve(export: Path, host: str, port: int, limits: Limits) -> None:
+@dataclass(frozen=True)
+class Access:
+    """Who may connect, and how. token: required in every request. open: also without a token from other machines.
+
+    root_path: the path below which a reverse proxy publishes the server, such as /vilg. Raises UserError.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    token: str | None = None
+    open: bool = False
+    root_path: str = ""
+
+    def __post_init__(self):
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise UserError(f"--root-path {self.root_path}: must begin with / and not end with it, such as /vilg")
+
+
+def read_token(file: Path) -> str:
+    """The first line of a file, at least 16 characters. Raises UserError."""
+    with os_errors(file):
+        token = (file.read_text("utf-8", "replace").splitlines() or [""])[0].strip()
+    if len(token) < 16 or not token.isascii():
+        raise UserError(f"--token-file {file}: the first line must be a token of at least 16 ASCII characters")
+    return token
+
+
+def serve(export: Path, access: Access, limits: Limits) -> None:
     """Serve an export at host:port (0: any free port) until SIGINT or SIGTERM. Prints the address to stdout.
 
-    This process opens no connections to other hosts afterwards. Raises UserError if the address is not available, if
-    the folder is not an export, or if gradio is missing.
+    This process opens no connections to other hosts afterwards. Raises UserError if the address is not available, or
+    can be reached from other machines without a token or `open`, if the folder is not an export, or if gradio is
+    missing.
     """
-    with _listen(host, port) as listener:
+    with _listen(access.host, access.port) as listener:
+        if not (access.token or access.open or ip_address(listener.getsockname()[0]).is_loopback):
+            raise UserError(
+                f"--host {access.host}: other machines could use this server; require a token with --token-file FILE, "
+                "or allow everybody with --open"
+            )
         predictor = Predictor(export)
         os.environ.update(offline.ENVIRONMENT)
         try:
@@ -43,10 +80,12 @@ def serve(export: Path, host: str, port: int, limits: Limits) -> None:
             tempfile.TemporaryDirectory(prefix="vilg-serve-") as scratch,
             Batcher(predictor, limits.rows, limits.waiting) as batcher,
         ):
-            os.environ["GRADIO_TEMP_DIR"] = scratch
+            os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = scratch
             with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while building a page
-                app = application(predictor, batcher, limits)
-            _run(app, listener)
+                app, end_heartbeats = application(
+                    predictor, batcher, limits, Path(scratch), access.token, access.root_path
+                )
+            _run(app, end_heartbeats, listener, access.root_path)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -66,7 +105,7 @@ def _warm_up(predictor: Predictor) -> None:
             pass
 
 
-def _run(app, listener: socket.socket) -> None:
+def _run(app, end_heartbeats: Callable[[], None], listener: socket.socket, root_path: str) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -75,8 +114,13 @@ def _run(app, listener: socket.socket) -> None:
             host, port = listener.getsockname()[:2]
             print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
+        async def shutdown(self, sockets=None) -> None:
+            end_heartbeats()
+            await super().shutdown(sockets)
+
     offline.disable_network_access()
     # uvloop, if installed, would connect without the audit events that offline.py uses.
-    Server(uvicorn.Config(app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT)).run(
-        [listener]
+    settings = uvicorn.Config(
+        app, log_level="warning", loop="asyncio", timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT, root_path=root_path
     )
+    Server(settings).run([listener])

@@ -91,13 +91,14 @@ class CaptionTask:
 
     @staticmethod
     def run_batch(pipeline: Pipeline, tasks: Sequence["CaptionTask"]) -> Iterator[list[ProgressEvent | None]]:
-        """(caption, probability) for each task, best first. probability: geometric mean of the token probabilities;
-        None for a greedy caption. Images are processed together.
+        """(caption, probability) for each task, best first. probability: geometric mean of the token
+        probabilities. Images are processed together.
         """
         codes, beams = pipeline.encode_images([task.picture for task in tasks]), tasks[0].beams
         if beams == 1:
             yield [
-                ProgressEvent([(text, None)], last=True) for text in pipeline.caption_codes(codes, Sampler(greedy=True))
+                ProgressEvent([(best.text, math.exp(best.log_likelihood / (best.tokens + 1)))], last=True)
+                for (best,) in pipeline.caption_codes(codes, Sampler(greedy=True))
             ]
             return
         yield [

@@ -9,22 +9,18 @@ from vilg.data import decode
 from vilg.data.shards import Record
 from vilg.errors import UserError
 from vilg.generation.pipeline import Pipeline
+from vilg.generation.texts import check_texts
 from vilg.serving.limits import Limits
-from vilg.text.sequence import max_caption_tokens
 
 
-def text(value: str | None, limits: Limits, pipeline: Pipeline) -> str:
-    """A caption that fits into the model."""
-    stripped = (value or "").strip()
-    if not stripped:
-        raise UserError("the caption is empty")
+def text(value: object, limits: Limits, pipeline: Pipeline) -> tuple[str, list[str]]:
+    """A text that fits into the model, and warnings about parts that the model does not know."""
+    if not isinstance(value, str):
+        raise UserError("the text is missing" if value is None else "the text is not a string")
+    stripped = value.strip()
     if len(stripped) > limits.characters:
         raise UserError(f"the text is too long: {len(stripped)} characters, at most {limits.characters}")
-    if pipeline.exceeds_text_length(stripped):
-        raise UserError(
-            f"the text is too long: the model reads {max_caption_tokens(pipeline.decoding_model.text_length)} tokens"
-        )
-    return stripped
+    return stripped, check_texts([stripped], pipeline.text_tokenizer, pipeline.decoding_model.text_length)
 
 
 def image(data: bytes | None, limits: Limits) -> Image.Image:

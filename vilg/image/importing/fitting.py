@@ -19,7 +19,7 @@ def shapes(layer: nn.Layer) -> Shapes:
 
 
 def arrays(file: Path, stored: dict[str, Any], expected: Shapes, origin: str) -> dict[str, np.ndarray]:
-    """The values of `given` as fp32 arrays. There has to be exactly one tensor for each of `wanted`, with its shape.
+    """The values of `stored` as fp32 arrays. There has to be exactly one tensor for each of `expected`, with its shape.
 
     Values are read after all names and shapes were checked. Raises UserError; `origin` names the source in it.
     """
