@@ -25,7 +25,7 @@ def predictor(exported):
     return Predictor(exported)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright: pip install playwright")
     if CHROMIUM is None:

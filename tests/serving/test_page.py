@@ -38,7 +38,7 @@ OBSERVE = """() => {
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory):
     """A running server: its process, address, temporary folder, and log of attempted connections."""
-    options = ["--megabytes", "1", "--waiting", "2", "--uploads", "4"]
+    options = ["--megabytes", "1", "--waiting", "2", "--uploads", "4", "--allowed-host", "vilg.example"]
     with serving(exported, tmp_path_factory.mktemp("server"), *options) as process:
         yield process
 
@@ -220,6 +220,23 @@ def test_addresses_that_the_page_does_not_need_do_not_exist(server, address):
     assert get(f"{server.address}/{address}")[0] == 404 and post(f"{server.address}/{address}", {})[0] == 404
 
 
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        ("localhost:7", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:80", 200),
+        ("vilg.example", 200),
+        ("evil.example:7860", 403),
+        ("", 403),
+    ],
+)
+def test_only_expected_host_names_are_served(server, host, status):
+    """Otherwise a page whose name resolves to this machine would count as a page of this server."""
+    for path in ("/", "/health", "/config"):
+        assert get(server.address + path, Host=host)[0] == status
+
+
 def test_requests_cannot_skip_the_queue(server):
     config = json.load(urlopen(f"{server.address}/config", timeout=20))
     before = health(server)
@@ -261,6 +278,14 @@ def test_a_hostile_multipart_body_does_not_block_the_server(server, boundary, bo
             urlopen(f"{server.address}/health", timeout=2).read()
             time.sleep(0.1)
         assert pending.result(timeout=10)[0] in (200, 400, 413)
+
+
+@pytest.mark.parametrize("name", ["x.html", "x.svg", "x.js", "x.xml", "x"])
+def test_uploaded_scripts_do_not_run_in_a_browser(server, name):
+    _, body = upload(server.address, b"<script>alert(1)</script>", f'; filename="{name}"')
+    with urlopen(f"{server.address}/gradio_api/file={json.loads(body)[0]}", timeout=20) as answer:
+        assert answer.headers["Content-Disposition"].startswith("attachment")
+        assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
 
 
 def test_all_uploads_together_are_limited(server):

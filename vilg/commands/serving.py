@@ -33,6 +33,13 @@ def add(commands) -> None:
         "--open", action="store_true", help="accept requests from other machines without a token, with --host"
     )
     serve.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="without a token: a name of this server besides localhost, for a reverse proxy",
+    )
+    serve.add_argument(
         "--root-path", default="", metavar="PATH", help="path below which a reverse proxy publishes the server: /vilg"
     )
     for limit in fields(Limits):
@@ -50,4 +57,6 @@ def _run(options) -> None:
 
     limits = Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
     token = read_token(options.token_file) if options.token_file else None
-    serve(options.export, Access(options.host, options.port, token, options.open, options.root_path), limits)
+    hosts = tuple(options.allowed_host)
+    access = Access(options.host, options.port, token, options.open, hosts, options.root_path)
+    serve(options.export, access, limits)

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hmac
 import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -25,12 +26,16 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 class AccessControl:
     """An application around another one.
 
-    Refuses addresses that do not exist (404), requests without the token (401, except for /health), and requests that a
-    page of another site makes in a user's browser (403). token: None if everybody may send requests.
+    Refuses addresses that do not exist (404), requests without the token (401, except for /health), requests that a
+    page of another site makes in a user's browser, and requests for another host name than expected (403).
+
+    token: None if everybody may send requests. hosts: the expected names; None if any name is. Otherwise a page of
+    another site could make its own name resolve to this machine, and would count as a page of this server.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None):
+    def __init__(self, app: ASGIApp, token: str | None = None, hosts: Iterable[str] | None = None):
         self._app, self._token = app, token
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,6 +55,8 @@ class AccessControl:
                 401,
                 {"WWW-Authenticate": 'Basic realm="vilg", charset="UTF-8"'},
             )
+        elif self._hosts is not None and _host_name(headers) not in self._hosts:
+            refusal = JSONResponse({"error": "unexpected host name; `vilg serve --allowed-host NAME` adds one"}, 403)
         elif scope["method"] not in _SAFE and _from_another_site(headers):
             refusal = JSONResponse({"error": "requests from pages of other sites are refused"}, 403)
         await (refusal or self._app)(scope, receive, send)
@@ -65,6 +72,11 @@ class AccessControl:
         elif scheme.lower() != "bearer":
             return False
         return hmac.compare_digest(value.strip().encode(), self._token.encode())
+
+
+def _host_name(headers: Headers) -> str:
+    """The Host header without the port, in lower case."""
+    return re.sub(r":\d+$", "", headers.get("host", "")).lower()
 
 
 def _from_another_site(headers: Headers) -> bool:

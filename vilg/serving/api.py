@@ -37,7 +37,7 @@ class ImagesRequest(_Strict):
 
     text: str = Field(examples=["红苹果"])
     n: int = Field(1, ge=1, description="number of images")
-    seed: int | None = Field(None, ge=0, lt=_SEEDS, description="seed of the first image; null: random")
+    seed: int | None = Field(None, ge=0, lt=_SEEDS, description="seed of the first image; null: random", examples=[7])
     temperature: Annotated[float, _Finite] = Field(1.0, gt=0)
     top_k: int = Field(0, ge=0, lt=2**31, description="only the k most likely tokens; 0: all")
     top_p: Annotated[float, _Finite] = Field(1.0, gt=0, le=1)
@@ -85,7 +85,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def add_routes(app: FastAPI, pipeline: Pipeline, batcher: Batcher, limits: Limits) -> None:
     """Add the API to an application, and one form for all of its errors."""
-    router = APIRouter(prefix="/v1", responses=_RESPONSES)
+    router = APIRouter(prefix="/v1", responses=_RESPONSES, tags=["model"])
 
     @router.post("/images")
     async def images(body: ImagesRequest, request: Request) -> ImagesResponse:

@@ -1,6 +1,6 @@
 """The ASGI application: the JSON API, the web page, the health endpoint, and the middleware around them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import gradio as gr
@@ -8,6 +8,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from vilg import __version__
 from vilg.generation.pipeline import Pipeline
 from vilg.serving import api, page
 from vilg.serving.access import AccessControl
@@ -26,19 +27,23 @@ def application(
     limits: Limits,
     folder: Path,
     token: str | None = None,
+    hosts: Iterable[str] | None = None,
     root_path: str = "",
 ) -> tuple[ASGIApp, Callable[[], None]]:
     """Build the application, and a function that ends the connections by which the page knows that the server runs.
 
     `pipeline` is only asked for properties of the model; the thread of the batcher runs it.
 
-    folder: for uploaded and generated files. token: required in every request, if there is one. root_path: the path
+    folder: for uploaded and generated files. token, hosts: see AccessControl. root_path: the path
     below which a reverse proxy publishes the server.
     """
     # The pages of FastAPI itself would load their scripts from another host.
-    app = FastAPIOffline(title="ERNIE-ViLG", docs_url="/docs", redoc_url=None, static_url="/docs-assets")
+    app = FastAPIOffline(
+        title="ERNIE-ViLG", version=__version__, docs_url="/docs", redoc_url=None, static_url="/docs-assets"
+    )
 
-    @app.api_route("/health", methods=["GET", "HEAD"], tags=["health"], operation_id="health")
+    @app.get("/health", tags=["server"])
+    @app.head("/health", include_in_schema=False)
     def health() -> dict[str, int]:
         return {
             "waiting": batcher.waiting,
@@ -65,4 +70,4 @@ def application(
         route.app for route in app.routes if isinstance(route, Mount) and isinstance(route.app, gr.routes.App)
     )
     limited = RequestLimits(uploads, int(longest * _BODY_OVERHEAD) + 10**5)
-    return AccessControl(limited, token), mounted.stop_event.set
+    return AccessControl(limited, token, hosts), mounted.stop_event.set

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,22 +25,32 @@ from vilg.serving.tasks import CaptionTask, ImageTask
 _SHUTDOWN_TIMEOUT = 2  # seconds for open connections when the server stops
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
 @dataclass(frozen=True)
 class Access:
     """Who may connect, and how. token: required in every request. open: also without a token from other machines.
 
-    root_path: the path below which a reverse proxy publishes the server, such as /vilg. Raises UserError.
+    allowed_hosts: names of this server besides localhost, for a reverse proxy; used without a token. root_path: the
+    path below which a reverse proxy publishes the server, such as /vilg. Raises UserError.
     """
 
     host: str = "127.0.0.1"
     port: int = 7860
     token: str | None = None
     open: bool = False
+    allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
 
     def __post_init__(self):
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise UserError(f"--root-path {self.root_path}: must begin with / and not end with it, such as /vilg")
+
+    @property
+    def hosts(self) -> Iterable[str] | None:
+        """The expected names of this server; None if requests are not limited by them."""
+        return None if self.token or self.open else (*_LOOPBACK, *self.allowed_hosts)
 
 
 def read_token(file: Path) -> str:
@@ -83,7 +93,7 @@ def serve(export: Path, access: Access, limits: Limits) -> None:
             os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = scratch
             with contextlib.redirect_stdout(sys.stderr):  # some versions of gradio print while building a page
                 app, end_heartbeats = application(
-                    predictor, batcher, limits, Path(scratch), access.token, access.root_path
+                    predictor, batcher, limits, Path(scratch), access.token, access.hosts, access.root_path
                 )
             _run(app, end_heartbeats, listener, access.root_path)
 
