@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,8 @@ def write_atomically(file: Path, data: bytes) -> None:
 
     Raises UserError if the file cannot be written.
     """
-    hidden = file.with_name(f".{file.name}.{os.getpid()}")
+    # Processes on several hosts may have the same id.
+    hidden = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
     with os_errors(file):
         try:
             with open(hidden, "wb") as opened:

@@ -109,6 +109,15 @@ def test_index_is_built_once_and_again_when_the_tar_changes(tmp_path, monkeypatc
     assert len(open_index(shard)) == 2
 
 
+def test_an_index_has_the_permissions_of_any_new_file(tmp_path):
+    """Otherwise other users would build it again."""
+    write_shard(tmp_path / "a.tar", pair(0))
+    (tmp_path / "reference").touch()
+    open_index(tmp_path / "a.tar")
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir() if path.suffix != ".tar"}
+    assert set(modes) == {"a.tar.index.npz", "reference"} and len(set(modes.values())) == 1
+
+
 @pytest.mark.parametrize("find_damage", [b"", b"PK\x03\x04 half a zip", b"\x00" * 100])
 def test_a_damaged_index_is_built_again(tmp_path, find_damage):
     shard = tmp_path / "a.tar"
@@ -125,7 +134,7 @@ def test_an_index_that_cannot_be_stored_is_only_a_warning(tmp_path, monkeypatch,
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vilg.data.shard_index.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("vilg.data.shard_index.write_atomically", refuse)
     with caplog.at_level(logging.WARNING):
         assert len(open_index(shard)) == 1
     assert "the index cannot be stored" in caplog.text

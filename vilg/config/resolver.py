@@ -13,6 +13,7 @@ from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.renamed import refuse_old_names, translate
 from vilg.config.validation import require
 from vilg.errors import SettingsError
+from vilg.files import write_atomically
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -55,7 +56,7 @@ def as_tree(settings: "DataclassInstance") -> dict:
 
 def save(settings: "DataclassInstance", file: Path) -> None:
     """Write all settings as YAML. `resolve` reads the file back to equal settings."""
-    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(settings)), "utf-8")
+    write_atomically(file, OmegaConf.to_yaml(OmegaConf.structured(settings)).encode())
 
 
 def _read_yaml(file: Path) -> DictConfig:

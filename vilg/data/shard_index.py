@@ -4,10 +4,9 @@ A sample is `KEY.{png,jpg,jpeg,webp}` with `KEY.json` or `KEY.txt`. The files of
 img2dataset writes them.
 """
 
+import io
 import logging
-import os
 import tarfile
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vilg.errors import UserError, os_reason
+from vilg.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -128,18 +128,17 @@ def _read(file: Path, shard: Path, state: np.ndarray) -> ShardIndex | None:
 
 def _write(path: Path, index: ShardIndex, state: np.ndarray) -> None:
     """Store the index next to the tar. If the folder is not writable, the headers will be read again next time."""
+    data = io.BytesIO()
+    np.savez(
+        data,
+        state=state,
+        keys=index.keys,
+        images=index.images,
+        captions=index.captions,
+        json=index.json,
+        truncated=index.truncated,
+    )
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(
-                file,
-                state=state,
-                keys=index.keys,
-                images=index.images,
-                captions=index.captions,
-                json=index.json,
-                truncated=index.truncated,
-            )
-        os.replace(temporary, path)  # several ranks may write the same file at once
-    except OSError as error:
-        log.warning("%s: the index cannot be stored (%s)", path, error.strerror)
+        write_atomically(path, data.getvalue())  # several ranks may write the same file at once
+    except (OSError, UserError) as error:
+        log.warning("the index cannot be stored (%s)", error)

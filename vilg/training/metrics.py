@@ -1,11 +1,15 @@
 """Metrics of a run: metrics.jsonl, VisualDL curves and sample images."""
 
+import io
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from vilg.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +22,7 @@ class MetricsWriter:
 
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "metrics.jsonl"
-        earlier = [line for line in _lines(file) if json.loads(line)["step"] <= step]
-        file.write_text("".join(earlier), "utf-8")
+        _keep_steps(file, step)
         self._file = open(file, "a", encoding="utf-8", buffering=1)  # each line is flushed
         self._folder = folder
         self._curves = LogWriter(logdir=str(folder / "visualdl"))
@@ -35,15 +38,41 @@ class MetricsWriter:
         """Write images uint8 [H, W, 3] to VisualDL. The newest image of each name is also a PNG in the run's folder."""
         for name, image in images.items():
             self._curves.add_image(name, image, step)
-            Image.fromarray(image).save(self._folder / f"{name}.png")
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, "PNG")
+            write_atomically(self._folder / f"{name}.png", data.getvalue())
 
     def close(self) -> None:
         self._file.close()
         self._curves.close()
 
 
-def _lines(file: Path) -> list[str]:
-    """The complete lines of a file. The last line of an interrupted run may be incomplete and is dropped."""
-    if not file.exists():
-        return []
-    return [line for line in file.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+def _keep_steps(file: Path, step: int) -> None:
+    """Remove the lines of later steps, and lines that a kill or a power failure has damaged.
+
+    Usually these are the last lines, and the file is cut at a known offset. Otherwise it is replaced by a complete one.
+    """
+    kept, damaged, end, offset = [], 0, 0, 0
+    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
+        offset += len(line)
+        number = _step_of(line)
+        if number is None:
+            damaged += 1
+        elif number <= step:
+            kept.append(line)
+            end = offset
+    if damaged:
+        log.warning("%s: %d damaged lines are removed", file, damaged)
+    if sum(map(len, kept)) == end:
+        if file.exists():
+            os.truncate(file, end)
+    else:
+        write_atomically(file, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of metrics.jsonl; None if it is damaged."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
