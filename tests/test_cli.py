@@ -85,6 +85,33 @@ def test_bad_input_is_one_line(capsys, monkeypatch, tmp_path, arguments, code, m
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (OSError("(External) CUDA error(719), unspecified launch failure."), None),
+        (OSError(116, "Stale file handle"), None),
+        (OSError(5, "Input/output error", "x.tar"), None),
+        (OSError(28, "No space left on device"), None),
+        (OSError(28, "No space left on device", "x.tar"), "vilg: x.tar: no space left on device; free some space, "),
+        (PermissionError(13, "Permission denied", "x.tar"), "vilg: x.tar: permission denied; check its permissions"),
+    ],
+)
+def test_only_what_a_user_can_correct_is_one_line(capsys, monkeypatch, tmp_path, error, message):
+    """Everything else keeps its traceback, so that a launcher does not take it for bad input and restarts."""
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("vilg.data.openmoji.build", fail)
+    if message is None:
+        with pytest.raises(OSError) as raised:
+            main(["data", "openmoji", "--out", str(tmp_path)])
+        assert raised.value is error
+    else:
+        code, _, err = run(capsys, "data", "openmoji", "--out", tmp_path)
+        assert code == 1 and err.startswith(message) and len(err.splitlines()) == 1
+
+
 @pytest.fixture
 def trained(small):
     pretrain(small)

@@ -62,6 +62,23 @@ def test_missing_paths(folder):
         checkpoint.verify(join(folder, "step-00000009"))
 
 
+def test_a_checkpoint_that_cannot_be_removed_does_not_protect_the_others(tmp_path, monkeypatch, caplog):
+    """Otherwise a link or an immutable folder would fill the disk."""
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    remove = LocalStorage.remove
+
+    def refuse(storage, name):
+        if name == "step-00000001":
+            raise PermissionError(1, "Operation not permitted")
+        remove(storage, name)
+
+    monkeypatch.setattr(LocalStorage, "remove", refuse)
+    save(tmp_path, 4, keep_last=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000004"]
+    assert "step-00000001: cannot be removed (Operation not permitted)" in caplog.text
+
+
 @pytest.mark.parametrize("failing", ["create", "remove", "ls"])
 def test_errors_of_the_store_are_reported(failing, tmp_path, monkeypatch, caplog):
     """Any exception of the store becomes a one-line error, and published checkpoints stay, also if pruning fails."""
@@ -94,7 +111,8 @@ def test_errors_of_the_store_are_reported(failing, tmp_path, monkeypatch, caplog
         monkeypatch.setattr("vilg.checkpoint.format.open_storage", lambda folder: storage)
         save(folder, 3, storage=storage, keep_last=1)
         monkeypatch.undo()
-        assert "old checkpoints cannot be removed" in caplog.text and "access denied" in caplog.text
+        problem = {"remove": "step-00000001: cannot be removed", "ls": "old checkpoints cannot be listed"}[failing]
+        assert problem in caplog.text and "access denied" in caplog.text
         assert checkpoint.step_of(checkpoint.resolve_resume("auto", folder)) == 3
 
 

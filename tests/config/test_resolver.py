@@ -135,6 +135,24 @@ def test_broken_files(tmp_path):
     assert "y.yaml" in fails(file=tmp_path / "y.yaml")
 
 
+def test_the_home_folder_is_expanded(monkeypatch, tmp_path):
+    """The shell does so only at the beginning of an argument."""
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "x.yaml").write_text("text: {vocab: ~/vocab.txt}\n")
+    overrides = ["run.dir=~/runs", "data.shards=[~/a.tar, b~.tar]", "resume=~/runs/x"]
+    settings = config.resolve(config.Pretraining, tmp_path / "x.yaml", overrides)
+    assert settings.run.folder == Path("/home/me/runs") / settings.run.name
+    assert settings.data.shards == ["/home/me/a.tar", "b~.tar"] and settings.resume == "/home/me/runs/x"
+    assert settings.text.vocab == "/home/me/vocab.txt"
+
+
+def test_stored_settings_with_a_broken_interpolation_are_one_line():
+    tree = config.as_tree(config.resolve(config.Pretraining, None, []))
+    tree["run"]["name"] = "${nothing}"
+    with pytest.raises(SettingsError, match="old/config.json: run.name: Interpolation key 'nothing' not found"):
+        config.from_tree(config.Pretraining, tree, "old/config.json")
+
+
 def test_saved_settings_are_read_back_unchanged(tmp_path):
     settings = config.resolve(config.Pretraining, CONFIGS / "emoji.yaml", ["train.lr=0.002"])
     config.save(settings, tmp_path / "settings.yaml")

@@ -1,7 +1,8 @@
 """Combines the files of all ranks into a checkpoint, and removes old checkpoints."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 
@@ -101,9 +102,9 @@ def prune(folder: Location, storage: Storage, newest: int, settings: config.Chec
     """Remove old checkpoints: keep the newest `keep_last` complete ones up to step `newest`, and multiples of
     `keep_every`.
 
-    A checkpoint that cannot be removed is logged, because the newest one is already safe.
+    A checkpoint that cannot be removed is logged, because the newest one is already safe, and the others are removed.
     """
-    try:
+    with _logged(f"{folder}: old checkpoints cannot be listed"):
         older = {path: step for path in checkpoints_in(folder) if (step := step_of(path) or 0) < newest}
         whole = [path for path in older if _complete(path)]
         keep = whole[max(0, len(whole) - (settings.keep_last - 1)) :]
@@ -111,9 +112,16 @@ def prune(folder: Location, storage: Storage, newest: int, settings: config.Chec
             keep += [path for path in whole if older[path] % settings.keep_every == 0]
         for path in older:
             if path not in keep:
-                storage.remove(split_location(path)[1])
+                with _logged(f"{path}: cannot be removed"):
+                    storage.remove(split_location(path)[1])
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        log.warning("%s: old checkpoints cannot be removed (%s)", folder, error.strerror or error)
+        log.warning("%s (%s)", what, error.strerror or error)
 
 
 def _complete(path: Location) -> bool:

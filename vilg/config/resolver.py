@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -33,10 +34,7 @@ def resolve(schema: type[Schema], file: str | Path | None = None, overrides: Seq
         merged = _merge_user_input(schema, merged, _read_yaml(Path(file)), str(file))
     for override in overrides:
         merged = _merge_user_input(schema, merged, _read_override(override), override)
-    try:
-        return cast(Schema, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
-        raise SettingsError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
+    return _to_object(schema, merged)
 
 
 def from_tree(schema: type[Schema], tree: dict, origin: str) -> Schema:
@@ -46,7 +44,7 @@ def from_tree(schema: type[Schema], tree: dict, origin: str) -> Schema:
     """
     translated = translate(tree, _SECTIONS.get(schema, ""))
     merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(translated), origin)
-    return cast(Schema, OmegaConf.to_object(merged))
+    return _to_object(schema, merged, f"{origin}: ")
 
 
 def as_tree(settings: "DataclassInstance") -> dict:
@@ -57,6 +55,23 @@ def as_tree(settings: "DataclassInstance") -> dict:
 def save(settings: "DataclassInstance", file: Path) -> None:
     """Write all settings as YAML. `resolve` reads the file back to equal settings."""
     write_atomically(file, OmegaConf.to_yaml(OmegaConf.structured(settings)).encode())
+
+
+def _to_object(schema: type[Schema], merged: DictConfig, origin: str = "") -> Schema:
+    """The dataclasses of merged settings. ~ at the beginning of a value is the user's home folder."""
+    try:
+        tree = OmegaConf.create(cast(dict, _expand_home(OmegaConf.to_container(merged, resolve=True))))
+        return cast(Schema, OmegaConf.to_object(OmegaConf.merge(merged, tree)))
+    except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
+        raise SettingsError(f"{origin}{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
+
+
+def _expand_home(tree: object) -> object:
+    if isinstance(tree, dict):
+        return {key: _expand_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_expand_home(value) for value in tree]
+    return os.path.expanduser(tree) if isinstance(tree, str) and tree.startswith("~") else tree
 
 
 def _read_yaml(file: Path) -> DictConfig:
