@@ -184,6 +184,7 @@ def _pipeline(options):
 def _run_generate(options) -> None:
     from vilg.files import printable
     from vilg.generation.output import GenerationRequest, generate, read_texts
+    from vilg.generation.texts import shortened
     from vilg.generation.writers import open_writer
 
     request = GenerationRequest(
@@ -206,7 +207,7 @@ def _run_generate(options) -> None:
         for text, generated in generate(_pipeline(options), request, writer):
             assert generated.scores is not None
             scores = ", ".join(f"{score:.2f}" for score in generated.scores[0])
-            print(f"{printable(options.out)}: {text}: {kind} {scores}", flush=True)
+            print(f"{printable(options.out)}: {shortened(text)}: {kind} {scores}", flush=True)
     except KeyboardInterrupt:
         if options.out.is_dir():
             print(f"{printable(options.out)}: --resume continues after the texts above", file=sys.stderr)

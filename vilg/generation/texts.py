@@ -25,14 +25,14 @@ def check_texts(texts: Sequence[str], tokenizer: TextTokenizer, length: int, tru
         if not tokens:
             raise UserError("the text is empty" + (f": {text!a} has no visible characters" if text else ""))
         if (most := max_caption_tokens(length)) < len(tokens):
-            too_long = f"{_shortened(text)}: the text is too long: {len(tokens)} tokens, the model reads {most} tokens"
+            too_long = f"{shortened(text)}: the text is too long: {len(tokens)} tokens, the model reads {most} tokens"
             if not truncate:
                 raise UserError(too_long)
             warnings.append(f"{too_long}; the rest is ignored")
         if tokenizer.unk_id in tokens:
             unknown = "the vocabulary lacks " + ", ".join(unknown_parts(text, tokenizer))
             only = "; the model knows nothing of this text" if set(tokens) == {tokenizer.unk_id} else ""
-            warnings.append(f"{_shortened(text)}: {unknown}{only}")
+            warnings.append(f"{shortened(text)}: {unknown}{only}")
     return warnings
 
 
@@ -41,7 +41,7 @@ def encode_prefix(prefix: str, tokenizer: TextTokenizer) -> list[int]:
     tokens = encode_caption(prefix, tokenizer)
     if tokenizer.unk_id in tokens:
         raise UserError(
-            f"--prefix {_shortened(prefix)}: the vocabulary lacks {', '.join(unknown_parts(prefix, tokenizer))}"
+            f"--prefix {shortened(prefix)}: the vocabulary lacks {', '.join(unknown_parts(prefix, tokenizer))}"
         )
     return tokens
 
@@ -49,10 +49,10 @@ def encode_prefix(prefix: str, tokenizer: TextTokenizer) -> list[int]:
 def unknown_parts(text: str, tokenizer: TextTokenizer) -> list[str]:
     """The parts of a text, each once, that become [UNK]."""
     parts = dict.fromkeys(_PARTS.findall(text))
-    return [part for part in parts if tokenizer.unk_id in encode_caption(part, tokenizer)] or [_shortened(text)]
+    return [part for part in parts if tokenizer.unk_id in encode_caption(part, tokenizer)] or [shortened(text)]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """The text in one line for a message."""
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN else line[:_SHOWN] + ".."
