@@ -20,6 +20,25 @@ def test_every_collective_of_one_rank_is_the_identity():
     world.barrier()
 
 
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"PADDLE_TRAINERS_NUM": "2"}, "PADDLE_TRAINERS_NUM=2, but PADDLE_TRAINER_ID is not set: start with fleetrun"),
+        (
+            {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ID": "0"},
+            "but PADDLE_MASTER or PADDLE_TRAINER_ENDPOINTS is not set",
+        ),
+        ({"PADDLE_TRAINERS_NUM": "x"}, "PADDLE_TRAINERS_NUM=x: not a number of processes"),
+        ({"PADDLE_LOCAL_SIZE": "0"}, "PADDLE_LOCAL_SIZE=0: not a number of processes"),
+    ],
+)
+def test_variables_of_fleetrun_without_fleetrun(monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        World()
+
+
 def test_fail_together_raises_the_same_user_error():
     world = World()
     with world.fail_together():

@@ -1,7 +1,10 @@
 """Likelihoods and the unigram baseline, compared with values computed by hand."""
 
+from contextlib import suppress
+
 import numpy as np
 import paddle
+import pytest
 
 from vilg import config
 from vilg.distributed.world import World
@@ -47,6 +50,41 @@ def test_mean_nll_is_over_tokens_whatever_the_batch_size():
     results = [mean_nll(model, TRAINING + HELDOUT, batch, World()) for batch in (1, 2, 3)]
     for direction in ("text_to_image", "image_to_text"):
         assert np.ptp([result[direction] for result in results]) < 1e-5
+
+
+@pytest.mark.parametrize("pairs, ranks, batch", [(5, 2, 2), (3, 4, 2), (1, 3, 1), (8, 2, 4)])
+def test_all_ranks_make_the_same_number_of_forward_passes(pairs, ranks, batch):
+    """With stage 3, each pass is a collective call."""
+
+    class OneOfSeveral:
+        def __init__(self, rank):
+            self.rank, self.ranks = rank, ranks
+
+        def sum(self, values):
+            sums.append(values)
+            return values
+
+    class Counted:
+        def __init__(self, model):
+            self.model, self.passes, self.vocab_size = model, 0, model.vocab_size
+
+        def __call__(self, *arguments):
+            self.passes += 1
+            return self.model(*arguments)
+
+    paddle.seed(0)
+    model = Transformer(config.Model(layers=1, hidden=16, heads=1, conv_kernel=3), WORDS, CODES, T, (2, 2))
+    heldout = ([*TRAINING, *HELDOUT] * 3)[:pairs]
+    alone, sums, passes = mean_nll(model, heldout, batch, World()), [], set()
+    for rank in range(ranks):
+        counted = Counted(model)
+        with np.errstate(invalid="ignore", divide="ignore"), suppress(ZeroDivisionError):  # a rank without pairs
+            mean_nll(counted, heldout, batch, OneOfSeveral(rank))
+        passes.add(counted.passes)
+    assert len(passes) == 1
+    for direction, value in alone.items():
+        together = [sum(one[f"{direction}/{part}"] for one in sums) for part in ("nll", "count")]
+        assert np.isclose(together[0] / together[1], value, atol=1e-5)
 
 
 def test_psnr():

@@ -195,8 +195,11 @@ def test_a_sharded_run_evaluates_samples_images_and_resumes_on_other_world_sizes
         "distributed.recompute=block",
         "train.micro_batch=2",
     ]
-    often = ["train.eval_every=10", "train.sample_images_every=10"]
-    one = vilg("pretrain", *overrides(tmp_path, "one", "train.eval_every=10"), cwd=tmp_path)
+    # Held-out pairs that do not divide: one rank has two batches of them, the other one.
+    write_shard(tmp_path / "odd.tar", {name: data for number in range(5) for name, data in pair(number).items()})
+    heldout = f"data.heldout=['{tmp_path}/odd.tar']"
+    often = ["train.eval_every=10", "train.sample_images_every=10", heldout]
+    one = vilg("pretrain", *overrides(tmp_path, "one", "train.eval_every=10", heldout), cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     two = fleetrun(2, "pretrain", *overrides(tmp_path, "two", *sharded, *often), cwd=tmp_path)
     assert two.returncode == 0, two.stderr

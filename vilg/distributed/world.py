@@ -36,14 +36,32 @@ def independent_rank() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def _read_count(name: str) -> int:
+    """A variable that fleetrun sets; 1 without it. Raises UserError."""
+    value = os.environ.get(name, "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"{name}={value}: not a number of processes; unset it, or start with fleetrun")
+    return int(value)
+
+
+def _check_launched(ranks: int) -> None:
+    """Raise UserError if the number of ranks is left over in the environment of a process without a launcher."""
+    for names in (("PADDLE_TRAINER_ID",), ("PADDLE_MASTER", "PADDLE_TRAINER_ENDPOINTS")):
+        if not any(os.environ.get(name) for name in names):
+            raise UserError(
+                f"PADDLE_TRAINERS_NUM={ranks}, but {' or '.join(names)} is not set: start with fleetrun, or unset it"
+            )
+
+
 class World:
     """The rank of this process and collectives over all ranks. With a single process the collectives cost nothing."""
 
     def __init__(self, settings: config.Distributed | None = None):
         """Join the other processes. Raises SettingsError if the states cannot be sharded as the settings ask."""
         install_signal_handlers()
-        # Both variables are set by fleetrun.
-        ranks, on_this_node = (int(os.environ.get(name, "1")) for name in ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
+        ranks, on_this_node = map(_read_count, ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
+        if ranks > 1:
+            _check_launched(ranks)
         self.topology = build_topology(settings or config.Distributed(), ranks, on_this_node)
         self.ranks = ranks
         if ranks > 1:

@@ -44,14 +44,22 @@ def tokenize_pairs(
 
 @paddle.no_grad()
 def mean_nll(model: Transformer, pairs: list[Pair], batch: int, world: World) -> dict[str, float]:
-    """{direction: mean -log p of its target tokens} over `pairs`, which the ranks divide."""
+    """{direction: mean -log p of its target tokens} over `pairs`, which the ranks divide.
+
+    All ranks make the same number of forward passes, because with stage 3 each of them gathers parameters. A rank that
+    has no pairs left computes one that does not count.
+    """
     sums = {f"{direction}/{part}": 0.0 for direction in DIRECTIONS for part in ("nll", "count")}
-    for group in _groups(pairs[world.rank :: world.ranks], batch):
-        text, image = _tensors(group)
+    own, most = pairs[world.rank :: world.ranks], -(-len(pairs) // world.ranks)
+    for first in range(0, most, batch):
+        group = own[first : first + batch]
+        text, image = _tensors(group or pairs[:1])
         for direction in DIRECTIONS:
             ids, counted = targets(direction, text, image, model.vocab_size)
-            sums[f"{direction}/nll"] += float(summed_nll(model(direction, text, image), ids, counted))
-            sums[f"{direction}/count"] += float(counted.sum())
+            nll = float(summed_nll(model(direction, text, image), ids, counted))
+            if group:
+                sums[f"{direction}/nll"] += nll
+                sums[f"{direction}/count"] += float(counted.sum())
     sums = world.sum(sums)
     return {direction: sums[f"{direction}/nll"] / sums[f"{direction}/count"] for direction in DIRECTIONS}
 
