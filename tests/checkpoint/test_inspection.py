@@ -1,10 +1,13 @@
 """`vilg checkpoint list`, `verify`, `consolidate`."""
 
+import shutil
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from tests.checkpoint.test_checkpoint import save, tensors
+from vilg.checkpoint import inspection
 from vilg.cli import main
 
 
@@ -34,6 +37,32 @@ def test_list_shows_complete_and_incomplete_checkpoints(run, capsys):
     assert "not a checkpoint" in lines[4]
     assert main(["checkpoint", "list", str(run / "checkpoints" / "step-00000010")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_list_leaves_out_what_a_running_job_removes_meanwhile(run, capsys, monkeypatch):
+    """Whether it is gone before its manifest is read, or before the sizes of its files are."""
+    for function in ("read_manifest", "find_incomplete"):
+        original = getattr(inspection, function)
+
+        def remove_first(checkpoint, *arguments, original=original):
+            if checkpoint.name == "step-00000010":
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            return original(checkpoint, *arguments)
+
+        save(run / "checkpoints", 10, keep_last=9)
+        with monkeypatch.context() as patch:
+            patch.setattr(inspection, function, remove_first)
+            assert main(["checkpoint", "list", str(run)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["step", "20", "30", "40"]
+
+
+@pytest.mark.parametrize("content", ["", "?", "- 1", "checkpoint: {}", "checkpoint: 3\nrun: {name: x}", "a: [", "\x00"])
+def test_damaged_settings_of_a_run(run, capsys, caplog, content):
+    (run / "settings.yaml").write_text(content)
+    assert main(["checkpoint", "list", str(run)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert f"{run}/settings.yaml: empty or damaged; its checkpoints are expected in {run}/checkpoints" in caplog.text
 
 
 def test_verify_hashes_everything(run, capsys):

@@ -1,5 +1,6 @@
 """The commands `vilg checkpoint list`, `verify` and `consolidate`."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from vilg.checkpoint.slices import TensorChunk
 from vilg.checkpoint.storage import LocalStorage, Location, location, split_location
 from vilg.errors import UserError
 
+log = logging.getLogger(__name__)
+
 _WEIGHTS = "model/"
 
 
@@ -24,9 +27,13 @@ def checkpoint_folder(run: Path) -> Location:
     file = run / "settings.yaml"
     if not file.exists():
         return run / "checkpoints"
-    tree = yaml.safe_load(file.read_text("utf-8"))
-    settings = config.Checkpoint(folder=tree["checkpoint"].get("folder", ""))
-    return location(settings.directory(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
+    try:
+        tree = yaml.safe_load(file.read_text("utf-8"))
+        settings = config.Checkpoint(folder=tree["checkpoint"].get("folder", ""))
+        return location(settings.directory(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError):
+        log.warning("%s: empty or damaged; its checkpoints are expected in %s/checkpoints", file, run)
+        return run / "checkpoints"
 
 
 def select_checkpoints(path: str) -> list[Location]:
@@ -56,17 +63,30 @@ def list_checkpoints(path: str) -> Iterator[str]:
     """
     yield f"{'step':>10} {'written':16} {'size':>10} {'ranks x shards':>14}  "
     for checkpoint in select_checkpoints(path):
-        try:
-            manifest = read_manifest(checkpoint)
-            storage, name = split_location(checkpoint)
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(storage.time(f"{name}/{MANIFEST}")))
-            size = sum(file.size for file in manifest.files.values())
-            topology = f"{manifest.topology['ranks']} x {manifest.topology['shards']}"
-            yield f"{manifest.step:>10} {when:16} {size / 1e6:>7.1f} MB {topology:>14}  " + (
-                "complete" if (wrong := find_incomplete(checkpoint, manifest)) is None else f"not valid: {wrong}"
-            )
-        except CheckpointError as error:
-            yield f"{step_of(checkpoint) or '?':>10} {'':16} {'':>10} {'':>14}  not valid: {error}"
+        line, valid = _list_checkpoint(checkpoint)
+        if valid or _exists(checkpoint):  # a running job removes old checkpoints meanwhile
+            yield line
+
+
+def _list_checkpoint(checkpoint: Location) -> tuple[str, bool]:
+    """(line, whether the checkpoint is complete)."""
+    storage, name = split_location(checkpoint)
+    try:
+        manifest = read_manifest(checkpoint)
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(storage.time(f"{name}/{MANIFEST}")))
+        wrong = find_incomplete(checkpoint, manifest)
+    except (CheckpointError, OSError) as error:
+        step = step_of(checkpoint)
+        return f"{'?' if step is None else step:>10} {'':16} {'':>10} {'':>14}  not valid: {error}", False
+    size = sum(file.size for file in manifest.files.values())
+    topology = f"{manifest.topology['ranks']} x {manifest.topology['shards']}"
+    state = "complete" if wrong is None else f"not valid: {wrong}"
+    return f"{manifest.step:>10} {when:16} {size / 1e6:>7.1f} MB {topology:>14}  {state}", wrong is None
+
+
+def _exists(checkpoint: Location) -> bool:
+    storage, name = split_location(checkpoint)
+    return name in storage.folders()
 
 
 def verify_checkpoints(path: str) -> Iterator[tuple[str, bool]]:
