@@ -66,10 +66,19 @@ class Estimate:
         return asdict(self) | {"fits": self.fits}
 
 
-def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float) -> Estimate:
+def describe_model(settings: config.Pretraining, sizes: InputSizes) -> Transformer:
+    """The model without weights. It depends on the sections model, text, data and attention only."""
+    with paddle.LazyGuard():
+        return sizes.model(settings)
+
+
+def estimate(
+    settings: config.Pretraining, sizes: InputSizes, utilisation: float, model: Transformer | None = None
+) -> Estimate:
     """Estimate a job. Nothing is computed and no weights are created.
 
-    utilisation: share of cluster.device_tflops that the devices reach. Raises SettingsError for settings that `vilg
+    utilisation: share of cluster.device_tflops that the devices reach. model: the result of `describe_model`, which
+    takes most of the time, if it is known already. Raises SettingsError for settings that `vilg
     pretrain` refuses.
     """
     cluster, distributed = settings.cluster, settings.distributed
@@ -78,8 +87,7 @@ def estimate(settings: config.Pretraining, sizes: InputSizes, utilisation: float
     topology = build_topology(distributed, nodes * cluster.devices_per_node, cluster.devices_per_node)
     accumulation = settings.train.accumulation(topology.ranks)
     width = 4 if distributed.precision == "fp32" else 2
-    with paddle.LazyGuard():
-        model = sizes.model(settings)
+    model = model or describe_model(settings, sizes)
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda memory: memory.device)
     worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from vilg import config
 from vilg.errors import SettingsError
-from vilg.plan.estimate import Estimate, estimate
+from vilg.plan.estimate import Estimate, describe_model, estimate
 from vilg.plan.input_sizes import InputSizes
 
 # Bytes per second, used only to rank changes: NVLink between devices, the network of a node, device to host, and host
@@ -22,10 +22,10 @@ def suggest(settings: config.Pretraining, sizes: InputSizes, utilisation: float)
     Tries smaller micro-batches, more recompute, higher stages, sharding over more devices of a node, and offload. Never
     changes the model, the global batch or the number of machines: replicas on other nodes do not reduce memory.
     """
-    best = None
+    best, model = None, describe_model(settings, sizes)
     for overrides, changed in _changes(settings):
         try:
-            result = estimate(changed, sizes, utilisation)
+            result = estimate(changed, sizes, utilisation, model)
         except SettingsError:  # a batch that does not divide, or a combination that is not supported
             continue
         seconds = _seconds(result, settings, changed)
