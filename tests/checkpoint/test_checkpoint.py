@@ -140,6 +140,12 @@ def test_auto_takes_the_newest_valid_checkpoint_and_reports_skipped_ones(tmp_pat
     assert checkpoint.resolve_resume("auto", tmp_path / "empty") is None
     with pytest.raises(CheckpointError, match="step-00000002: not a checkpoint"):
         checkpoint.resolve_resume(str(bad), tmp_path)  # a path has no fallback
+    empty = tmp_path / "empty"
+    assert checkpoint.resolve_resume("auto", tmp_path, initial=str(bad)) == good  # the run's own checkpoints come first
+    assert checkpoint.resolve_resume("auto", empty, initial=str(good)) == good
+    assert checkpoint.resolve_resume("none", empty, initial=str(good)) is None
+    with pytest.raises(CheckpointError):
+        checkpoint.resolve_resume("auto", empty, initial=str(bad))
 
 
 def test_auto_does_not_start_from_scratch_if_all_checkpoints_are_damaged(tmp_path):

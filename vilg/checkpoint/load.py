@@ -136,15 +136,18 @@ def _listed(folder: Location) -> list[Location]:
         raise CheckpointError(f"{folder}: {os_reason(error)}") from None
 
 
-def resolve_resume(resume: str, folder: Location, world: World | None = None) -> Location | None:
+def resolve_resume(resume: str, folder: Location, world: World | None = None, initial: str = "") -> Location | None:
     """The verified checkpoint that the setting `resume` (none, auto or a path) selects, or None.
 
-    `auto` takes the newest valid checkpoint in `folder`. A path never falls back to another checkpoint.
+    `auto` takes the newest valid checkpoint in `folder`, or `initial` if the folder has no checkpoint. A path never
+    falls back to another checkpoint.
     """
     if resume == "none":
         return None
     if resume == "auto":
-        return newest_valid(folder, world)
-    chosen = location(resume)
+        own = newest_valid(folder, world)
+        if own is not None or not initial:
+            return own
+    chosen = location(initial if resume == "auto" else resume)
     verify(chosen, world)
     return chosen

@@ -29,6 +29,7 @@ class Checkpoint:
     """
 
     folder: str = ""  # a path or an fsspec URL; each run gets a subfolder named run.name. "": RUN/checkpoints
+    initial_load_path: str = ""  # with resume=auto: where to start from while the run has no checkpoint of its own
     every_steps: int = 1000  # 0: not by steps
     every_minutes: float = 0.0  # 0: not by time
     keep_last: int = 3

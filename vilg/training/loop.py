@@ -248,7 +248,8 @@ class TrainingLoop:
         Raises UserError if the run has later checkpoints, which would not belong to its continuation.
         """
         resume, folder = self.settings.resume, self.checkpoints.folder
-        chosen = checkpoint.resolve_resume(resume, folder, self.world)
+        initial = self.settings.checkpoint.initial_load_path
+        chosen = checkpoint.resolve_resume(resume, folder, self.world, initial)
         if resume == "auto":
             return chosen
         with self.world.fail_together():

@@ -1,5 +1,6 @@
 """The commands, scripts and manifests of a job, and the errors that are reported before it starts."""
 
+import re
 import shlex
 import subprocess
 
@@ -68,7 +69,7 @@ def test_environment_variables_and_special_characters_survive_the_shell(capsys):
         text=True,
         check=True,
     ).stdout
-    assert line.startswith("NCCL_DEBUG=WARN fleetrun") and odd in echoed.splitlines()
+    assert line.startswith("env NCCL_DEBUG=WARN fleetrun") and odd in echoed.splitlines()
 
 
 def test_a_hosts_file(tmp_path, capsys):
@@ -107,6 +108,69 @@ def test_outside_a_checkout(tmp_path, monkeypatch, capsys):
 def test_later_attempts_resume_on_another_port():
     again = job().fleetrun_command(2, "0", "a", attempt=3)
     assert again[-1] == "resume=auto" and "a:36770" in again
+
+
+@pytest.mark.parametrize("chosen", ["none", "auto", "runs/x/checkpoints/step-00001000", "s3://a b/step-00000001"])
+def test_the_start_that_the_user_chose_is_kept(chosen):
+    """A restarted job takes its own newest checkpoint, and while it has none the one that the user named."""
+    launched = job(f"resume={chosen}")
+    named = [f"checkpoint.initial_load_path={chosen}"] if chosen not in ("none", "auto") else []
+    assert launched.fleetrun_command(2, "0", "a")[-1] == f"resume={chosen}"
+    assert launched.fleetrun_command(2, "0", "a", attempt=1)[-1 - len(named) :] == [*named, "resume=auto"]
+    ending = shlex.join([*named, "resume=auto"])
+    assert shlex.split(manifests.slurm(launched).splitlines()[-1])[-1].endswith(f" {ending}")
+    assert in_container(launched).endswith(f" {ending}")
+
+
+def in_container(launched):
+    """The shell line of a pod."""
+    _, work = yaml.safe_load_all(manifests.kubernetes(launched, "image"))
+    return work["spec"]["template"]["spec"]["containers"][0]["command"][2]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["run.name=my run", "run.dir=a b/$HOME"],
+        ["cluster.environment={NCCL_DEBUG: INFO, X: 'a $b'}"],
+        ["run.name=红苹果", "text.vocab=it's.txt"],
+        ["run.name=a;b&c|d", "run.dir=/absolute/run's"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["slurm", "kubernetes"])
+def test_printed_jobs_run_whatever_the_settings_contain(tmp_path, overrides, kind):
+    """bash checks the line, and runs it with a stand-in for fleetrun that prints its arguments."""
+    launched = job("cluster.nodes=2", *overrides)
+    line = shlex.split(manifests.slurm(launched).splitlines()[-1])[-1] if kind == "slurm" else in_container(launched)
+    (tmp_path / "fleetrun").write_text('#!/bin/bash\nprintf \'%s\\n\' "$NCCL_DEBUG" "$X" "$@"\n')
+    (tmp_path / "fleetrun").chmod(0o755)
+    subprocess.run(["bash", "-n", "-c", line], check=True, capture_output=True)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_NODEID": "1",
+        "JOB_COMPLETION_INDEX": "1",
+        "MASTER": "n7",
+    }
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=True)
+    variables, words = done.stdout.splitlines()[:2], done.stdout.splitlines()[2:]
+    expected = launched.fleetrun_command(2, "1", words[words.index("--master") + 1].removesuffix(":36767"))
+    assert words == [*expected[1:], "resume=auto"]
+    assert variables == (["INFO", "a $b"] if "environment" in overrides[0] else ["", ""])
+
+
+@pytest.mark.parametrize("name", ["红苹果", "1x", "x" * 70, "a/b", "emoji", "Big_1"])
+def test_names_of_kubernetes_jobs_are_valid_and_different(name):
+    service, work = yaml.safe_load_all(manifests.kubernetes(job(f"run.name={name}"), "image"))
+    valid = service["metadata"]["name"]
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?", valid) and valid == work["metadata"]["name"]
+    other = next(yaml.safe_load_all(manifests.kubernetes(job(f"run.name={name}红"), "image")))["metadata"]["name"]
+    assert other != valid
+
+
+@pytest.mark.parametrize("folder, mounted", [("runs", "/vilg/runs"), ("/data/runs", "/data/runs")])
+def test_the_claim_is_mounted_where_the_run_is(folder, mounted):
+    _, work = yaml.safe_load_all(manifests.kubernetes(job(f"run.dir={folder}"), "image"))
+    assert work["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == mounted
 
 
 def test_the_batch_script_runs_with_slurms_variables(tmp_path):

@@ -48,16 +48,37 @@ class Job:
             self.file,
             *self.overrides,
         ]
-        return command + (["resume=auto"] if attempt else [])
+        return command + (self.resume_overrides() if attempt else [])
+
+    def resume_overrides(self) -> list[str]:
+        """With these, a restarted job continues from its newest checkpoint, or without one from that of the user."""
+        chosen = self.settings.resume
+        return [*([] if chosen in ("none", "auto") else [f"checkpoint.initial_load_path={chosen}"]), "resume=auto"]
 
     def environment(self) -> list[str]:
         return [f"{name}={value}" for name, value in self.settings.cluster.environment.items()]
 
     def shell_command(self, nodes: int, node: str, master: str, host: str | None = None) -> str:
-        """The command as a shell line. Variables in `node` and `master` are left to the shell."""
-        from_user = {self.file, *self.overrides, *self.environment()}
-        words = [*self.environment(), *self.fleetrun_command(nodes, node, master, host=host)]
-        return " ".join(shlex.quote(word) if word in from_user or "$" not in word else word for word in words)
+        """The command as a shell line. If `node` or `master` is a variable, such as $RANK, the shell replaces it.
+
+        Everything else is quoted, whatever the settings contain.
+        """
+        stand_ins = {}
+        if node.startswith("$"):
+            stand_ins["@vilg-node@"], node = node, "@vilg-node@"
+        if master.startswith("$"):
+            stand_ins["@vilg-master@"], master = master, "@vilg-master@"
+        # A quoted assignment is none for the shell, but it is for env.
+        environment = ["env", *self.environment()] if self.environment() else []
+        words = map(shlex.quote, [*environment, *self.fleetrun_command(nodes, node, master, host=host)])
+        return " ".join(_with_variables(word, stand_ins) for word in words)
+
+
+def _with_variables(word: str, stand_ins: dict[str, str]) -> str:
+    """A word of a shell line with variables in the place of their stand-ins, outside of single quotes."""
+    for stand_in, variable in stand_ins.items():
+        word = word.replace(stand_in, f"'\"{variable}\"'" if word.startswith("'") else variable)
+    return word
 
 
 def validate(job: Job, hosts: list[str]) -> None:

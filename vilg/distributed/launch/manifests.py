@@ -1,21 +1,22 @@
 """Job descriptions for schedulers that start the nodes themselves: Slurm and Kubernetes."""
 
+import hashlib
 import shlex
+from pathlib import PurePosixPath
 
 import yaml
 
 from vilg.distributed.launch.commands import Job
 
-_AGAIN = " resume=auto"  # a job that the scheduler restarts resumes; without checkpoints it starts at step 0
 _NOTICE = 120  # seconds from the scheduler's SIGTERM to SIGKILL; has to suffice for one step and one checkpoint
 
 
 def slurm(job: Job) -> str:
     """A batch script in which srun starts one fleetrun on each node. The node index comes from Slurm's environment."""
     cluster, nodes = job.settings.cluster, job.settings.cluster.nodes or 1
-    line = job.shell_command(nodes, "$SLURM_NODEID", "$MASTER") + _AGAIN
+    line = _resuming_command(job, nodes, "$SLURM_NODEID", "$MASTER")
     return f"""#!/bin/bash
-#SBATCH --job-name={job.settings.run.name}
+#SBATCH --job-name={shlex.quote(job.settings.run.name)}
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={cluster.devices_per_node}
@@ -38,11 +39,12 @@ def kubernetes(job: Job, image: str) -> str:
         "command": [
             "bash",
             "-c",
-            "exec " + job.shell_command(nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}") + _AGAIN,
+            "exec " + _resuming_command(job, nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}"),
         ],
         "resources": {"limits": {"nvidia.com/gpu": cluster.devices_per_node}},
         "volumeMounts": [
-            {"name": "runs", "mountPath": f"/vilg/{job.settings.run.dir}"},
+            # The image works in /vilg.
+            {"name": "runs", "mountPath": str(PurePosixPath("/vilg") / job.settings.run.dir)},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
         ],
     }
@@ -79,5 +81,16 @@ def kubernetes(job: Job, image: str) -> str:
 
 
 def _name(run: str) -> str:
-    """The name of a run as a Kubernetes name: lower-case letters, digits and hyphens."""
-    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in run.lower()).strip("-")
+    """The name of a run as a Kubernetes name: at most 52 lower-case letters, digits and hyphens, the first a letter.
+
+    A name that loses characters gets a hash of the original, so that two runs do not share a job.
+    """
+    name = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in run.lower()).strip("-")
+    if name == run.lower().replace("_", "-") and name[:1].isalpha() and len(name) <= 52:
+        return name
+    return f"vilg-{name[:30].strip('-')}-{hashlib.sha256(run.encode()).hexdigest()[:8]}".replace("--", "-")
+
+
+def _resuming_command(job: Job, nodes: int, node: str, master: str) -> str:
+    """The command of a node. A job that the scheduler restarts continues; its first start begins as the user says."""
+    return f"{job.shell_command(nodes, node, master)} {shlex.join(job.resume_overrides())}"
