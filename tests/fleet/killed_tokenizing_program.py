@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 
+from vilg import files
 from vilg.cli import main
-from vilg.data import token_part, tokenizing
+from vilg.data import tokenizing
 
 # Where the victim dies: in its first or second token file of two images, or in the manifest.
 POINTS = (
@@ -46,7 +47,7 @@ def arm(point: str) -> None:
     if point == "while encoding":
         tokenizing.TokenShardWriter._encode = die
     elif point.startswith("in the middle"):
-        token_part.open = lambda *arguments: KillingFile(builtins.open(*arguments))
+        files.open = lambda *arguments: KillingFile(builtins.open(*arguments))
     elif point == "before the rename":
         os.replace = die
     elif point == "after the rename":

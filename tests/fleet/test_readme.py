@@ -74,7 +74,8 @@ def test_all_commands(tmp_path):
         "train_exact_captions",
         "train_drawings_found",
     }
-    (tmp_path / "heart.png").unlink()
+    for name in "heart.png", "heart.png.json":
+        (tmp_path / name).unlink()
     for page in PAGES[1:]:
         if page in TRAINS_EMOJI:
             shutil.rmtree(tmp_path / "runs" / "emoji")

@@ -126,6 +126,7 @@ def test_an_interrupted_folder_is_resumed(tmp_path, stop, cut):
     if cut:
         with (tmp_path / "out" / INDEX).open("a") as index:
             index.write('{"text": "大')
+        (tmp_path / "out" / ".0004-01.png.17-ab").write_bytes(b"half")
     if stop or cut:
         with pytest.raises(UserError, match=f"already contains images of {stop} texts; --resume continues"):
             open_writer(tmp_path / "out", TEXTS, 2)

@@ -147,6 +147,8 @@ class FolderWriter:
                         f"{line.get(key)!r:.80}, this request has {expected[key]!r:.80}"
                     )
             self._done = number + 1
+        for leftover in self._folder.glob(".[0-9]*-[0-9]*.png.*"):  # of a killed process
+            leftover.unlink(missing_ok=True)
         if self._index.exists():
             os.truncate(self._index, self._complete)
         return self._done
