@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.renamed import refuse_old_names, translate
@@ -62,6 +62,8 @@ def _to_object(schema: type[Schema], merged: DictConfig, origin: str = "") -> Sc
     try:
         tree = OmegaConf.create(cast(dict, _expand_home(OmegaConf.to_container(merged, resolve=True))))
         return cast(Schema, OmegaConf.to_object(OmegaConf.merge(merged, tree)))
+    except MissingMandatoryValue as error:
+        raise SettingsError(f"{origin}{error.full_key} is missing") from None
     except OmegaConfBaseException as error:  # an interpolation of a key that does not exist
         raise SettingsError(f"{origin}{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
 

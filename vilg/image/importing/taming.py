@@ -9,7 +9,6 @@ import numpy as np
 import paddle
 import yaml
 from omegaconf import MISSING
-from omegaconf.errors import OmegaConfBaseException
 
 from vilg import config
 from vilg.errors import SettingsError, UserError, os_reason
@@ -145,8 +144,6 @@ def read_settings(file: Path) -> config.VQGAN:
             codebook_size=theirs.n_embed,
             code_dim=theirs.embed_dim,
         )
-    except OmegaConfBaseException as error:  # a key without a value
-        raise SettingsError(f"{file}: {error.full_key} is missing") from None
     except SettingsError as error:
         raise SettingsError(str(error) if str(error).startswith(f"{file}:") else f"{file}: {error}") from None
 
