@@ -239,7 +239,10 @@ def test_the_page_behind_a_reverse_proxy_with_a_token(server, browser):
         page.click("#generate")
         page.locator("#images-note", has_text=" s, seed").wait_for()
         loaded = "images => images.length === 4 && images.every(one => one.complete && one.naturalWidth === 64)"
-        page.wait_for_timeout(500)
+        for _ in range(100):  # the images load after the note is shown
+            if page.locator("#images img").evaluate_all(loaded):
+                break
+            page.wait_for_timeout(100)
         assert page.locator("#images img").evaluate_all(loaded)
         page.goto(f"{address}/vilg/docs")
         page.locator('[data-path="/v1/images"]').wait_for()
