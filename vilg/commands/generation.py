@@ -8,7 +8,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from vilg.commands.command import command, interrupt_on_sigterm
+from vilg.commands.command import command, interrupt_on_sigterm, overwrite_option
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _generate(commands) -> None:
         metavar="FILE|DIR",
         help="image file to write, or without a suffix a folder with one file per image",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    overwrite_option(parser)
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run into a folder")
     parser.add_argument("--truncate", action="store_true", help="truncate texts that are too long, with a warning")
 

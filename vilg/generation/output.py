@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vilg.data.decode import read_image
 from vilg.errors import UserError, os_reason
 from vilg.generation import metadata
 from vilg.generation.pipeline import MAX_ROWS, GeneratedImages, Pipeline
@@ -147,4 +146,4 @@ def _prefix_codes(pipeline: Pipeline, request: GenerationRequest) -> np.ndarray 
     height, width = pipeline.decoding_model.grid
     if not 0 < request.keep_rows < height:
         raise UserError(f"--keep-rows {request.keep_rows}: must be between 1 and {height - 1}, of {height} rows")
-    return pipeline.encode_images([read_image(request.image)])[0, : request.keep_rows * width]
+    return pipeline.encode_images(request.image)[0, : request.keep_rows * width]
