@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,21 +19,28 @@ def run(command: list[str], cwd: Path, seconds: int = 100) -> subprocess.Complet
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
+class Program(subprocess.Popen):
+    """A process whose errors go to a file: with a pipe that nobody reads, it would stop once the pipe is full."""
+
+    def __init__(self, command: list[str], **options):
+        self._errors = tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace")
+        super().__init__(command, text=True, stdout=subprocess.PIPE, stderr=self._errors, **options)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it printed to stdout, and to stderr. Raises TimeoutExpired."""
+        out, _ = super().communicate(timeout=timeout)
+        with self._errors:
+            self._errors.seek(0)
+            return out, self._errors.read()
+
+
 @contextmanager
-def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen]:
+def started(command: list[str], cwd: Path) -> Iterator[Program]:
     """`command` runs during the block. All its processes have ended after it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_"))}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("OMP_NUM_THREADS", None)
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment,
-        text=True,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = Program(command, cwd=cwd, env=environment, start_new_session=True)
     try:
         yield process
     finally:
