@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.image import published
-from tests.image.reference import fixture
+from tests.image.reference import GUMBEL, OPENAI, VQ, fixture
 from tests.image.torch_writer import Call, New, Shared, write
 from vilg import config, image
 from vilg.cli import main
@@ -326,60 +326,72 @@ def same_codes(indices, wanted, scores) -> int:
     return clear.sum()
 
 
-@pytest.mark.parametrize("name, quantizer", [("vqgan_gumbel_f8", "gumbel"), ("vqgan_vq_f8", "nearest")])
-def test_what_taming_computed(tmp_path, name, quantizer):
-    checkpoint, settings, reference = fixture(name, "last.ckpt", "config.json", "io.npz")
-    import_tokenizer("taming", [checkpoint], settings, tmp_path / "out")
-    model, data = image.load(tmp_path / "out"), np.load(reference)
-    assert model.settings.quantizer == quantizer and model.factor == 8 and model.codebook_size == 256
+def check_taming(folder, out):
+    """The imported model computes what taming-transformers computed. Returns the model."""
+    checkpoint, settings, reference = fixture(folder, "last.ckpt", "config.json", "io.npz")
+    import_tokenizer("taming", [checkpoint], settings, out)
+    model, data, described = image.load(out), np.load(reference), json.loads(settings.read_text())
+    assert model.factor == 2 ** (len(described["ddconfig"]["ch_mult"]) - 1)
+    assert model.codebook_size == described["n_embed"]
     images, prequant = paddle.to_tensor(data["image"] / 2 + 0.5), data["prequant"].transpose(0, 2, 3, 1)
     indices = data["indices"].reshape(prequant.shape[:3])
     assert np.allclose(model.features(images).numpy(), prequant, rtol=0, atol=1e-4)
-    if quantizer == "gumbel":
+    if model.settings.quantizer == "gumbel":
         scores = model.quantizer.logits(paddle.to_tensor(prequant)).numpy()
     else:
         scores = -np.square(prequant[..., None, :] - model.quantizer.codebook.numpy()).sum(-1)
     assert same_codes(model.encode(images).numpy(), indices, scores) > 0.9 * indices.size
+    assert len(np.unique(indices)) > 5
     z_emb = model.embed(paddle.to_tensor(indices))
     assert np.allclose(model.decode_raw(z_emb).numpy(), data["reconstruction"], rtol=0, atol=1e-4)
     assert np.allclose(
         model.decode_embeddings(z_emb).numpy(), (data["reconstruction"] / 2 + 0.5).clip(0, 1), rtol=0, atol=1e-4
     )
+    return model
 
 
-def test_what_openai_computed(tmp_path):
-    encoder, decoder, reference = fixture("dvae_openai", "encoder.pkl", "decoder.pkl", "io.npz")
+@GUMBEL
+def test_what_taming_computed_with_gumbel_softmax(folder, tmp_path):
+    assert check_taming(folder, tmp_path / "out").settings.quantizer == "gumbel"
+
+
+@VQ
+def test_what_taming_computed_with_the_nearest_code(folder, tmp_path):
+    assert check_taming(folder, tmp_path / "out").settings.quantizer == "nearest"
+
+
+@OPENAI
+def test_what_openai_computed(folder, tmp_path):
+    encoder, decoder, reference = fixture(folder, "encoder.pkl", "decoder.pkl", "io.npz")
     import_tokenizer("openai-dvae", [encoder, decoder], None, tmp_path / "out")
     model, data = image.load(tmp_path / "out"), np.load(reference)
-    assert model.factor == 8 and model.codebook_size == 512
-    images, indices = paddle.to_tensor(data["image"]), data["indices"].reshape(-1, 8, 8)
+    logits = data["logits"].transpose(0, 2, 3, 1)
+    assert model.factor == 8 and model.codebook_size == logits.shape[-1]
+    images, indices = paddle.to_tensor(data["image"]), data["indices"].reshape(logits.shape[:3])
     assert np.allclose(model.logits(images).numpy(), data["logits"], rtol=0, atol=1e-4)
-    assert same_codes(model.encode(images).numpy(), indices, data["logits"].transpose(0, 2, 3, 1)) > 0.9 * indices.size
+    assert same_codes(model.encode(images).numpy(), indices, logits) > 0.9 * indices.size
     z_emb = model.embed(paddle.to_tensor(indices))
     assert np.allclose(model.statistics(z_emb).numpy(), data["decoder_stats"], rtol=0, atol=1e-4)
     assert np.allclose(model.decode_embeddings(z_emb).numpy(), data["reconstruction"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
-@pytest.mark.parametrize("name, file", [("vqgan_vq_f8", "last.ckpt"), ("dvae_openai", "decoder.pkl")])
-def test_truncated_reference_files(tmp_path, name, file, share):
-    data = fixture(name, file)[0].read_bytes()
-    (tmp_path / file).write_bytes(data[: int(len(data) * share)])
-    if name == "vqgan_vq_f8":
-        fails(
-            "damaged, or cut off",
-            import_tokenizer,
-            "taming",
-            [tmp_path / file],
-            *fixture(name, "config.json"),
-            tmp_path / "out",
-        )
-    else:
-        fails(
-            "damaged, or cut off",
-            import_tokenizer,
-            "openai-dvae",
-            [*fixture(name, "encoder.pkl"), tmp_path / file],
-            None,
-            tmp_path / "out",
-        )
+@VQ
+def test_truncated_checkpoint_of_taming(tmp_path, folder, share):
+    checkpoint, settings = fixture(folder, "last.ckpt", "config.json")
+    part = truncated(checkpoint, share, tmp_path)
+    fails("damaged, or cut off", import_tokenizer, "taming", [part], settings, tmp_path / "out")
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
+@OPENAI
+def test_truncated_decoder_of_openai(tmp_path, folder, share):
+    encoder, decoder = fixture(folder, "encoder.pkl", "decoder.pkl")
+    part = truncated(decoder, share, tmp_path)
+    fails("damaged, or cut off", import_tokenizer, "openai-dvae", [encoder, part], None, tmp_path / "out")
+
+
+def truncated(file, share, folder):
+    data = file.read_bytes()
+    (folder / file.name).write_bytes(data[: int(len(data) * share)])
+    return folder / file.name

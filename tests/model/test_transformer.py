@@ -132,8 +132,18 @@ def test_every_parameter_of_the_direction_gets_a_gradient(direction, switches):
 
 
 def test_default_settings_have_ten_billion_parameters():
-    settings = config.Model()
-    assert 9.6e9 < 12 * settings.layers * settings.hidden**2 < 10.4e9
+    """Counted in the model itself, built without weights, and compared with the sum of its parts."""
+    layers, hidden, words, codes, text, side = 48, 4096, 21128, 8192, 64, 32
+    with paddle.LazyGuard():
+        model = Transformer(config.Model(), words, codes, text, (side, side))
+    norm = 2 * hidden
+    block = 2 * norm + (4 * hidden**2 + 4 * hidden) + (8 * hidden**2 + 5 * hidden)  # attention, MLP of 4x
+    embeddings = (words + text + codes) * hidden + (text + 2 * side) * hidden + 2 * hidden  # a padding vector each
+    heads = (words + codes) * (hidden + 1)
+    boi = hidden
+    expected = layers * block + norm + embeddings + boi + heads
+    assert sum(np.prod(parameter.shape) for parameter in model.parameters()) == expected == 9_907_257_992
+    assert [len(model.blocks), model.blocks[0].attention.heads] == [48, 64]
 
 
 def test_residual_projections_start_small():

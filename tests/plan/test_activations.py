@@ -1,4 +1,7 @@
-"""The peak that `vilg plan` predicts matches the one that Paddle's allocator reports, within 5 %."""
+"""The peak that `vilg plan` predicts matches the one that Paddle's allocator reports.
+
+Within 1.5%, and within 5% for dense attention, which no job uses. docs/launch.md states these limits.
+"""
 
 from functools import partial
 
@@ -17,6 +20,7 @@ from vilg.plan.memory_tracker import MemoryTracker
 from vilg.training.optimizer import adamw
 
 FP32 = 4
+TOLERANCE = {"operator": 0.015, "blockwise": 0.015, "dense": 0.05}
 
 
 def real_peak(model: Transformer, recompute: str, batch: int) -> int:
@@ -53,7 +57,7 @@ def test_predicted_peak_matches_the_allocator(case):
     settings, words, codes, text, side, batch, recompute, backend = CASES[case]
     made = model(settings, words, codes, text, side, backend)
     assert activations.peak(made, backend, recompute, batch, FP32) == pytest.approx(
-        real_peak(made, recompute, batch), rel=0.05
+        real_peak(made, recompute, batch), rel=TOLERANCE[backend]
     )
 
 
@@ -67,7 +71,8 @@ def test_predicted_peak_matches_the_allocator_at_full_width():
     made = PAPER.model(
         config.Pretraining(data=config.Data(image_size=128), model=config.Model(layers=2, hidden=4096, heads=64))
     )
-    assert activations.peak(made, "operator", "block", 1, FP32) == pytest.approx(real_peak(made, "block", 1), rel=0.05)
+    measured = real_peak(made, "block", 1)
+    assert activations.peak(made, "operator", "block", 1, FP32) == pytest.approx(measured, rel=TOLERANCE["operator"])
 
 
 @pytest.mark.parametrize("recompute", ["none", "block", "2"])
