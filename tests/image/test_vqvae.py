@@ -1,4 +1,4 @@
-"""The VQ-VAE: the equations of the paper, the gradients of each term, and restarting dead codes."""
+"""The VQ-VAE: equation (1) of the paper, the gradients of each term, and restarting dead codes."""
 
 import numpy as np
 import paddle
@@ -22,7 +22,7 @@ def images(count=3, size=16):
     return paddle.to_tensor(np.random.default_rng(0).random([count, 3, size, size], dtype=np.float32))
 
 
-def test_equation_1_nearest_code_by_brute_force():
+def test_nearest_code_by_brute_force():
     paddle.seed(1)
     quantizer = NearestCode(9, 5)
     features = paddle.randn([2, 3, 4, 5])
@@ -30,7 +30,8 @@ def test_equation_1_nearest_code_by_brute_force():
     assert np.array_equal(quantizer.nearest(features).numpy(), distances.argmin(-1))
 
 
-def test_equation_2_against_numpy(model):
+def test_loss_against_numpy(model):
+    """With the default beta = 0.25 of the commitment term."""
     loss, parts, features, indices = model.losses(images())
     codes = model.quantizer.codebook.numpy()[indices.numpy()]
     gap = ((features.numpy() - codes) ** 2).mean()

@@ -14,7 +14,7 @@ class VQVAE:
     residual_blocks: int = 2
     codebook_size: int = 1024
     code_dim: int = 64
-    commitment_weight: float = 0.25  # beta of equation (2)
+    commitment_weight: float = 0.25  # beta of van den Oord et al. (arXiv 1711.00937, equation (3)); 1 in the paper
 
     def __post_init__(self):
         require(self.downsamplings > 0, f"vqvae.downsamplings={self.downsamplings}: must be positive")
@@ -45,7 +45,7 @@ class VQGAN:
     latent_channels: int = 256  # channels of the encoder's output
     codebook_size: int = 8192
     code_dim: int = 256
-    commitment_weight: float = 0.25  # beta of equation (2), with nearest codes
+    commitment_weight: float = 0.25  # with nearest codes; see VQVAE
     # With one channel per group, normalization would remove the mean of each channel, and with it flat colours.
     norm_groups: int = 32
 

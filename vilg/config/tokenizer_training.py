@@ -9,7 +9,8 @@ from vilg.config.validation import require
 class Codebook:
     """How the codebook of a nearest-code quantizer is trained."""
 
-    update: str = "gradient"  # gradient: equation (2) | ema: exponential moving averages of the assigned features
+    # gradient: equation (1) of the paper | ema: exponential moving averages of the assigned features
+    update: str = "gradient"
     decay: float = 0.99  # decay of the moving averages
 
     def __post_init__(self):

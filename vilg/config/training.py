@@ -20,14 +20,25 @@ class InputNoise:
 
 @dataclass
 class LossWeights:
-    """Weights of the mean losses of the two directions."""
+    """Weights of the losses of the two directions, and what a loss is divided by; see docs/architecture.md, Loss."""
 
-    text_to_image: float = 1.0
+    text_to_image: float = 1.0  # 0: this direction is not trained
     image_to_text: float = 1.0
+    # direction: the loss of each direction is a mean over its own target tokens | tokens: the paper's sum over the
+    # target tokens of both directions, divided by their number
+    normalization: str = "direction"
 
     def __post_init__(self):
         for name in ("text_to_image", "image_to_text"):
             require(0 <= getattr(self, name) < float("inf"), f"loss.{name}={getattr(self, name)}: must not be negative")
+        require(bool(self.directions), "loss.text_to_image=0, loss.image_to_text=0: one of them must be positive")
+        choices = ("direction", "tokens")
+        require(self.normalization in choices, f"loss.normalization={self.normalization}: none of {', '.join(choices)}")
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions that are trained, under their names in vilg/attention/patterns.py."""
+        return [name for name in ("text_to_image", "image_to_text") if getattr(self, name) > 0]
 
 
 @dataclass

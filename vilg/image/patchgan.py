@@ -52,6 +52,7 @@ def hinge_loss(real: paddle.Tensor, fake: paddle.Tensor) -> paddle.Tensor:
 def adaptive_weight(reconstruction: paddle.Tensor, adversarial: paddle.Tensor) -> paddle.Tensor:
     """Equation (7): |gradient of the reconstruction loss| / (|gradient of the adversarial loss| + 1e-4), at most 1e4.
 
-    Both gradients are taken at the weight of the decoder's last layer.
+    Both gradients are taken at the weight of the decoder's last layer. The constants are those of taming-transformers'
+    code (the paper adds 1e-6 and has no upper limit).
     """
     return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clip(0.0, 1e4)

@@ -1,4 +1,6 @@
-"""Nearest-code quantization (equation (1) of the paper), its straight-through gradient, and restarts of dead codes."""
+"""Nearest-code quantization (section 3.1.1 of the paper; van den Oord et al., arXiv 1711.00937, equation (2)), its
+straight-through gradient, and restarts of dead codes.
+"""
 
 import math
 
@@ -33,7 +35,7 @@ class NearestCode(nn.Layer):
         return self.codebook.stop_gradient
 
     def nearest(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Equation (1): the index of the nearest code for features [.., d], int64 [..]."""
+        """The index of the nearest code for features [.., d], int64 [..]."""
         return nearest_code(features, self.codebook)
 
     def embed(self, indices: paddle.Tensor) -> paddle.Tensor:
@@ -43,8 +45,9 @@ class NearestCode(nn.Layer):
     def forward(self, features: paddle.Tensor):
         """Features [.., d] -> (z_emb with a straight-through gradient, indices, codebook term, commitment term).
 
-        The two terms are those of equation (2): |sg[E(x)] - e|^2 trains only the codebook, |E(x) - sg[e]|^2 only the
-        encoder. The straight-through estimator passes the gradient of the decoder to the encoder unchanged.
+        The two terms are those of equation (1) of the paper: |sg[E(x)] - e|^2 trains only the codebook,
+        |E(x) - sg[e]|^2 only the encoder. Here they are means over all elements. The straight-through estimator passes
+        the gradient of the decoder to the encoder unchanged.
         """
         with paddle.no_grad():
             indices = self.nearest(features)

@@ -1,4 +1,4 @@
-"""A small convolutional VQ-VAE: section 3.1.1 of the paper, equations (1) and (2)."""
+"""A small convolutional VQ-VAE: section 3.1.1 of the paper, equation (1)."""
 
 import paddle
 import paddle.nn.functional as F
@@ -97,7 +97,9 @@ class VQVAE(ImageTokenizer):
         return self.decoder(z_emb.transpose([0, 3, 1, 2]))
 
     def losses(self, images: paddle.Tensor, choose: bool = True):
-        """Equation (2) for images [B, 3, H, W] in [0, 1], without its codebook term if the codebook is updated by EMA.
+        """The loss of images [B, 3, H, W] in [0, 1]: reconstruction + codebook term + beta x commitment term, as in van
+        den Oord et al. (arXiv 1711.00937, equation (3)). Equation (1) of the paper is the case beta = 1. There is no
+        codebook term if the codebook is updated by EMA.
 
         With choose=False (the autoencoder phase) the decoder gets the features themselves. Returns (loss, {name: part
         of the loss}, features, indices).

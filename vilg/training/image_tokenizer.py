@@ -118,8 +118,8 @@ class ImageTokenizerTraining(ABC):
     def losses(self, inputs: Inputs, model: Any) -> Iterator[tuple[str, paddle.Tensor]]:
         """See Objective."""
 
-    def weight(self, name: str) -> float:
-        return 1.0
+    def weights(self, counts: dict[str, float]) -> dict[str, float]:
+        return dict.fromkeys(counts, 1.0)
 
     def on_step_end(self, step: int) -> dict[str, float]:
         return {name: float(value) for name, value in self.parts.items()} | self.codebook.on_step_end(step)

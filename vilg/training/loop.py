@@ -110,12 +110,8 @@ class TrainingLoop:
         self.objective.on_step_begin(self.step + 1)
         with self.world.fail_together():  # one rank may exceed data.max_bad_samples
             inputs = [self.objective.prepare_batch(next(batches)) for _ in range(self.accumulation)]
-        losses = self._losses(inputs)
-        total = sum(
-            self.objective.weight(name) * value
-            for name, value in losses.items()
-            if name not in self.adversaries.engines
-        )
+        losses, weights = self._losses(inputs)
+        total = sum(weights[name] * value for name, value in losses.items() if name not in self.adversaries.engines)
         if not all(map(math.isfinite, losses.values())):
             self._stop_on_non_finite(inputs, **{f"loss_{name}": value for name, value in losses.items()})
         lr = learning_rate(train, self.step + 1)
@@ -143,8 +139,10 @@ class TrainingLoop:
             **extra,
         }
 
-    def _losses(self, inputs: list) -> dict[str, float]:
-        """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches."""
+    def _losses(self, inputs: list) -> tuple[dict[str, float], dict[str, float]]:
+        """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches, and
+        their weights.
+        """
         counts: dict[str, float] = {}
         for micro_batch in inputs:
             for name, count in self.objective.loss_denominators(micro_batch).items():
@@ -152,11 +150,12 @@ class TrainingLoop:
         counts = self.world.sum(counts)
         sums = dict.fromkeys(counts, 0.0)
         # The engine averages over ranks, so the factor of a mean over all ranks includes their number.
-        factors = {name: self.objective.weight(name) * self.world.ranks / count for name, count in counts.items()}
+        weights = self.objective.weights(counts)
+        factors = {name: weights[name] * self.world.ranks / count for name, count in counts.items()}
         for micro_batch in inputs:
             for name, summed in self.engine.micro_step(partial(self.objective.losses, micro_batch), factors).items():
                 sums[name] += summed
-        return {name: value / counts[name] for name, value in self.world.sum(sums).items()}
+        return {name: value / counts[name] for name, value in self.world.sum(sums).items()}, weights
 
     def _due(self, every: int, last: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == last)

@@ -50,8 +50,8 @@ class Objective(Protocol):
         """
         ...
 
-    def weight(self, name: str) -> float:
-        """The weight of a loss in the sum."""
+    def weights(self, counts: dict[str, float]) -> dict[str, float]:
+        """The weight of each mean loss in the sum. counts: the numbers of terms of this step on all ranks."""
         ...
 
     def on_step_end(self, step: int) -> dict[str, float]:

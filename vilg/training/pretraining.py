@@ -1,4 +1,4 @@
-"""The objective of pre-training: L = L_t2i + L_i2t (section 3.1.2 of the paper)."""
+"""The objective of pre-training: L = w_t2i L_t2i + w_i2t L_i2t (section 3.1.2 of the paper, equations (3) to (5))."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import load_tokenizer
 from vilg.training.input_noise import corrupt_tokens
+from vilg.training.loss_weights import mean_weights
 
 ABBREVIATION = {TEXT_TO_IMAGE: "t2i", IMAGE_TO_TEXT: "i2t"}
 _DRAWN = 8  # held-out captions for which images are generated
@@ -77,7 +78,6 @@ class Pretraining:
         # Computed once: both are frozen, and hashing large weights takes seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
-        self._weights = {"t2i": settings.loss.text_to_image, "i2t": settings.loss.image_to_text}
         # Read now, so that errors are reported before training and not after an hour.
         self.heldout = self._read_heldout() if settings.train.eval_every or settings.train.sample_images_every else []
 
@@ -126,8 +126,10 @@ class Pretraining:
             logits = model(direction, *inputs.model_inputs(direction))
             yield ABBREVIATION[direction], summed_nll(logits, *self._targets(direction, inputs))
 
-    def weight(self, name: str) -> float:
-        return self._weights[name]
+    def weights(self, counts: dict[str, float]) -> dict[str, float]:
+        tokens = {direction: counts[ABBREVIATION[direction]] for direction in DIRECTIONS}
+        weights = mean_weights(self.settings.loss, tokens)
+        return {ABBREVIATION[direction]: weight for direction, weight in weights.items()}
 
     def on_step_end(self, step: int) -> dict[str, float]:
         return {}

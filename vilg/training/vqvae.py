@@ -1,4 +1,4 @@
-"""The objective of a VQ-VAE: equation (2) of the paper."""
+"""The objective of a VQ-VAE: equation (1) of the paper, with the beta of van den Oord et al. (arXiv 1711.00937)."""
 
 from collections.abc import Iterator
 
