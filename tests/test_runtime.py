@@ -50,7 +50,44 @@ def environment_of_new_process(**variables) -> list[str]:
 def test_importing_vilg_sets_the_variables_before_paddle_is_loaded():
     cores = str(len(os.sched_getaffinity(0)))
     mkl = str(runtime.mkl_path_for(runtime._cpu_vendor_and_flags()))
-    assert environment_of_new_process() == [cores, mkl, "None" if runtime._has_gpu_wheel() else "0"]
+    assert environment_of_new_process() == [cores, mkl, "None" if runtime.may_use_gpu() else "0"]
+
+
+@pytest.mark.parametrize(
+    "wheel, visible, expected",
+    [(True, None, True), (True, "0,3", True), (True, "", False), (True, "-1", False), (False, None, False)],
+)
+def test_a_gpu_is_expected_if_the_wheel_has_cuda_and_none_hides_the_devices(monkeypatch, wheel, visible, expected):
+    monkeypatch.setattr(runtime, "_has_gpu_wheel", lambda: wheel)
+    monkeypatch.setattr(os, "environ", {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert runtime.may_use_gpu() == expected
+
+
+def prepared(monkeypatch, gpu: bool, variables: dict[str, str]) -> tuple[dict[str, str], bool]:
+    """The environment after `prepare`, and whether freed memory is kept."""
+    environment, kept = dict(variables), []
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(runtime, "_set_here", set())
+    monkeypatch.setattr(runtime, "_has_gpu_wheel", lambda: gpu)
+    monkeypatch.setattr(runtime, "keep_freed_memory", lambda: kept.append(True))
+    runtime.prepare()
+    return environment, bool(kept)
+
+
+def test_host_memory_is_given_back_where_paddle_uses_gpus(monkeypatch):
+    assert prepared(monkeypatch, True, {})[1] is False
+    assert prepared(monkeypatch, True, {"CUDA_VISIBLE_DEVICES": ""})[1] is True
+    assert prepared(monkeypatch, False, {})[1] is True
+    assert prepared(monkeypatch, False, {"MALLOC_ARENA_MAX": "1"})[1] is False
+
+
+def test_gpus_add_gradients_in_a_fixed_order_unless_the_user_decides_otherwise(monkeypatch):
+    names = ["FLAGS_embedding_deterministic", "FLAGS_cudnn_deterministic"]
+    environment, _ = prepared(monkeypatch, True, {})
+    assert [environment[name] for name in names] == ["1", "1"] and "FLAGS_use_stride_kernel" not in environment
+    assert [prepared(monkeypatch, True, dict.fromkeys(names, "0"))[0][name] for name in names] == ["0", "0"]
+    environment, _ = prepared(monkeypatch, False, {})
+    assert not set(names) & set(environment) and environment["FLAGS_use_stride_kernel"] == "0"
 
 
 def test_variables_of_the_user_are_kept():

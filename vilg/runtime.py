@@ -1,5 +1,5 @@
 """Environment that has to be set before Paddle is imported: threads, MKL code path, allocator, denormals,
-transposition.
+transposition, and deterministic kernels on GPUs.
 
 Without it, Paddle's CPU wheel is several times slower; docs/performance.md has measurements. Variables that the user
 has set are not changed. No setting changes results by more than rounding.
@@ -27,13 +27,17 @@ def prepare() -> None:
     mkl_path = mkl_path_for(_cpu_vendor_and_flags())
     if mkl_path is not None:
         _set("MKL_DEBUG_CPU_TYPE", mkl_path)
+    flush_denormals()
+    if may_use_gpu():
+        # Otherwise the gradients of embeddings and of convolutions are sums in an order that changes from run to run.
+        _set("FLAGS_embedding_deterministic", "1")
+        _set("FLAGS_cudnn_deterministic", "1")
+        return
     if not any(name.startswith("MALLOC_") for name in os.environ):
         keep_freed_memory()
-    flush_denormals()
-    if not _has_gpu_wheel():
-        # With stride views, CPU kernels copy element by element: a transposition takes 40 times as long as with the
-        # older kernel.
-        _set("FLAGS_use_stride_kernel", "0")
+    # With stride views, CPU kernels copy element by element: a transposition takes 40 times as long as with the older
+    # kernel.
+    _set("FLAGS_use_stride_kernel", "0")
 
 
 def environment_before() -> dict[str, str]:
@@ -75,7 +79,8 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory instead of returning it to the kernel.
 
     Otherwise every large temporary is a new mapping, and page faults take 3 to 10 times as long as the arithmetic of an
-    elementwise operator. As a consequence, resident memory stays at its peak.
+    elementwise operator. As a consequence, resident memory stays at its peak. A rank on a GPU computes nothing large in
+    host memory, but at times holds much there (a checkpoint while it is written), so it must give that memory back.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -103,6 +108,11 @@ def flush_denormals() -> None:
         libm.fesetenv(environment)
     except (OSError, AttributeError):  # musl, macOS
         return
+
+
+def may_use_gpu() -> bool:
+    """Whether Paddle is built for GPUs and none are hidden. Known without importing Paddle."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() not in ("", "-1") and _has_gpu_wheel()
 
 
 def _has_gpu_wheel() -> bool:

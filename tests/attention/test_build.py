@@ -71,6 +71,76 @@ def test_gpu_kernels_remain_usable_without_nvcc(copy, monkeypatch):
     assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2
 
 
+def paddle_for_cuda(folder, version: str):
+    """A stand-in for the folder of a Paddle wheel that is built for this version of CUDA."""
+    (folder / "paddle/version").mkdir(parents=True)
+    (folder / "paddle/version/__init__.py").write_text(f"full_version     = '3.3.1'\ncuda_version     = '{version}'\n")
+    return folder / "paddle"
+
+
+def nvcc_that_prints(folder, version: str) -> str:
+    """A stand-in for nvcc. It creates empty objects, and answers to --version and --dryrun."""
+    program = folder / "fake-nvcc"
+    program.write_text(
+        f'#!/bin/sh\ncase "$1" in\n--version) echo "{version}"; exit;;\n--dryrun) echo "#$ TOP={folder}" >&2; exit;;\n'
+        'esac\nwhile [ $# -gt 1 ]; do shift; [ "$1" = -o ] && touch "$2"; done; exit 0\n'
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize(
+    "printed, reason",
+    [
+        ("Cuda compilation tools, release 12.4, V12.4.131", None),
+        (
+            "Cuda compilation tools, release 13.0, V13.0.88",
+            "is of CUDA 13.0 and Paddle of CUDA 12.6; install CUDA 12.6",
+        ),
+        ("Cuda compilation tools, release 11.8, V11.8.89", "is of CUDA 11.8 and Paddle of CUDA 12.6"),
+        ("no such thing", "does not print a release of CUDA"),
+    ],
+)
+def test_nvcc_must_be_of_the_cuda_major_version_of_paddle(copy, monkeypatch, printed, reason):
+    """The operator is then built without CUDA kernels, and the reason can be told."""
+    paddle = paddle_for_cuda(copy, "12.6")
+    monkeypatch.setattr(build, "_paddle", lambda: paddle)
+    monkeypatch.setenv("CUDACXX", nvcc_that_prints(copy, printed))
+    assert build.has_gpu_kernels() == (reason is None)
+    once = calls(copy)
+    assert build.built() and calls(copy) == once, "the library is current"
+    assert build.why_no_nvcc() is None if reason is None else reason in build.why_no_nvcc()
+
+
+def test_a_missing_nvcc_and_a_paddle_without_cuda_are_told(copy, monkeypatch):
+    assert build.why_no_nvcc() == "Paddle is not built for CUDA"
+    paddle = paddle_for_cuda(copy, "12.6")
+    monkeypatch.setattr(build, "_paddle", lambda: paddle)
+    monkeypatch.setenv("CUDACXX", "no-such-nvcc")
+    assert build.why_no_nvcc() == ("there is no nvcc (no-such-nvcc); install CUDA 12.6 or name its nvcc in CUDACXX")
+
+
+@pytest.mark.parametrize(
+    "capability, expected",
+    [
+        ((7, 5), False),
+        ((8, 0), True),
+        ((8, 6), True),
+        ((8, 9), True),
+        ((9, 0), True),
+        ((10, 0), False),
+        ((12, 0), False),
+    ],
+)
+def test_a_kernel_runs_on_gpus_of_its_own_major_capability(capability, expected):
+    assert build.has_kernel_for(capability) == expected
+
+
+def test_a_kernel_for_one_capability_alone_does_not_run_on_the_next(monkeypatch):
+    monkeypatch.setattr(build, "CUDA_ARCHITECTURES", ("86", "90a"))
+    assert not build.has_kernel_for((8, 0)) and build.has_kernel_for((8, 9)) and not build.has_kernel_for((9, 1))
+
+
 def test_read_only_package_is_built_in_the_user_cache(copy, monkeypatch):
     monkeypatch.setattr(build, "_writable", lambda folder: False)
     assert build.built() == copy / "cache/vilg" / build.build_key() / build.LIBRARY

@@ -17,6 +17,7 @@ import pytest
 from tests.attention.kernel import GRADIENTS, Inputs, error, formulas
 from vilg.attention import build as operator_build
 from vilg.attention.layout import build
+from vilg.attention.operator import HEAD_SIZES_ON_GPU
 from vilg.attention.patterns import DIRECTIONS, PATTERNS
 from vilg.attention.tiles import Tiles
 
@@ -26,6 +27,12 @@ FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
 # For rounding of a weight, a gradient and the output: to 11 bits in float16, to 8 bits in bfloat16.
 TOLERANCE = {FLOAT32: 1e-5, FLOAT16: 3e-3, BFLOAT16: 2e-2}
 NVCC = shutil.which("nvcc")
+_PIECE_AT = """
+extern "C" int piece_at(int size, int row, int piece) {
+  return size == 32 ? vilg_cuda::piece_at<32>(row, piece)
+         : size == 64 ? vilg_cuda::piece_at<64>(row, piece) : vilg_cuda::piece_at<128>(row, piece);
+}
+"""
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 
@@ -52,6 +59,8 @@ def emulated(tmp_path_factory):
     shutil.copytree(SOURCES, folder / "csrc")
     for file in EMULATOR.iterdir():
         shutil.copy(file, folder / "csrc/cuda")
+    source = folder / "csrc/cuda/attention.cu"
+    source.write_text(source.read_text() + _PIECE_AT)
     library = folder / "emulated.so"
     done = subprocess.run(
         [
@@ -64,7 +73,7 @@ def emulated(tmp_path_factory):
             "-shared",
             "-w",
             f"-I{operator_build.cuda_root(NVCC) / 'include'}",
-            str(folder / "csrc/cuda/attention.cu"),
+            str(source),
             "-o",
             str(library),
         ],
@@ -88,8 +97,36 @@ def decode(x: np.ndarray, dtype: int) -> np.ndarray:
     return (x.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else x.astype(np.float32)
 
 
+class Memory:
+    """[B, S, H, D] arrays in one buffer, as the packed operator has them: a row holds `arrays` of them side by side.
+
+    `gap` more elements follow each row. They are NaN and must stay so.
+    """
+
+    def __init__(self, shape: tuple[int, ...], arrays: int, dtype: int, gap: int = 0):
+        self.shape, self.dtype, self.width = shape, dtype, shape[2] * shape[3]
+        row = arrays * self.width + gap
+        self.elements = encode(np.full([shape[0], shape[1], row], np.nan, np.float32), dtype)
+        self.rows = [Rows(self._part(number).ctypes.data, row) for number in range(arrays)]
+
+    def _part(self, number: int) -> np.ndarray:
+        return self.elements[..., number * self.width :][..., : self.width]
+
+    def write(self, number: int, values: np.ndarray) -> None:
+        self._part(number)[:] = values.reshape(*self.shape[:2], -1)
+
+    def read(self, number: int) -> np.ndarray:
+        return decode(self._part(number), self.dtype).reshape(self.shape)
+
+    def gap_is_untouched(self) -> bool:
+        return bool(np.isnan(decode(self.elements[..., len(self.rows) * self.width :], self.dtype)).all())
+
+
 def run(library, by_query: Tiles, by_key: Tiles, inputs: list[np.ndarray], dtype: int) -> dict[str, np.ndarray]:
-    """Output and gradients for encoded q, k, v and grad_out. Every result buffer is filled with NaN before the call."""
+    """Output and gradients for encoded q, k, v and grad_out.
+
+    q, k and v are in one buffer and their gradients in another. Every result buffer is filled with NaN before the call.
+    """
     batch, length, heads, size = inputs[0].shape
     shape = Shape(batch, length, heads, size, size**-0.5, dtype)
     by_query, by_key = by_query.packed(), by_key.packed()
@@ -97,15 +134,14 @@ def run(library, by_query: Tiles, by_key: Tiles, inputs: list[np.ndarray], dtype
     def packed(array):
         return ctypes.byref(PackedLayout(array.ctypes.data, (ctypes.c_int32 * 8)(*array[:8])))
 
-    def rows(array):
-        return Rows(array.ctypes.data, heads * size)
-
-    results = [encode(np.full(inputs[0].shape, np.nan, np.float32), dtype) for _ in GRADIENTS]
+    qkv, gradients = (Memory(inputs[0].shape, 3, dtype, gap=8) for _ in range(2))
+    grad_out, out = (Memory(inputs[0].shape, 1, dtype, gap) for gap in (0, 16))
+    for number in range(3):
+        qkv.write(number, inputs[number])
+    grad_out.write(0, inputs[3])
     lse = np.full([batch, heads, length], np.nan, np.float32)
-    q, k, v, grad_out = map(rows, inputs)
-    out, *gradients = map(rows, results)
     code = library.vilg_attention_cuda_forward(
-        ctypes.byref(shape), packed(by_query), q, k, v, out, ctypes.c_void_p(lse.ctypes.data), None
+        ctypes.byref(shape), packed(by_query), *qkv.rows, out.rows[0], ctypes.c_void_p(lse.ctypes.data), None
     )
     assert code == 0
     space = np.full(library.vilg_attention_cuda_backward_workspace(ctypes.byref(shape)), np.nan, np.float32)
@@ -113,18 +149,18 @@ def run(library, by_query: Tiles, by_key: Tiles, inputs: list[np.ndarray], dtype
         ctypes.byref(shape),
         packed(by_query),
         packed(by_key),
-        q,
-        k,
-        v,
-        out,
+        *qkv.rows,
+        out.rows[0],
         ctypes.c_void_p(lse.ctypes.data),
-        grad_out,
-        *gradients,
+        grad_out.rows[0],
+        *gradients.rows,
         ctypes.c_void_p(space.ctypes.data),
         None,
     )
     assert code == 0
-    return {name: decode(x, dtype) for name, x in zip(GRADIENTS, results, strict=True)}
+    assert out.gap_is_untouched() and gradients.gap_is_untouched()
+    results = [out.read(0), *(gradients.read(number) for number in range(3))]
+    return dict(zip(GRADIENTS, results, strict=True))
 
 
 def tilings(layout) -> tuple[Tiles, Tiles]:
@@ -135,12 +171,41 @@ def tilings(layout) -> tuple[Tiles, Tiles]:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_forward_and_gradients(emulated, pattern, direction, dtype):
-    for size, text, grid in ((64, 37, (7, 6)), (128, 5, (4, 6))):
+    for size, text, grid in ((32, 37, (7, 6)), (64, 37, (7, 6)), (128, 5, (4, 6))):
         layout = build(direction, pattern, text, grid, 5)
         drawn = Inputs.random(0, 1, layout.length, 1, size)
         encoded = [encode(x, dtype) for x in (drawn.q, drawn.k, drawn.v, drawn.grad_out)]
         exact = formulas(Inputs(*(decode(x, dtype) for x in encoded)), layout.visible())
         assert error(run(emulated, *tilings(layout), encoded, dtype), exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT16, BFLOAT16])
+@pytest.mark.parametrize("size", HEAD_SIZES_ON_GPU)
+def test_samples_and_heads_are_kept_apart(emulated, size, dtype):
+    """Two samples of three heads in packed rows: a wrong distance between samples, positions or heads is seen."""
+    layout = build("image_to_text", "column", 5, (7, 6), 5)
+    drawn = Inputs.random(0, 2, layout.length, 3, size)
+    encoded = [encode(x, dtype) for x in (drawn.q, drawn.k, drawn.v, drawn.grad_out)]
+    exact = formulas(Inputs(*(decode(x, dtype) for x in encoded)), layout.visible())
+    assert error(run(emulated, *tilings(layout), encoded, dtype), exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("size", [16, 80, 96])
+def test_other_head_sizes_are_refused(emulated, size):
+    layout = build("text_to_image", "row", 5, (4, 6), 5)
+    drawn = Inputs.random(0, 1, layout.length, 1, size)
+    with pytest.raises(AssertionError):
+        run(emulated, *tilings(layout), [drawn.q, drawn.k, drawn.v, drawn.grad_out], FLOAT32)
+
+
+def test_swizzled_rows_of_shared_memory_are_in_different_banks(emulated):
+    """Eight consecutive rows are read at once: the same piece of each must be in another group of banks."""
+    for size in HEAD_SIZES_ON_GPU:
+        pieces = size // 8
+        places = np.array([[emulated.piece_at(size, row, piece) // 8 for piece in range(pieces)] for row in range(64)])
+        assert sorted(places.ravel()) == list(range(64 * pieces)), "every piece has a place of its own"
+        for start in range(0, 64, 8):
+            assert all(len(set(places[start : start + 8, piece] % 8)) == 8 for piece in range(pieces))
 
 
 @pytest.mark.parametrize("side", [0, 1])

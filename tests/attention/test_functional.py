@@ -186,8 +186,32 @@ def test_missing_kernel_for_a_device_is_logged(caplog):
         assert functional.choose_backend("auto", 96, "gpu:0") == "blockwise"
         assert functional.choose_backend("auto", 64, "gpu:0") == "blockwise"  # this Paddle is built without CUDA
     functional.choose_backend.cache_clear()
-    for part in ("not for xpu:0", "the head size is 96, but the operator supports only 64, 128", "need nvcc"):
+    for part in (
+        "not for xpu:0",
+        "the head size is 96, but the operator supports only 32, 64, 128",
+        "not built for CUDA",
+    ):
         assert part in caplog.text
+
+
+@pytest.mark.parametrize(
+    "capability, backend", [((8, 9), "operator"), ((9, 0), "operator"), ((7, 5), "blockwise"), ((12, 0), "blockwise")]
+)
+def test_a_gpu_without_a_kernel_in_the_library_runs_without_the_operator(monkeypatch, caplog, capability, backend):
+    monkeypatch.setattr("vilg.attention.operator.load", lambda: None)
+    monkeypatch.setattr("vilg.attention.build.has_gpu_kernels", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device: capability)
+    functional.choose_backend.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert functional.choose_backend("auto", 32, "gpu:3") == backend
+    if backend == "blockwise":
+        reason = (
+            f"this GPU has compute capability {capability[0]}.{capability[1]}, and the kernels are compiled for sm_80"
+        )
+        assert reason in caplog.text
+        with pytest.raises(UserError, match="attention.backend=operator: this GPU has compute capability"):
+            functional.choose_backend("operator", 32, "gpu:3")
+    functional.choose_backend.cache_clear()
 
 
 def test_operator_that_cannot_be_built_is_an_error_only_if_requested(monkeypatch, caplog):

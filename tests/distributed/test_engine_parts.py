@@ -1,16 +1,22 @@
 """Precision, recompute and the patches for CPUs, as far as one process on a CPU can show them."""
 
+from functools import partial
+
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
-from vilg.distributed import cpu, precision
+from vilg.distributed import cpu, precision, stages
+from vilg.distributed.engine import Engine
 from vilg.distributed.recompute import apply_recompute
+from vilg.distributed.world import World
 from vilg.errors import SettingsError, UserError
 from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
+from vilg.training.optimizer import adamw
 
 
 def test_auto_is_16_bits_on_a_gpu_only():
@@ -53,6 +59,15 @@ def test_recomputed_gradients_are_the_same_to_the_last_bit(setting, runs):
     again, counted = gradients(setting)
     assert once == [2, 2, 2, 2] and counted == runs
     assert all(np.array_equal(one, two) for one, two in zip(plain, again, strict=True))
+
+
+def test_device_memory_of_the_unsharded_model_is_released(monkeypatch):
+    """After the model was divided, not before. Does nothing in Paddle's CPU wheel."""
+    done, build = [], stages.build
+    monkeypatch.setattr(stages, "build", lambda *arguments: done.append("divided") or build(*arguments))
+    monkeypatch.setattr(paddle.device.cuda, "empty_cache", lambda: done.append("released"))
+    Engine(World(), nn.Linear(2, 2), partial(adamw, config.Train()), 0.0)
+    assert done == ["divided", "released"]
 
 
 def test_a_paddle_that_the_patches_were_not_tested_with_is_refused(monkeypatch):

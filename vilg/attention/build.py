@@ -58,15 +58,9 @@ _FLAGS = {
 # With nvcc and a Paddle built for CUDA.
 _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}
 _CUDA_SOURCE = "cuda/attention.cu"
-_NVCC = [
-    "-O3",
-    "-std=c++17",
-    "-Xcompiler",
-    "-fPIC",
-    "-gencode",
-    "arch=compute_80,code=sm_80",
-    "-gencode",
-    "arch=compute_90a,code=sm_90a",
+CUDA_ARCHITECTURES = ("80", "90a")  # one binary kernel each; no PTX that a driver could compile for other GPUs
+_NVCC = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC"] + [
+    f"-gencode=arch=compute_{architecture},code=sm_{architecture}" for architecture in CUDA_ARCHITECTURES
 ]
 _WITH_CUDA = " cuda"  # suffix of the key of a library with CUDA kernels
 _ONLY_X86 = ("cpu/kernels_avx512.cc", "cpu/kernels_avx2.cc")
@@ -94,10 +88,66 @@ def has_gpu_kernels() -> bool:
     return (built().parent / "key").read_text().endswith(_WITH_CUDA)
 
 
+def has_kernel_for(capability: tuple[int, int]) -> bool:
+    """Whether a library with CUDA kernels has one for GPUs of this compute capability, for example (8, 6).
+
+    A kernel runs on its own capability and on higher ones with the same major number; with the suffix `a`, on its own
+    only.
+    """
+    major, minor = capability
+    for architecture in CUDA_ARCHITECTURES:
+        digits = architecture.rstrip("a")
+        of_major, from_minor = int(digits[:-1]), int(digits[-1])
+        if major == of_major and (minor == from_minor or (minor > from_minor and digits == architecture)):
+            return True
+    return False
+
+
 def nvcc() -> str | None:
-    """The CUDA compiler, or None if it is missing or Paddle is not built for CUDA."""
-    for_cuda = re.search(r"^cuda_version\s*=\s*'\d", (_paddle() / "version/__init__.py").read_text(), re.MULTILINE)
-    return shutil.which(os.environ.get("CUDACXX", "nvcc")) if for_cuda else None
+    """The CUDA compiler, or None if there is none that fits Paddle."""
+    return None if why_no_nvcc() else _nvcc_path()
+
+
+def why_no_nvcc() -> str | None:
+    """Why the CUDA kernels cannot be compiled here; None if they can.
+
+    A library of another major version of CUDA than Paddle's would bring a second CUDA runtime into the process, which
+    may need a newer driver than the machine has.
+    """
+    wanted = paddle_cuda_version()
+    if wanted is None:
+        return "Paddle is not built for CUDA"
+    path = _nvcc_path()
+    if path is None:
+        return f"there is no nvcc ({_nvcc_name()}); install CUDA {wanted} or name its nvcc in CUDACXX"
+    try:
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{path} --version fails: {error}"
+    found = re.search(r"release (\d+)\.(\d+)", output)
+    if found is None:
+        return f"{path} --version does not print a release of CUDA"
+    if found[1] != wanted.split(".")[0]:
+        return (
+            f"{path} is of CUDA {found[1]}.{found[2]} and Paddle of CUDA {wanted}; install CUDA {wanted} or name its "
+            "nvcc in CUDACXX"
+        )
+    return None
+
+
+def paddle_cuda_version() -> str | None:
+    """The CUDA version that Paddle is built for, for example "12.6"; None for a wheel without CUDA."""
+    version = (_paddle() / "version/__init__.py").read_text()
+    found = re.search(r"^cuda_version\s*=\s*'(\d[\d.]*)", version, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _nvcc_name() -> str:
+    return os.environ.get("CUDACXX", "nvcc")
+
+
+def _nvcc_path() -> str | None:
+    return shutil.which(_nvcc_name())
 
 
 def build(folder: Path, cuda: str | None = None) -> None:
@@ -239,5 +289,7 @@ def _first_error(output: str) -> str:
 if __name__ == "__main__":
     try:
         print(built())
+        if paddle_cuda_version() is not None and not has_gpu_kernels():
+            print(f"vilg: without kernels for GPUs: {why_no_nvcc()}", file=sys.stderr)
     except BuildError as error:
         sys.exit(f"vilg: the attention operator cannot be built: {error}")

@@ -68,7 +68,7 @@ def choose_backend(backend: str, head_size: int, device: str) -> str:
 
 
 def _why_no_operator(head_size: int, device: str) -> str | None:
-    from vilg.attention import build, operator
+    from vilg.attention import operator
 
     gpu = device.startswith("gpu")
     if not gpu and device != "cpu":
@@ -77,6 +77,4 @@ def _why_no_operator(head_size: int, device: str) -> str | None:
     if head_size not in sizes:
         return f"the head size is {head_size}, but the operator supports only {', '.join(map(str, sizes))}"
     missing = operator.load()
-    if missing is None and gpu and not build.has_gpu_kernels():
-        return "its kernels for GPUs need nvcc to be built"
-    return missing
+    return operator.why_no_gpu_kernel(device) if missing is None and gpu else missing

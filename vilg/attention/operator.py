@@ -12,7 +12,7 @@ from vilg.attention import build
 from vilg.attention.layout import Layout
 
 SEPARATE, PACKED = "vilg_block_sparse_attention", "vilg_packed_attention"
-HEAD_SIZES, HEAD_SIZES_ON_GPU = (32, 64, 80, 96, 128), (64, 128)
+HEAD_SIZES, HEAD_SIZES_ON_GPU = (32, 64, 80, 96, 128), (32, 64, 128)
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,18 @@ def load() -> str | None:
     except (build.BuildError, OSError) as error:
         return str(error)
     return None
+
+
+def why_no_gpu_kernel(device: str) -> str | None:
+    """None if the library has a kernel for this GPU ("gpu:0"), otherwise the reason why it has none."""
+    if not build.has_gpu_kernels():
+        return f"it was built without kernels for GPUs: {build.why_no_nvcc()}"
+    capability = paddle.device.cuda.get_device_capability(device)
+    if build.has_kernel_for(capability):
+        return None
+    name = ".".join(map(str, capability))
+    kernels = ", ".join(f"sm_{architecture}" for architecture in build.CUDA_ARCHITECTURES)
+    return f"this GPU has compute capability {name}, and the kernels are compiled for {kernels}"
 
 
 def operator_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:

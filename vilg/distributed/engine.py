@@ -41,6 +41,8 @@ class Engine:
         self._optimizer = make_optimizer(model)
         self.precision.convert(model, self._optimizer)
         self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
+        # Memory of the whole model in fp32, from before it was converted and divided, which Paddle would keep.
+        paddle.device.cuda.empty_cache()
 
     def micro_step(self, losses: Losses, factors: dict[str, float]) -> dict[str, float]:
         """Accumulate the gradients of the sum of factor x loss, and return the losses.

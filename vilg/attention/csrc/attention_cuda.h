@@ -15,7 +15,7 @@ extern "C" {
 enum { VILG_FLOAT32 = 0, VILG_FLOAT16 = 1, VILG_BFLOAT16 = 2 };
 
 typedef struct {
-  int64_t batch, length, heads, head_size; /* head_size 64 or 128 */
+  int64_t batch, length, heads, head_size; /* head_size 32, 64 or 128 */
   float scale;
   int dtype;
 } vilg_cuda_shape;

@@ -46,15 +46,23 @@ struct Run<float, D> {
   }
 };
 
+template <typename T, typename Work>
+int choose_head_size(int64_t head_size, const Work& work) {
+  switch (head_size) {
+    case 32: return work.template run<T, 32>();
+    case 64: return work.template run<T, 64>();
+    case 128: return work.template run<T, 128>();
+    default: return cudaErrorInvalidValue;
+  }
+}
+
 /* Calls work.run<T, D>() for the dtype and head size of the shape. */
 template <typename Work>
 int choose(const vilg_cuda_shape* shape, const Work& work) {
-  const bool wide = shape->head_size == 128;
-  if (!wide && shape->head_size != 64) return cudaErrorInvalidValue;
   switch (shape->dtype) {
-    case VILG_FLOAT32: return wide ? work.template run<float, 128>() : work.template run<float, 64>();
-    case VILG_FLOAT16: return wide ? work.template run<__half, 128>() : work.template run<__half, 64>();
-    case VILG_BFLOAT16: return wide ? work.template run<__nv_bfloat16, 128>() : work.template run<__nv_bfloat16, 64>();
+    case VILG_FLOAT32: return choose_head_size<float>(shape->head_size, work);
+    case VILG_FLOAT16: return choose_head_size<__half>(shape->head_size, work);
+    case VILG_BFLOAT16: return choose_head_size<__nv_bfloat16>(shape->head_size, work);
     default: return cudaErrorInvalidValue;
   }
 }

@@ -14,10 +14,12 @@ constexpr int kThreads = 128, kRowsOfWarp = 16;
 constexpr int kColumns = kPassed / 8; /* number of accumulators, each of 8 columns */
 
 /* The index of the first element of a piece of 16 bytes (8 elements) in shared memory. The piece index is XORed with
-   row % 8 (swizzled), so that the same piece of eight consecutive rows is in different banks. */
+   bits of the row (swizzled), so that the same piece of eight consecutive rows is in different banks. All banks
+   together hold eight pieces: a row of 64 elements, or two rows of 32, which share a value of the XOR. */
 template <int D>
 __device__ inline int piece_at(int row, int piece) {
-  return (row * (D / 8) + (piece ^ (row & 7))) * 8;
+  static_assert(D == 32 || D % 64 == 0, "the XOR would leave the row");
+  return (row * (D / 8) + (piece ^ (D == 32 ? row / 2 & 3 : row & 7))) * 8;
 }
 
 /* Copies the rows at the positions order[0 .. kRows) of a head asynchronously into shared memory, with zeros for
