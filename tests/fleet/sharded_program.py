@@ -105,7 +105,7 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
     factors = {name: world.ranks / count for name, count in counts.items()}
     share = BATCH // world.ranks // accumulation
-    lines = []
+    lines, group_norms = [], []
     for text, image in batches():
         sums = dict.fromkeys(DIRECTIONS, 0.0)
         sent.clear()
@@ -117,6 +117,7 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         while_computing = sum(sent.values())
         last = held(engine, model)
         norm = engine.step(TRAIN.lr)
+        group_norms.append(engine.group_norms)
         in_a_step = dict(sent)
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
     checkpoint.CheckpointManager(out, world, config.Checkpoint(asynchronous=False)).save(
@@ -126,6 +127,8 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         json.dumps(
             {
                 "lines": lines,
+                "group_norms": group_norms,
+                "reduction_seconds": engine.reduction_seconds,
                 "total": total,
                 "held": last,
                 "while_computing": while_computing,

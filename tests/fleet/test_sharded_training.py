@@ -35,9 +35,9 @@ def train(out: Path, processes: int, settings: dict, accumulation: int) -> list[
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    """(metrics, tensors) of one process."""
+    """(report, tensors) of one process."""
     out = tmp_path_factory.mktemp("sharded") / "alone"
-    return train(out, 1, {}, 1)[0]["lines"], parameters(out)
+    return train(out, 1, {}, 1)[0], parameters(out)
 
 
 def parameters(out: Path) -> dict[str, np.ndarray]:
@@ -46,8 +46,9 @@ def parameters(out: Path) -> dict[str, np.ndarray]:
 
 
 def check(one_process, out, ranks):
-    lines, expected = one_process
-    assert np.abs(np.array(lines) - np.array(ranks[0]["lines"])).max() < 1e-5
+    alone, expected = one_process
+    assert np.abs(np.array(alone["lines"]) - np.array(ranks[0]["lines"])).max() < 1e-5
+    check_group_norms(alone, ranks)
     ours = parameters(out)
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
@@ -56,6 +57,18 @@ def check(one_process, out, ranks):
         if name.endswith("qkv.bias"):
             difference = np.delete(difference.reshape(3, -1), 1, axis=0)
         assert difference.max() < 1e-4, name
+
+
+def check_group_norms(alone: dict, ranks: list[dict]):
+    """Every rank has the gradient norms of all groups, and together they are the norm of the whole gradient."""
+    assert set(alone["group_norms"][0]) == {
+        *("embed_text", "embed_image", "norm", "text_head", "image_head"),
+        *(f"blocks_{number}" for number in range(4)),
+    }
+    for step, norms in enumerate(alone["group_norms"]):
+        assert sum(norm**2 for norm in norms.values()) ** 0.5 == pytest.approx(alone["lines"][step][2], rel=1e-5)
+        for rank in ranks:
+            assert rank["group_norms"][step] == pytest.approx(norms, rel=1e-3, abs=1e-5)
 
 
 def check_memory(ranks: list[dict], settings: config.Distributed, topology: Topology):
@@ -81,7 +94,8 @@ def check_traffic(ranks: list[dict], settings: config.Distributed, topology: Top
     for rank in ranks:
         sent.update(rank["sent"])
     assert sent.keys() == planned.keys() | {f"all_reduce {topology.shards}"}
-    assert all(0 <= sent[kind] / len(ranks) - planned[kind] <= 2 for kind in sent), (sent, planned)
+    groups = len(ranks[0]["group_norms"][0])
+    assert all(0 <= sent[kind] / len(ranks) - planned[kind] <= 2 + groups for kind in sent), (sent, planned)
 
 
 CASES = {
@@ -111,6 +125,8 @@ def test_sharded_training_equals_training_on_one_process(one_process, tmp_path, 
     topology = build_topology(distributed, processes, processes)
     check_memory(ranks, distributed, topology)
     check_traffic(ranks, distributed, topology, accumulation)
+    # In stages 2 and 3, reductions are part of the backward pass.
+    assert all((rank["reduction_seconds"] is not None) == (distributed.stage == 1) for rank in ranks)
     largest = {what: max(rank["held"][what] for rank in ranks) / ranks[0]["total"] for what in ranks[0]["held"]}
     half, whole = pytest.approx(0.5, abs=0.02), pytest.approx(1, abs=0.02)
     assert largest["moments"] == pytest.approx(1, abs=0.04)  # two of each parameter

@@ -36,6 +36,12 @@ def test_two_processes_train_as_one_and_resume_to_the_last_bit(small, tmp_path):
     assert np.abs(alone - together)[:, :3].max() < 1e-5
     assert (alone[:, 3] == together[:, 3]).all() and (alone[:, 5] == together[:, 5]).all()
 
+    lines = metrics(tmp_path / "runs" / "two")
+    assert all(0 < line["communication_seconds"] < line["seconds"] for line in lines)
+    assert all(
+        line["tokens_per_second_per_device"] == pytest.approx(line["tokens_per_second"] / 2, rel=1e-5) for line in lines
+    )
+
     # Replicas divide the writing of a checkpoint, and any number of ranks can read it.
     manifest, tensors = checkpoint.load(tmp_path / "runs" / "two" / "checkpoints" / "step-00000020")
     assert manifest.topology == {"ranks": 2, "shards": 1} and len(manifest.files) == 2

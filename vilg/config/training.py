@@ -59,13 +59,14 @@ class Train:
     stop_at: int = 0  # stop after this step; the schedule is still that of `steps`; 0: never
     eval_every: int = 0  # steps between evaluations on the held-out set; 0: never
     sample_images_every: int = 0  # steps between sample images in VisualDL; 0: never
+    peak_tflops: float = 0.0  # peak of a device in TFLOP/s, for MFU; 0: that of known GPUs in 16 bits
 
     def __post_init__(self):
         for name in ("steps", "global_batch", "micro_batch"):
             require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)}: must be positive")
         require(0 < self.lr < float("inf"), f"train.lr={self.lr}: must be positive")
         not_negative = ("warmup", "min_lr_ratio", "weight_decay", "max_grad_norm", "stop_at", "eval_every")
-        for name in (*not_negative, "sample_images_every"):
+        for name in (*not_negative, "sample_images_every", "peak_tflops"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
         for name in ("beta1", "beta2", "caption_dropout"):
             require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")

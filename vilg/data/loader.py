@@ -46,6 +46,16 @@ class Batch:
         return array
 
 
+class BatchStream(Iterator[Batch]):
+    """An infinite iterator of batches. samples: the number of training samples, an epoch."""
+
+    def __init__(self, batches: Iterator[Batch], samples: int):
+        self._batches, self.samples = batches, samples
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+
 def collate(samples: list[Sample], encode: EncodeCaption | None) -> Batch:
     """A batch of samples with images. encode: caption -> token ids [T], or None."""
     images = to_unit(np.stack([sample.image for sample in samples]))
@@ -70,8 +80,8 @@ def training_batches(
     ranks: int,
     consumed: int,
     encode: EncodeCaption | None = None,
-) -> Iterator[Batch]:
-    """An infinite stream of batches of `batch` samples for `rank`, starting after the first `consumed` samples.
+) -> BatchStream:
+    """The batches of `batch` samples for `rank`, starting after the first `consumed` samples.
 
     Rank r reads positions consumed + r, consumed + r + ranks, .. so that the position of all ranks together does not
     depend on their number. `settings.threads` threads read ahead.
@@ -79,7 +89,10 @@ def training_batches(
     bad_samples = BadSamples(settings.max_bad_samples)
     shards = Shards(expand(settings.shards), bad_samples, captions=encode is not None)
     samples = training_stream(shards, bad_samples, seed, settings.image_size, settings.crop_jitter, encode is not None)
-    return prefetch_batches(samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode))
+    batches = prefetch_batches(
+        samples, consumed + rank, ranks, batch, settings.threads, partial(collate, encode=encode)
+    )
+    return BatchStream(batches, len(shards))
 
 
 def token_batches(
@@ -91,9 +104,9 @@ def token_batches(
     ranks: int,
     consumed: int,
     encode: CaptionEncoder,
-) -> Iterator[Batch]:
+) -> BatchStream:
     """Like `training_batches`, from token shards."""
-    return prefetch_batches(
+    batches = prefetch_batches(
         token_training_stream(tokens, seed),
         consumed + rank,
         ranks,
@@ -101,6 +114,7 @@ def token_batches(
         settings.threads,
         partial(collate_tokens, encode=encode),
     )
+    return BatchStream(batches, len(tokens))
 
 
 def fingerprint(settings: config.Data) -> dict:

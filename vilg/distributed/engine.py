@@ -1,5 +1,6 @@
 """Trains a model on all ranks with the sharding stage, precision and recompute of the settings."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ from paddle import nn
 from vilg import config
 from vilg.distributed import precision, stages, states
 from vilg.distributed.clipping import NonFiniteGradientError
+from vilg.distributed.layer_groups import layer_groups
 from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.world import World
 from vilg.errors import UserError
@@ -40,9 +42,13 @@ class Engine:
             apply_recompute(model.blocks, settings.recompute)
         self._optimizer = make_optimizer(model)
         self.precision.convert(model, self._optimizer)
+        groups = {self._parameters[name].name: group for name, group in layer_groups(self._parameters).items()}
         self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
         # Memory of the whole model in fp32, from before it was converted and divided, which Paddle would keep.
         paddle.device.cuda.empty_cache()
+        self.stage.clip.groups = groups
+        self._reduces_at_end = world.ranks > 1 and (world.topology.shards == 1 or settings.stage == 1)
+        self.reduction_seconds: float | None = None
 
     def micro_step(self, losses: Losses, factors: dict[str, float]) -> dict[str, float]:
         """Accumulate the gradients of the sum of factor x loss, and return the losses.
@@ -66,8 +72,8 @@ class Engine:
         """
         stage = self.stage
         stage.optimizer.set_lr(lr)
-        stage.clip.norm = float("inf")  # for a step that the scaler skips
-        stage.reduce()
+        stage.clip.norm, stage.clip.group_norms = float("inf"), {}  # for a step that the scaler skips
+        self._reduce()
         try:
             if stage.scaler is None:
                 stage.optimizer.step()
@@ -78,6 +84,28 @@ class Engine:
             return stage.clip.norm
         stage.clear()
         return stage.clip.norm
+
+    def _reduce(self) -> None:
+        """Complete the reduction of the gradients, and measure it where nothing else runs meanwhile.
+
+        `reduction_seconds` includes waiting for slower ranks. It stays None in stages 2 and 3, where Paddle reduces
+        during the backward pass and a clock on the host would measure that pass.
+        """
+        if not self._reduces_at_end:
+            self.stage.reduce()
+            return
+        _wait_for_device()
+        began = time.perf_counter()
+        self.stage.reduce()
+        _wait_for_device()
+        self.reduction_seconds = time.perf_counter() - began
+
+    @property
+    def group_norms(self) -> dict[str, float]:
+        """The gradient norm of each group of parameters (see layer_groups) before clipping, in the last step. Empty if
+        the fp16 scaler skipped it.
+        """
+        return self.stage.clip.group_norms
 
     @property
     def may_overflow(self) -> bool:
@@ -118,6 +146,12 @@ class Engine:
 
     def _sharded_parameters(self) -> list[states.ShardedParameter]:
         return [self.stage.sharded_parameter(name, value) for name, value in self._parameters.items()]
+
+
+def _wait_for_device() -> None:
+    """Kernels on a GPU run after the host has started them."""
+    if paddle.get_device().startswith("gpu"):
+        paddle.device.synchronize()
 
 
 def _difference(expected: dict[str, list], stored: dict[str, list]) -> str:

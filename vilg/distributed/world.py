@@ -102,6 +102,14 @@ class World:
         dist.all_reduce(total)
         return dict(zip(sorted(values), total.numpy().tolist()))
 
+    def max(self, values: dict[str, float]) -> dict[str, float]:
+        """The largest of each value on all ranks. The keys have to be the same on every rank."""
+        if self.ranks == 1:
+            return dict(values)
+        largest = paddle.to_tensor(np.array([values[key] for key in sorted(values)], dtype=np.float64))
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return dict(zip(sorted(values), largest.numpy().tolist()))
+
     def sum_tensor(self, value: paddle.Tensor) -> paddle.Tensor:
         """Sum `value` over all ranks, in place."""
         if self.ranks > 1:

@@ -28,6 +28,13 @@ def forward(model: Transformer, batch: int) -> dict[str, float]:
     return counts
 
 
+def model_flops(model: Transformer, batch: int) -> float:
+    """Operations of a training step of `batch` pairs as model FLOPs utilization counts them (Chowdhery et al., 2022,
+    appendix B): the backward pass takes twice as many as the forward pass, and nothing is computed again.
+    """
+    return 3 * sum(forward(model, batch).values())
+
+
 def training_step(model: Transformer, batch: int) -> float:
     """Operations of a training step of `batch` pairs.
 

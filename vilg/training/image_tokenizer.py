@@ -13,7 +13,7 @@ from paddle import nn
 
 from vilg import config, image
 from vilg.data.images import to_unit
-from vilg.data.loader import Batch, heldout_samples, training_batches
+from vilg.data.loader import Batch, BatchStream, heldout_samples, training_batches
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.evaluation.image_metrics import mean_psnr, mean_ssim
@@ -63,7 +63,7 @@ class ImageTokenizerTraining(ABC):
         needs_heldout = settings.train.eval_every or settings.train.sample_images_every
         self.heldout = heldout_images(settings.data) if needs_heldout else np.empty([0, 3, 0, 0], np.float32)
 
-    def batches(self, consumed: int) -> Iterator[Batch]:
+    def batches(self, consumed: int) -> BatchStream:
         return training_batches(
             self.settings.data,
             self.settings.run.seed,
@@ -72,6 +72,9 @@ class ImageTokenizerTraining(ABC):
             self.world.ranks,
             consumed,
         )
+
+    def flops_per_sample(self) -> float:
+        return 0.0
 
     def on_step_begin(self, step: int) -> None:
         self.step = step

@@ -23,6 +23,7 @@ from vilg.training.objective import Objective
 from vilg.training.optimizer import adamw
 from vilg.training.schedules import learning_rate
 from vilg.training.seed import step_seed
+from vilg.training.step_metrics import StepMetrics
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class TrainingLoop:
         self.adversaries = Adversaries(
             world, objective.adversaries, partial(adamw, settings.train), settings.train.max_grad_norm
         )
+        self.step_metrics = StepMetrics(settings.train, objective, self.engine, world)
         self.step = self.consumed = 0
         self.checkpoints = CheckpointManager(
             checkpoint.location(settings.checkpoint.directory(settings.run)), world, settings.checkpoint
@@ -60,11 +62,12 @@ class TrainingLoop:
         After a SIGTERM to any rank, the current step is finished and saved, and the run ends normally.
         """
         self._resume()
-        train = self.settings.train
+        train, timer = self.settings.train, self.step_metrics.timer
         last = min(train.steps, train.stop_at or train.steps)
         with self.world.fail_together():
             metrics_writer = self._open_metrics()
-            batches = self.objective.batches(self.consumed)
+            stream = self.objective.batches(self.consumed)
+            batches = timer.each("data", stream)
         with (
             Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.is_rank_zero) as progress,
             self.world.sigterm_received() as sigterm,
@@ -72,7 +75,8 @@ class TrainingLoop:
             while self.step < last:
                 flags = self._sum_flags(stop=sigterm(), ready=self.checkpoints.ready, due=self._checkpoint_is_due())
                 if flags["ready"] == self.world.ranks:
-                    self.checkpoints.advance()
+                    with timer.part("save"):
+                        self.checkpoints.advance()
                 if flags["stop"]:
                     self._save_on_sigterm()
                     break
@@ -82,17 +86,22 @@ class TrainingLoop:
                     self._finish_saving()
                     raise
                 if self._due(train.eval_every, last):
-                    metrics.update(self.objective.evaluate())
-                images = self.objective.sample_images() if self._due(train.sample_images_every, last) else {}
+                    with timer.part("evaluation"):
+                        metrics.update(self.objective.evaluate())
+                images = {}
+                if self._due(train.sample_images_every, last):
+                    with timer.part("sample_images"):
+                        images = self.objective.sample_images()
+                metrics.update(self.step_metrics.line(metrics, stream.samples, last - self.step))
                 if metrics_writer:
                     metrics_writer.write_metrics(metrics)
                     metrics_writer.write_images(self.step, images)
                 # Save after writing metrics: a resumed run must not lack metrics of steps up to the checkpoint. Later
                 # lines are dropped when it resumes.
                 if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or flags["due"]:
-                    self._save()
-                speed = f"{self.objective.throughput_unit}_per_second"
-                progress.advance(loss=metrics["loss"], **{self.objective.throughput_unit + "/s": metrics[speed]})
+                    with timer.part("save"):
+                        self._save()
+                progress.advance(**self._progress(metrics))
             self.checkpoints.finish()
             self._require_saved()
         if metrics_writer:
@@ -100,6 +109,12 @@ class TrainingLoop:
             if self.step >= train.steps:
                 self.objective.on_train_end(self.folder)
         self.world.barrier()
+
+    def _progress(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The values that the progress line shows."""
+        unit = self.objective.throughput_unit
+        shown = {"loss": metrics["loss"], f"{unit}/s": metrics[f"{unit}_per_second"], "mfu": metrics.get("mfu")}
+        return {name: value for name, value in shown.items() if value is not None}
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Make one optimizer update and return its line of metrics.jsonl."""

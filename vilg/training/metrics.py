@@ -31,7 +31,7 @@ class MetricsWriter:
         """Append one line to metrics.jsonl and one point to each curve. `values` includes `step`."""
         self._file.write(json.dumps(values) + "\n")
         for name, value in values.items():
-            if name != "step":
+            if name not in ("step", "timestamp"):
                 self._curves.add_scalar(name, value, values["step"])
 
     def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:

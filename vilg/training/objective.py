@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from vilg.data.loader import Batch
+from vilg.data.loader import Batch, BatchStream
 
 
 class Objective(Protocol):
@@ -22,8 +22,14 @@ class Objective(Protocol):
         """The model that is trained."""
         ...
 
-    def batches(self, consumed: int) -> Iterator[Batch]:
+    def batches(self, consumed: int) -> BatchStream:
         """The micro-batches of this rank after the first `consumed` samples of the run."""
+        ...
+
+    def flops_per_sample(self) -> float:
+        """Floating-point operations of the matrix products of training on one sample, without recompute. 0 if they are
+        not counted for this model.
+        """
         ...
 
     def on_step_begin(self, step: int) -> None:

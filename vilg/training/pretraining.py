@@ -10,7 +10,7 @@ from paddle import nn
 
 from vilg import config, image
 from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from vilg.data.loader import Batch, heldout_samples, token_batches, training_batches
+from vilg.data.loader import Batch, BatchStream, heldout_samples, token_batches, training_batches
 from vilg.data.token_shards import TokenShards
 from vilg.distributed.world import World
 from vilg.evaluation.likelihood import Pair, mean_nll, tokenize_pairs
@@ -18,6 +18,7 @@ from vilg.generation.contact_sheet import contact_sheet
 from vilg.generation.decoder import TransformerDecodingModel
 from vilg.generation.sampling import Sampler
 from vilg.generation.text_to_image import generate_codes
+from vilg.model import flops
 from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import CaptionEncoder
@@ -81,7 +82,7 @@ class Pretraining:
         # Read now, so that errors are reported before training and not after an hour.
         self.heldout = self._read_heldout() if settings.train.eval_every or settings.train.sample_images_every else []
 
-    def batches(self, consumed: int) -> Iterator[Batch]:
+    def batches(self, consumed: int) -> BatchStream:
         where = (
             self.settings.data,
             self.settings.run.seed,
@@ -92,6 +93,9 @@ class Pretraining:
             self.encode,
         )
         return token_batches(self._tokens, *where) if self._tokens else training_batches(*where)
+
+    def flops_per_sample(self) -> float:
+        return flops.model_flops(self.model, 1)
 
     def on_step_begin(self, step: int) -> None:
         pass

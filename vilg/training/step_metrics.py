@@ -1,0 +1,55 @@
+"""What an operator watches: time, speed, utilization and memory of a step. docs/monitoring.md defines each value."""
+
+import time
+
+from vilg import config
+from vilg.distributed.engine import Engine
+from vilg.distributed.world import World
+from vilg.training.device_memory import memory_used
+from vilg.training.objective import Objective
+from vilg.training.step_timer import StepTimer
+from vilg.training.utilization import peak_flops
+
+
+class StepMetrics:
+    """Computes the values that each line of metrics.jsonl has in addition to losses.
+
+    Nothing here takes part in training: results are equal with and without it, to the last bit.
+    """
+
+    def __init__(self, settings: config.Train, objective: Objective, engine: Engine, world: World):
+        self.timer = StepTimer()
+        self._unit, self._global_batch = objective.throughput_unit, settings.global_batch
+        self._engine, self._world = engine, world
+        peak = peak_flops(settings.peak_tflops, engine.precision.is_half)
+        # The share of the peak that one step a second would be.
+        self._mfu = objective.flops_per_sample() * settings.global_batch / (world.ranks * peak) if peak else 0.0
+
+    def line(self, step: dict[str, float], samples: int, steps_left: int) -> dict[str, float]:
+        """The values of a step that ends now. All ranks call this; the values of rank 0 are those of the job.
+
+        step: what the training step returned. samples: in the training data.
+        """
+        seconds = step["seconds"]
+        # Other ranks wait for the slowest one, and the fullest one is the first to run out of memory.
+        largest = self._world.max(self.timer.take() | memory_used())
+        values = {
+            "epoch": step["consumed_samples"] / samples,
+            f"{self._unit}_per_second_per_device": step[f"{self._unit}_per_second"] / self._world.ranks,
+            "data_wait_share": min(1.0, largest.get("data_seconds", 0.0) / seconds),
+            **largest,
+            **self._communication(),
+            "eta_seconds": self.timer.end_step(seconds, steps_left),
+        }
+        if self._mfu:
+            values["mfu"] = self._mfu / seconds
+        if "scale" in (scaler := self._engine.loss_scale):
+            values["loss_scale"] = scaler["scale"]
+        values |= {f"grad_norm/{group}": norm for group, norm in self._engine.group_norms.items()}
+        # Six digits are enough for all but the time of day.
+        return {name: float(f"{value:.6g}") for name, value in values.items()} | {"timestamp": round(time.time(), 3)}
+
+    def _communication(self) -> dict[str, float]:
+        """The time to reduce gradients on the rank that started last, which did not wait for others."""
+        own = self._engine.reduction_seconds
+        return {} if own is None else {"communication_seconds": -self._world.max({"": -own})[""]}
