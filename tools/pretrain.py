@@ -3,7 +3,7 @@
 import sys
 
 from vilg.cli import main
-from vilg.distributed.shutdown import exit_process
+from vilg.distributed.shutdown import run_and_exit
 
 if __name__ == "__main__":
-    exit_process(main(["pretrain", *sys.argv[1:]]))
+    run_and_exit(lambda: main(["pretrain", *sys.argv[1:]]))

@@ -3,7 +3,7 @@
 import sys
 
 from vilg.cli import main
-from vilg.distributed.shutdown import exit_process
+from vilg.distributed.shutdown import run_and_exit
 
 if __name__ == "__main__":
-    exit_process(main(["train-image-tokenizer", *sys.argv[1:]]))
+    run_and_exit(lambda: main(["train-image-tokenizer", *sys.argv[1:]]))

@@ -1,6 +1,7 @@
 """`vilg launch --start` with real processes: prints their log, stops them, restarts them, and leaves no process."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
 
 @contextmanager
-def launched(folder, name, *more):
+def launched(folder, name, *more, cwd=ROOT):
     """The launcher with a run of 20 steps on two ranks, slowed down by an evaluation after each step."""
     settings = config.resolve(config.Pretraining, None, small_overrides(folder))
     config.save(settings, folder / "small.yaml")
@@ -37,7 +38,7 @@ def launched(folder, name, *more):
         "checkpoint.every_steps=4",
         *more,
     ]
-    with started(command, ROOT) as launcher:
+    with started(command, cwd) as launcher:
         yield launcher
     deadline = time.time() + 30
     while running(f"run.name={name}") and time.time() < deadline:
@@ -95,6 +96,22 @@ def test_a_job_that_always_fails_is_given_up(small, tmp_path):
     with launched(tmp_path, "missing", "text.vocab=nowhere.txt") as launcher:
         out, err = launcher.communicate(timeout=100)
     assert launcher.returncode == 1 and "nowhere.txt" in err and "restarting in" not in err, out + err
+
+
+def test_each_class_of_failure_is_named_and_the_job_restarted(small, tmp_path):
+    """Errors of devices, NCCL and storage are no bad input, although Paddle raises OSError for them."""
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tests" / "fleet" / "failing_program.py", tmp_path / "tools" / "pretrain.py")
+    one = ["cluster.devices_per_node=1", "cluster.backoff=0", "checkpoint.every_steps=1", "train.micro_batch=4"]
+    with launched(tmp_path, "failing", *one, cwd=tmp_path) as launcher:
+        out, err = launcher.communicate(timeout=200)
+    assert launcher.returncode == 0, out + err
+    classes = ["device", "communication", "out of memory", "storage", "storage", "defect"]
+    for attempt, kind in enumerate(classes, 1):
+        assert f"attempt {attempt}: {kind}, rank 0:\n" in err, err
+    for error in ("OSError: (External) CUDA error(719)", "Stale file handle", "Fatal Python error: Bus error"):
+        assert f"\n    {error}" in err.replace("OSError: [Errno 116] ", ""), err
+    assert len(losses(tmp_path / "runs" / "failing")) == 20
 
 
 def test_sigterm_to_the_launcher_saves_and_exits_with_0(small, tmp_path):

@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 
@@ -17,3 +18,16 @@ def exit_process(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def run_and_exit(program: Callable[[], int]) -> NoReturn:
+    """Run the program of this process and end the process as `exit_process` does, also after an exception.
+
+    Otherwise a crash of Paddle's threads could follow a traceback, and the launcher would report the crash.
+    """
+    try:
+        code = program()
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    exit_process(code)

@@ -21,10 +21,11 @@ Value = TypeVar("Value")
 
 
 def install_signal_handlers() -> None:
-    """Set the reactions of this process to SIGTERM and SIGUSR1."""
+    """Set the reactions of this process to SIGTERM, to SIGUSR1, and to signals that end it, such as SIGSEGV."""
     # When one rank ends, fleetrun ends the others. Paddle's own handler would then print a crash report, which hides
     # the actual error message.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.enable(file=2)  # prints the Python stack; Paddle's handler, which prints the C++ stack, runs after it
     faulthandler.register(signal.SIGUSR1, file=2)  # the launcher requests the stacks of a stalled rank
 
 

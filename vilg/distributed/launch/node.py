@@ -2,10 +2,10 @@
 
     python -m vilg.distributed.launch.node LOG_FOLDER PROGRESS_FILE STALL_SECONDS COMMAND ..
 
-Events are JSON objects on stdout, one a line: {"log": rank, "line": ..}, {"exited": rank}, {"stalled": seconds}, and
-finally {"code": exit code}. Commands are read from stdin: `stop` sends SIGTERM to the ranks, which save and end;
-`stacks` makes every rank write its stack to its log. The end of stdin, also caused by a lost connection or launcher,
-ends all processes.
+Events are JSON objects on stdout, one a line: {"log": rank, "line": ..}, {"exited": rank, "oom_kills": processes that
+the kernel has ended on this host for lack of memory}, {"stalled": seconds}, and finally {"code": exit code}. Commands
+are read from stdin: `stop` sends SIGTERM to the ranks, which save and end; `stacks` makes every rank write its stack to
+its log. The end of stdin, also caused by a lost connection or launcher, ends all processes.
 """
 
 import json
@@ -38,6 +38,7 @@ class NodeAgent:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._oom_kills = _oom_kills()
         self._ranks: dict[int, int] = {}  # process: rank on this node
         self._exited: set[int] = set()
 
@@ -59,6 +60,10 @@ class NodeAgent:
         exited = [process for process in self._ranks if process not in self._exited and process not in running]
         self._exited.update(exited)
         return [self._ranks[process] for process in exited]
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has ended on this host for lack of memory since fleetrun was started."""
+        return _oom_kills() - self._oom_kills
 
     def new_lines(self) -> list[tuple[int, str]]:
         """(rank on this node, line) of the log lines written since the last call."""
@@ -127,7 +132,7 @@ def emit(**event) -> None:
 
 def _report_output(node: NodeAgent) -> None:
     for rank in node.newly_exited():
-        emit(exited=rank)
+        emit(exited=rank, oom_kills=node.oom_kills())
     for rank, line in node.new_lines():
         emit(log=rank, line=line)
 
@@ -136,6 +141,17 @@ def _read_commands(commands: list[str]) -> None:
     for line in sys.stdin:
         commands.append(line.strip())  # noqa: PERF401  one at a time, as they arrive
     commands.append("end")
+
+
+def _oom_kills(counters: Path = Path("/proc/vmstat")) -> int:
+    """How many processes the kernel has ended for lack of memory since the start of the host, of a container too; 0 if
+    it does not say.
+    """
+    try:
+        lines = counters.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _size(file: Path) -> int:

@@ -2,57 +2,53 @@
 
 from dataclasses import dataclass
 
-# Errors of a rank whose peer has exited: gloo, NCCL and the TCPStore.
-_LOST_PEER = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Connection refused",
-    "Broken pipe",
-    "Socket closed",
-    "Timed out waiting",
-    "NCCL error",
-    "ncclSystemError",
-    "ncclRemoteError",
-    "TCPStore",
-    "gloo/transport",
-)
-_BAD_INPUT = "vilg: "
+from vilg.distributed.launch.failure_class import FailureClass, classify, last_error
+
+# fleetrun kills the other ranks about two seconds after the first one has ended. They leave no error.
+_STOPPED_BY_FLEETRUN = 2.0
 
 
 @dataclass(frozen=True)
 class RankFailure:
-    """A rank that has exited, and the last lines of its log."""
+    """A rank that has exited, and the last lines of its log.
+
+    seconds: when it exited, by any clock. out_of_memory: whether the kernel has killed processes of its host for lack
+    of memory.
+    """
 
     where: str
     lines: list[str]
+    seconds: float = 0.0
+    out_of_memory: bool = False
 
     @property
     def error(self) -> list[str]:
-        """The log from the last traceback or from vilg's error line on; empty if the rank was killed."""
-        for start in range(len(self.lines) - 1, -1, -1):
-            if self.lines[start].startswith(("Traceback (most recent call last)", _BAD_INPUT)):
-                return self.lines[start:]
-        return []
+        """The log from its last error on; empty if the rank was killed."""
+        return last_error(self.lines)
 
     @property
-    def is_secondary(self) -> bool:
-        return any(word in line for line in self.error for word in _LOST_PEER)
+    def failure_class(self) -> FailureClass:
+        return classify(self.error, self.out_of_memory)
 
-    @property
-    def is_bad_input(self) -> bool:
-        """Whether a restart would fail in the same way."""
-        return bool(self.error) and self.error[0].startswith(_BAD_INPUT)
+    def is_secondary(self, first: float) -> bool:
+        """Whether this failure may be a consequence of another one; `first` is the time of the first failure."""
+        stopped = not self.error and self.seconds > first + _STOPPED_BY_FLEETRUN
+        return stopped or self.failure_class is FailureClass.COMMUNICATION
 
 
 def root_cause(failures: list[RankFailure]) -> RankFailure | None:
-    """The first failure, in order of time, that is not a follow-up of a lost peer."""
-    own = [failure for failure in failures if not failure.is_secondary]
+    """The first failure, in order of time, that is not a consequence of another one."""
+    first = min((failure.seconds for failure in failures), default=0.0)
+    own = [failure for failure in failures if not failure.is_secondary(first)]
     return next(iter(own or failures), None)
 
 
 def describe(failure: RankFailure | None) -> str:
+    """The class of a failure, the rank, and its error."""
     if failure is None:
         return "a node was lost before any of its ranks reported an error"
-    if not failure.error:
-        return f"{failure.where} was killed: there is no error in its log"
-    return f"{failure.where}:\n" + "\n".join(f"    {line}" for line in failure.error)
+    kind = failure.failure_class.value
+    if failure.error:
+        return f"{kind}, {failure.where}:\n" + "\n".join(f"    {line}" for line in failure.error)
+    reason = "the kernel ended processes of this host" if failure.out_of_memory else "there is no error in its log"
+    return f"{kind}: {failure.where} was killed: {reason}"

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from vilg import runtime
 from vilg.distributed.launch.commands import Job
+from vilg.distributed.launch.failure_class import FailureClass
+from vilg.distributed.launch.restarts import Restarts, last_step
 from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the job. Returns 0 when it is complete, or when it was saved after a SIGTERM."""
         cluster = self.job.settings.cluster
+        restarts = Restarts()
         with self._stop_on_sigterm():
             for attempt in range(cluster.max_restarts + 1):
                 end = self._attempt(attempt)
@@ -93,7 +96,10 @@ class Supervisor:
                     return 0
                 if not self._stop_requested:
                     log.error("attempt %d: %s", attempt + 1, end.reason)
-                    if end.is_permanent:
+                    if reason := restarts.reason_to_give_up(
+                        end.failure_class, last_step(self.job.folder / "metrics.jsonl")
+                    ):
+                        log.error("giving up: %s", reason)
                         return 1
                     if attempt < cluster.max_restarts:
                         self._wait_before_restart(min(2**attempt, 16) * cluster.backoff)
@@ -134,7 +140,7 @@ class Supervisor:
                     node.code = event["code"]
                     if node.code != 0:
                         cause = attempt_log.find_cause(events)
-                        return _AttemptResult(describe(cause), is_permanent=cause is not None and cause.is_bad_input)
+                        return _AttemptResult(describe(cause), failure_class=cause.failure_class if cause else None)
                     if all(other.code == 0 for other in nodes):
                         return _AttemptResult("all ranks are done", succeeded=True)
                 else:
@@ -181,11 +187,11 @@ class Supervisor:
 
 @dataclass(frozen=True)
 class _AttemptResult:
-    """How an attempt ended. is_permanent: another attempt would fail in the same way."""
+    """How an attempt ended. failure_class: None if no rank failed, for example after a stall."""
 
     reason: str
     succeeded: bool = False
-    is_permanent: bool = False
+    failure_class: FailureClass | None = None
 
 
 class _AttemptLog:
@@ -194,11 +200,12 @@ class _AttemptLog:
     def __init__(self, devices: int, many: bool):
         self._devices, self._many = devices, many
         self._lines: dict[str, deque[str]] = {}
-        self._exited: list[str] = []
+        self._exited: dict[str, tuple[float, bool]] = {}  # seconds, and whether its host was out of memory
 
     def record(self, node: RemoteNode, event: dict) -> None:
         if "exited" in event:
-            self._exited.append(self._rank_name(node, event["exited"]))
+            out_of_memory = event.get("oom_kills", 0) > 0
+            self._exited[self._rank_name(node, event["exited"])] = time.monotonic(), out_of_memory
         elif "log" in event:
             where = self._rank_name(node, event["log"])
             self._lines.setdefault(where, deque(maxlen=_LINES_KEPT)).append(event["line"])
@@ -209,7 +216,7 @@ class _AttemptLog:
         while not events.empty():
             node, event = events.get()
             self.record(node, event)
-        dead = [RankFailure(where, list(self._lines.get(where, []))) for where in self._exited]
+        dead = [RankFailure(where, list(self._lines.get(where, [])), *how) for where, how in self._exited.items()]
         silent = [RankFailure(where, list(lines)) for where, lines in self._lines.items() if where not in self._exited]
         return root_cause(dead) or root_cause([failure for failure in silent if failure.error])
 

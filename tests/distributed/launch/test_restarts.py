@@ -1,0 +1,40 @@
+"""Which failures end a job for good."""
+
+import pytest
+
+from vilg.distributed.launch.failure_class import FailureClass
+from vilg.distributed.launch.restarts import Restarts, last_step
+
+
+def gives_up(*failures):
+    """After which of the failures (class, step) the job is given up."""
+    restarts = Restarts()
+    return [restarts.reason_to_give_up(*failure) is not None for failure in failures]
+
+
+def test_bad_input_is_never_restarted():
+    assert gives_up((FailureClass.USER, 0)) == [True]
+
+
+@pytest.mark.parametrize("kind", [FailureClass.DEFECT, FailureClass.OUT_OF_MEMORY])
+def test_a_defect_that_repeats_at_the_same_step_is_given_up(kind):
+    assert gives_up((kind, 7), (kind, 7), (kind, 7)) == [False, False, True]
+    assert not any(gives_up((kind, 7), (kind, 7), (kind, 8), (kind, 8)))
+    assert not any(gives_up((kind, 7), (kind, 7), (FailureClass.KILLED, 7), (kind, 7)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [FailureClass.DEVICE, FailureClass.COMMUNICATION, FailureClass.STORAGE, FailureClass.KILLED, None],
+)
+def test_failures_of_machines_are_always_restarted(kind):
+    assert not any(gives_up(*[(kind, 0)] * 9))
+
+
+def test_the_last_recorded_step(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    assert last_step(file) == 0
+    file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    assert last_step(file) == 2
+    file.write_text("x" * 2**17 + '\n{"step": 9}\n')
+    assert last_step(file) == 9
