@@ -76,7 +76,7 @@ _CRASH = ("Fatal Python error: ", "FatalError: `", "terminate called after throw
 
 
 def last_error(lines: list[str]) -> list[str]:
-    """The part of a log from its last error on, which is a crash, a traceback or the line of a UserError; maybe empty."""
+    """The log from its last error on: a crash, a traceback or the line of a UserError. Empty if there is no error."""
     for start, line in enumerate(lines):
         if line.startswith(_CRASH):
             return lines[start:]
