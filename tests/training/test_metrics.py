@@ -18,7 +18,7 @@ def lines(folder):
 def write(folder, step, *steps):
     writer = MetricsWriter(folder, step)
     for number in steps:
-        writer.write_metrics({"step": number, "loss": 1 / number})
+        writer.write_metrics({"step": number, "timestamp": 1e9 + number, "loss": 1 / number})
     writer.close()
 
 

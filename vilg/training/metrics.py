@@ -10,34 +10,35 @@ import numpy as np
 from PIL import Image
 
 from vilg.files import write_atomically
+from vilg.training.visualdl_log import VisualDLLog
 
 log = logging.getLogger(__name__)
 
 
 class MetricsWriter:
-    """Writes the metrics of a run on rank 0. Lines of steps after `step`, left by an interrupted run, are removed."""
+    """Writes the metrics of a run on rank 0.
+
+    Lines and points of steps after `step`, left by an interrupted run, are removed.
+    """
 
     def __init__(self, folder: Path, step: int):
-        from visualdl import LogWriter
-
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "metrics.jsonl"
         _keep_steps(file, step)
         self._file = open(file, "a", encoding="utf-8", buffering=1)  # each line is flushed
         self._folder = folder
-        self._curves = LogWriter(logdir=str(folder / "visualdl"))
+        self._curves = VisualDLLog(folder / "visualdl", step)
 
     def write_metrics(self, values: dict[str, float]) -> None:
-        """Append one line to metrics.jsonl and one point to each curve. `values` includes `step`."""
+        """Append one line to metrics.jsonl and one point to each curve. `values` includes `step` and `timestamp`."""
         self._file.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name not in ("step", "timestamp"):
-                self._curves.add_scalar(name, value, values["step"])
+        points = {name: value for name, value in values.items() if name not in ("step", "timestamp")}
+        self._curves.write_scalars(int(values["step"]), points, values["timestamp"])
 
     def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write images uint8 [H, W, 3] to VisualDL. The newest image of each name is also a PNG in the run's folder."""
         for name, image in images.items():
-            self._curves.add_image(name, image, step)
+            self._curves.write_image(name, image, step)
             data = io.BytesIO()
             Image.fromarray(image).save(data, "PNG")
             write_atomically(self._folder / f"{name}.png", data.getvalue())
