@@ -1,6 +1,6 @@
 """Batch, optimizer, schedule, loss weights and input noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vilg.config.validation import require
 
@@ -59,6 +59,8 @@ class Train:
     stop_at: int = 0  # stop after this step; the schedule is still that of `steps`; 0: never
     eval_every: int = 0  # steps between evaluations on the held-out set; 0: never
     sample_images_every: int = 0  # steps between sample images in VisualDL; 0: never
+    profile: list[int] = field(default_factory=list)  # [first, last] step of a trace in RUN/profile; []: none
+    profile_ranks: list[int] = field(default_factory=lambda: [0])  # the ranks that write a trace
     peak_tflops: float = 0.0  # peak of a device in TFLOP/s, for MFU; 0: that of known GPUs in 16 bits
 
     def __post_init__(self):
@@ -70,6 +72,14 @@ class Train:
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
         for name in ("beta1", "beta2", "caption_dropout"):
             require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
+        require(
+            not self.profile or (len(self.profile) == 2 and 0 < self.profile[0] < self.profile[1]),
+            f"train.profile={self.profile}: must be [first, last], two steps of which the first is smaller",
+        )
+        require(
+            all(rank >= 0 for rank in self.profile_ranks),
+            f"train.profile_ranks={self.profile_ranks}: must not be negative",
+        )
 
     def accumulation(self, ranks: int) -> int:
         """Micro-batches that each rank computes in one step."""

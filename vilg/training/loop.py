@@ -24,6 +24,7 @@ from vilg.training.optimizer import adamw
 from vilg.training.schedules import learning_rate
 from vilg.training.seed import step_seed
 from vilg.training.step_metrics import StepMetrics
+from vilg.training.step_profiler import StepProfiler
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class TrainingLoop:
             world, objective.adversaries, partial(adamw, settings.train), settings.train.max_grad_norm
         )
         self.step_metrics = StepMetrics(settings.train, objective, self.engine, world)
+        self.profiler = StepProfiler(settings.train, self.folder / "profile", world)
         self.step = self.consumed = 0
         self.checkpoints = CheckpointManager(
             checkpoint.location(settings.checkpoint.directory(settings.run)), world, settings.checkpoint
@@ -81,7 +83,8 @@ class TrainingLoop:
                     self._save_on_sigterm()
                     break
                 try:
-                    metrics = self._train_step(batches)
+                    with self.profiler.step(self.step + 1):
+                        metrics = self._train_step(batches)
                 except UserError:  # on all ranks
                     self._finish_saving()
                     raise
@@ -102,6 +105,7 @@ class TrainingLoop:
                     with timer.part("save"):
                         self._save()
                 progress.advance(**self._progress(metrics))
+            self.profiler.stop()
             self.checkpoints.finish()
             self._require_saved()
         if metrics_writer:

@@ -7,18 +7,27 @@ from pathlib import Path
 
 from paddle import profiler
 
+from vilg import config
+from vilg.distributed.world import World
+
 log = logging.getLogger(__name__)
 
 
 class StepProfiler:
-    """Paddle's profiler for the steps from steps[0] to steps[1], both included; none if `steps` is empty.
+    """Paddle's profiler for the steps from train.profile[0] to train.profile[1], both included.
 
-    The trace is `folder`/rank-00000_time_...paddle_trace.json. On a GPU it includes kernels and the communication of
-    NCCL, which in sharding stages 2 and 3 overlaps the backward pass.
+    The trace of each rank in train.profile_ranks is `folder`/rank-00000_time_*.paddle_trace.json. On a GPU it includes
+    kernels and the communication of NCCL, which in sharding stages 2 and 3 overlaps the backward pass.
     """
 
-    def __init__(self, steps: list[int], folder: Path, rank: int):
-        self._steps, self._folder, self._rank = steps, folder, rank
+    def __init__(self, settings: config.Train, folder: Path, world: World):
+        """Raises SettingsError for a rank that does not exist."""
+        config.require(
+            not settings.profile or max(settings.profile_ranks, default=0) < world.ranks,
+            f"train.profile_ranks={settings.profile_ranks}: this job has {world.ranks} ranks",
+        )
+        self._steps = settings.profile if world.rank in settings.profile_ranks else []
+        self._folder, self._rank = folder, world.rank
         self._profiler: profiler.Profiler | None = None
 
     @contextmanager
@@ -43,7 +52,7 @@ class StepProfiler:
             return
         self._profiler.stop()
         self._profiler = None
-        log.info("%s: trace of steps %d to %d", self._folder, *self._steps)
+        log.info("%s: the trace that train.profile asked for", self._folder)
 
     def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
