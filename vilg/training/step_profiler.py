@@ -33,18 +33,17 @@ class StepProfiler:
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
         """Trace this block if `step` is one of the steps. A run that ends meanwhile leaves the trace of its steps."""
-        if self._profiler is None and self._steps and self._steps[0] <= step <= self._steps[1]:
+        if self._profiler is not None:
+            self._profiler.step()
+        elif self._steps and self._steps[0] <= step <= self._steps[1]:
             self._start()
         try:
             yield
         except BaseException:
             self.stop()
             raise
-        if self._profiler is not None:
-            if step >= self._steps[1]:
-                self.stop()
-            else:
-                self._profiler.step()
+        if self._steps and step >= self._steps[1]:
+            self.stop()
 
     def stop(self) -> None:
         """Write the trace if one is being recorded."""
