@@ -23,6 +23,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && 
 RUN useradd --create-home --uid 1000 vilg && mkdir -p /vilg/data /vilg/runs && chown -R vilg /vilg
 COPY --from=build /opt/vilg /opt/vilg
 COPY docker/healthy.py /opt/vilg/healthy.py
+COPY docker/fleetrun.sh /opt/vilg/bin/fleetrun
 WORKDIR /vilg
 COPY tools tools
 COPY fleet_configs fleet_configs

@@ -1,7 +1,7 @@
 # vilg on NVIDIA GPUs, with the operator's kernels for sm_80 and sm_90a. Not run: nothing here has had a GPU and Paddle
 # together. From the root of a checkout:
 #     docker build --file docker/gpu.Dockerfile --tag vilg:gpu .
-#     docker run --rm --gpus all --ipc host --ulimit memlock=-1 --network host --volume /data:/vilg/data \
+#     docker run --rm --stop-timeout 120 --gpus all --ipc host --ulimit memlock=-1 --network host --volume /data:/vilg/data \
 #         --volume /runs:/vilg/runs vilg:gpu fleetrun tools/pretrain.py -c fleet_configs/10b.yaml
 
 FROM nvidia/cuda:12.6.3-devel-ubuntu22.04 AS build
@@ -28,6 +28,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 pyt
 RUN useradd --create-home --uid 1000 vilg && mkdir -p /vilg/data /vilg/runs && chown -R vilg /vilg
 COPY --from=build /opt/vilg /opt/vilg
 COPY docker/healthy.py /opt/vilg/healthy.py
+COPY docker/fleetrun.sh /opt/vilg/bin/fleetrun
 WORKDIR /vilg
 COPY tools tools
 COPY fleet_configs fleet_configs

@@ -30,6 +30,7 @@ COMMANDS = [
     ["import-image-tokenizer"],
     ["pretrain"],
     ["launch"],
+    ["fleetrun"],
     ["generate"],
     ["caption"],
     ["export"],

@@ -56,6 +56,8 @@ def unknown_words(command: str) -> list[str]:
         if word not in groups[0].choices:
             return [word]
         current = groups[0].choices[word]
+        if word == "fleetrun":  # the other options are Paddle's
+            return []
     options = {option for action in current._actions for option in action.option_strings}
     return [word for word in words if word.startswith("-") and word.partition("=")[0] not in options]
 

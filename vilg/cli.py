@@ -51,6 +51,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if option in renamed.OPTIONS:
             top.error(f"{option} is now called {renamed.OPTIONS[option]}")
     options, rest = top.parse_known_args(arguments)
+    if hasattr(options, "other_arguments"):  # the command passes them on to another program
+        options.other_arguments = rest
+        return options
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     if unknown := [word for word in rest if word not in overrides or not hasattr(options, "overrides")]:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")

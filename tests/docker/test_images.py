@@ -59,6 +59,9 @@ def test_compose_starts_what_launch_prints(capsys, monkeypatch):
     assert main(["launch", "-c", "fleet_configs/emoji.yaml", "--hosts", "node-0,node-1", *overrides]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
     assert printed == [lines["node-0"], lines["node-1"]]
+    for name in lines:
+        grace_period = compose()["services"][name]["stop_grace_period"]
+        assert f"--grace_period {grace_period.removesuffix('s')} " in lines[name]
 
 
 class Build:
@@ -131,6 +134,7 @@ def test_the_steps_of_the_image_for_cpus(tmp_path):
     assert "usage: vilg" in image.succeed(json.loads(image.last["CMD"]))
     said = image.succeed(["vilg", "plan", "-c", "fleet_configs/10b.yaml", "cluster.nodes=4"], CXX="no-such-compiler")
     assert "32 devices" in said
+    assert "--grace_period" in image.succeed(["fleetrun", "--help"])  # not Paddle's own
 
 
 def health(run: Path, stall: float) -> subprocess.CompletedProcess:

@@ -233,6 +233,24 @@ def test_a_sharded_run_evaluates_samples_images_and_resumes_on_other_world_sizes
     assert made.self_test["logits"] < 1e-4 and made.checkpoint == str(half)
 
 
+def test_sigterm_to_fleetrun_saves(small, tmp_path):
+    """What a container and Slurm send. fleetrun waits for the ranks as long as it was told to."""
+    slow = overrides(tmp_path, "preempted", "train.eval_every=1", "checkpoint.every_steps=1000")
+    command = fleetrun_command(2, "pretrain", *slow, cwd=tmp_path)
+    assert command[1:3] == ["-m", "paddle.distributed.launch"]
+    command[1:3] = ["-m", "vilg.cli", "fleetrun", "--grace_period", "60"]
+    run = tmp_path / "runs" / "preempted"
+    with started(command, tmp_path) as process:
+        while not ((run / "metrics.jsonl").exists() and len(metrics(run)) >= 3):
+            time.sleep(0.05)
+            assert process.poll() is None, process.communicate()
+        process.terminate()
+        process.wait(timeout=60)
+        assert not running("run.name=preempted")
+    newest = checkpoint.checkpoints_in(run / "checkpoints")
+    assert [path.name for path in newest] == [checkpoint.step_directory(len(metrics(run)))]
+
+
 def test_sigterm_to_one_rank_saves_on_all_ranks_and_exits_with_0(small, tmp_path):
     whole = fleetrun(2, "pretrain", *overrides(tmp_path, "whole"), cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -252,7 +270,7 @@ def test_sigterm_to_one_rank_saves_on_all_ranks_and_exits_with_0(small, tmp_path
     assert [path.name for path in checkpoint.checkpoints_in(tmp_path / "runs" / "ended" / "checkpoints")] == [
         checkpoint.step_directory(steps)
     ]
-    assert f"SIGTERM: step {steps} is saved" in (tmp_path / "log" / "workerlog.0").read_text()
+    assert f"stopped: step {steps} is saved" in (tmp_path / "log" / "workerlog.0").read_text()
     going_on = fleetrun(2, "pretrain", *overrides(tmp_path, "ended", "resume=auto"), cwd=tmp_path)
     assert going_on.returncode == 0, going_on.stderr
     assert (exact(tmp_path, "ended") == exact(tmp_path, "whole")).all()

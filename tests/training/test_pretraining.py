@@ -1,7 +1,9 @@
 """A small pre-training run in one process: metrics, checkpoints, exact resume, and how it stops."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +40,18 @@ def exact(run_folder):
 
 def weights(run_folder, step):
     return checkpoint.load(run_folder / "checkpoints" / f"step-{step:08d}")[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_stopped_is_saved(small, monkeypatch, number):
+    """With a checkpoint every third step, nothing else would have saved the second one."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Pretraining, "on_step_begin", lambda _, step: step == 2 and os.kill(os.getpid(), number))
+    pretrain(small)
+    assert [line["step"] for line in metrics(small.run.folder)] == [1, 2]
+    names = [path.name for path in checkpoint.checkpoints_in(small.run.folder / "checkpoints")]
+    assert names == [checkpoint.step_directory(2)]
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_run_writes_its_metrics_and_images(small):

@@ -1,11 +1,11 @@
-"""`vilg train-image-tokenizer`, `import-image-tokenizer`, `pretrain`, `plan` and `launch`."""
+"""`vilg train-image-tokenizer`, `import-image-tokenizer`, `pretrain`, `plan`, `launch` and `fleetrun`."""
 
 import json
 import shlex
 from pathlib import Path
 
 from vilg import config
-from vilg.commands.command import command, overwrite_option, settings
+from vilg.commands.command import command, overwrite_option, positive, settings
 from vilg.files import refuse_existing
 
 
@@ -23,6 +23,7 @@ def add(commands) -> None:
     )
     _plan(commands)
     _launch(commands)
+    _fleetrun(commands)
 
 
 def _training(commands, name: str, summary: str, run, file: str) -> None:
@@ -174,3 +175,28 @@ def _run_launch(options) -> int:
     for number, host in enumerate(hosts):
         print(f"# {host}\n{job.shell_command(len(hosts), str(number), hosts[0], host)}")
     return 0
+
+
+def _fleetrun(commands) -> None:
+    parser = command(
+        commands,
+        "fleetrun",
+        "run Paddle's fleetrun, with another time for saving after SIGTERM than its 30 seconds",
+        "vilg fleetrun --nproc_per_node 8 tools/pretrain.py -c fleet_configs/10b.yaml resume=auto\n"
+        "  vilg fleetrun --grace_period 300 --nproc_per_node 8 tools/pretrain.py -c fleet_configs/10b.yaml resume=auto",
+        _run_fleetrun,
+    )
+    parser.add_argument(
+        "--grace_period",
+        type=positive,
+        default=config.Cluster().grace_period,
+        metavar="SECONDS",
+        help=f"time between SIGTERM and SIGKILL ({config.Cluster().grace_period}); all other arguments are fleetrun's",
+    )
+    parser.set_defaults(other_arguments=[])
+
+
+def _run_fleetrun(options) -> None:
+    from vilg.distributed.launch import fleetrun
+
+    fleetrun.run(options.grace_period, options.other_arguments)

@@ -51,6 +51,7 @@ class Cluster:
     )  # environment variables of every process, for example NCCL's
     max_restarts: int = 10  # the launcher gives up after this many failures
     backoff: float = 10.0  # seconds before the first restart; doubled each time, up to a factor of 16
+    grace_period: int = 120  # seconds between SIGTERM and SIGKILL, in which a run stops and saves
     stall_timeout: float = 1800.0  # seconds without a step after which a run counts as stalled
     device_memory: float = 80.0  # GB (10^9 bytes) of a device, for `vilg plan`
     host_memory: float = 1000.0  # GB of a node
@@ -62,5 +63,5 @@ class Cluster:
         require(0 < self.master_port < 65536, f"cluster.master_port={self.master_port}: must be a port")
         require(self.max_restarts >= 0, f"cluster.max_restarts={self.max_restarts}: must not be negative")
         require(self.backoff >= 0, f"cluster.backoff={self.backoff}: must not be negative")
-        for name in ("stall_timeout", "device_memory", "host_memory", "device_tflops"):
+        for name in ("grace_period", "stall_timeout", "device_memory", "host_memory", "device_tflops"):
             require(getattr(self, name) > 0, f"cluster.{name}={getattr(self, name)}: must be positive")

@@ -3,7 +3,7 @@
 import faulthandler
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from vilg import config
+from vilg.distributed.processes import die_with_fleetrun
 from vilg.distributed.rendezvous import wait_for_rank_zero
 from vilg.distributed.topology import build_topology
 from vilg.errors import UserError
@@ -21,7 +22,10 @@ Value = TypeVar("Value")
 
 
 def install_signal_handlers() -> None:
-    """Set the reactions of this process to SIGTERM, to SIGUSR1, and to signals that end it, such as SIGSEGV."""
+    """Set the reactions of this process to SIGTERM, to SIGUSR1, to signals that end it, such as SIGSEGV, and to the end
+    of its fleetrun.
+    """
+    die_with_fleetrun()
     # When one rank ends, fleetrun ends the others. Paddle's own handler would then print a crash report, which hides
     # the actual error message.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -153,23 +157,6 @@ class World:
             failure = error
         if self.sum({"failed": float(failure is not None)})["failed"]:
             raise next(error for error in self.gather(failure) if error is not None)
-
-    @contextmanager
-    def sigterm_received(self) -> Iterator[Callable[[], bool]]:
-        """SIGTERM does not end this process within the block. Schedulers send it some time before they stop a job.
-
-        Yields a function that tells whether this rank has received SIGTERM.
-        """
-        signals = []
-        signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
-        try:
-            yield lambda: bool(signals)
-        except Exception:
-            if signals:  # fleetrun ends this rank because another one failed; this error is a consequence
-                raise SystemExit(128 + signal.SIGTERM) from None
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def barrier(self) -> None:
         if self.ranks > 1:

@@ -13,6 +13,7 @@ from vilg.checkpoint import CheckpointInfo, CheckpointManager
 from vilg.data.loader import Batch, fingerprint
 from vilg.distributed.engine import Engine
 from vilg.distributed.states import replicated
+from vilg.distributed.stop_signals import stop_requested
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.progress import Progress
@@ -61,7 +62,7 @@ class TrainingLoop:
     def run(self) -> None:
         """Train up to `train.steps` (or `train.stop_at`). All ranks call this.
 
-        After a SIGTERM to any rank, the current step is finished and saved, and the run ends normally.
+        After SIGTERM, Ctrl-C or SIGHUP to any rank, the current step is finished and saved, and the run ends normally.
         """
         self._resume()
         train, timer = self.settings.train, self.step_metrics.timer
@@ -72,15 +73,15 @@ class TrainingLoop:
             batches = timer.each("data", stream)
         with (
             Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.is_rank_zero) as progress,
-            self.world.sigterm_received() as sigterm,
+            stop_requested() as stop,
         ):
             while self.step < last:
-                flags = self._sum_flags(stop=sigterm(), ready=self.checkpoints.ready, due=self._checkpoint_is_due())
+                flags = self._sum_flags(stop=stop(), ready=self.checkpoints.ready, due=self._checkpoint_is_due())
                 if flags["ready"] == self.world.ranks:
                     with timer.part("save"):
                         self.checkpoints.advance()
                 if flags["stop"]:
-                    self._save_on_sigterm()
+                    self._save_and_stop()
                     break
                 try:
                     with self.profiler.step(self.step + 1):
@@ -210,14 +211,14 @@ class TrainingLoop:
         )
         self._saved_at = time.monotonic()
 
-    def _save_on_sigterm(self) -> None:
+    def _save_and_stop(self) -> None:
         self.checkpoints.finish()
         if self.checkpoints.newest_step != self.step:
             self._save()
             self.checkpoints.finish()
         self._require_saved()
         if self.world.is_rank_zero and self.step:
-            log.info("SIGTERM: step %d is saved; resume=auto continues from it", self.step)
+            log.info("stopped: step %d is saved; resume=auto continues from it", self.step)
 
     def _require_saved(self) -> None:
         """Raise UserError unless the last step has been saved. A failed save may be ignored earlier, but not here."""

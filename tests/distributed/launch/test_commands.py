@@ -35,7 +35,10 @@ def test_one_line_per_node_with_its_rank(capsys):
     lines = printed(capsys, "--hosts", "a,b", "run.name=x").splitlines()
     assert lines[0] == "# a" and lines[2] == "# b"
     assert shlex.split(lines[3]) == [
+        "vilg",
         "fleetrun",
+        "--grace_period",
+        "120",
         "--nnodes",
         "2",
         "--master",
@@ -69,7 +72,7 @@ def test_environment_variables_and_special_characters_survive_the_shell(capsys):
         text=True,
         check=True,
     ).stdout
-    assert line.startswith("env NCCL_DEBUG=WARN fleetrun") and odd in echoed.splitlines()
+    assert line.startswith("env NCCL_DEBUG=WARN vilg fleetrun") and odd in echoed.splitlines()
 
 
 def test_a_hosts_file(tmp_path, capsys):
@@ -139,11 +142,11 @@ def in_container(launched):
 )
 @pytest.mark.parametrize("kind", ["slurm", "kubernetes"])
 def test_printed_jobs_run_whatever_the_settings_contain(tmp_path, overrides, kind):
-    """bash checks the line, and runs it with a stand-in for fleetrun that prints its arguments."""
+    """bash checks the line, and runs it with a stand-in for vilg that prints its arguments."""
     launched = job("cluster.nodes=2", *overrides)
     line = shlex.split(manifests.slurm(launched).splitlines()[-1])[-1] if kind == "slurm" else in_container(launched)
-    (tmp_path / "fleetrun").write_text('#!/bin/bash\nprintf \'%s\\n\' "$NCCL_DEBUG" "$X" "$@"\n')
-    (tmp_path / "fleetrun").chmod(0o755)
+    (tmp_path / "vilg").write_text('#!/bin/bash\nprintf \'%s\\n\' "$NCCL_DEBUG" "$X" "$@"\n')
+    (tmp_path / "vilg").chmod(0o755)
     subprocess.run(["bash", "-n", "-c", line], check=True, capture_output=True)
     environment = {
         "PATH": f"{tmp_path}:/usr/bin:/bin",
@@ -180,7 +183,7 @@ def test_the_batch_script_runs_with_slurms_variables(tmp_path):
     for name, does in (
         ("srun", 'shift; exec "$@"'),
         ("scontrol", "printf 'n7\\nn8\\n'"),
-        ("fleetrun", "printf '%s\\n' \"$@\""),
+        ("vilg", "shift 3; printf '%s\\n' \"$@\""),
     ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
@@ -194,6 +197,20 @@ def test_the_batch_script_runs_with_slurms_variables(tmp_path):
     words = done.stdout.splitlines()
     assert words[:6] == ["--nnodes", "2", "--master", "n7:36767", "--rank", "1"]
     assert "run.name=my run" in words and words[-1] == "resume=auto"
+
+
+def test_schedulers_and_fleetrun_leave_the_same_time_for_saving():
+    launched = job("cluster.grace_period=300")
+    _, work = yaml.safe_load_all(manifests.kubernetes(launched, "image"))
+    assert work["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 300
+    assert "#SBATCH --signal=TERM@300\n" in manifests.slurm(launched)
+    for line in launched.shell_command(1, "0", "a"), in_container(launched), manifests.slurm(launched).splitlines()[-1]:
+        assert "vilg fleetrun --grace_period 300 " in line
+
+
+def test_slurms_signal_finds_no_shell_that_would_end_before_the_ranks():
+    """Slurm signals all processes of a step, and the end of its first one ends the step."""
+    assert shlex.split(manifests.slurm(job()).splitlines()[-1])[-1].startswith("exec ")
 
 
 def test_the_manifest_is_an_indexed_job_and_its_service():

@@ -33,7 +33,7 @@ class Job:
         which the other nodes reach this one.
         """
         cluster = self.settings.cluster
-        command = ["fleetrun"]
+        command = ["vilg", "fleetrun", "--grace_period", str(cluster.grace_period)]
         if nodes > 1:
             # Each attempt uses another port, because the previous port may still be in use.
             command += ["--nnodes", str(nodes), "--master", f"{master}:{cluster.master_port + attempt}", "--rank", node]

@@ -8,8 +8,6 @@ import yaml
 
 from vilg.distributed.launch.commands import Job
 
-_NOTICE = 120  # seconds from the scheduler's SIGTERM to SIGKILL; has to suffice for one step and one checkpoint
-
 
 def slurm(job: Job) -> str:
     """A batch script in which srun starts one fleetrun on each node. The node index comes from Slurm's environment."""
@@ -23,9 +21,9 @@ def slurm(job: Job) -> str:
 #SBATCH --exclusive
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=TERM@{_NOTICE}
+#SBATCH --signal=TERM@{cluster.grace_period}
 export MASTER=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=1 bash -c {shlex.quote(line)}
+srun --kill-on-bad-exit=1 bash -c {shlex.quote("exec " + line)}
 """
 
 
@@ -51,7 +49,7 @@ def kubernetes(job: Job, image: str) -> str:
     pod = {
         "subdomain": name,
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": _NOTICE,
+        "terminationGracePeriodSeconds": cluster.grace_period,
         "securityContext": {"fsGroup": 1000},  # the user of docker/*.Dockerfile needs write access to the claim
         "containers": [container],
         "volumes": [

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from vilg import runtime
+from vilg.distributed.processes import die_with_parent
 
 _PAUSE = 0.05  # seconds between two polls
 _GRACE = 10.0  # seconds for fleetrun to end its ranks
@@ -37,6 +39,7 @@ class NodeAgent:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         )
         self._oom_kills = _oom_kills()
         self._ranks: dict[int, int] = {}  # process: rank on this node
@@ -101,6 +104,7 @@ def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     node = NodeAgent(logs, command)
     orders: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: orders.append("stop"))  # from a scheduler, or at a shutdown of the node
     threading.Thread(target=_read_commands, args=(orders,), daemon=True).start()
     moved, stalled = time.monotonic(), False
     size = _size(progress)

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from vilg.distributed.launch.commands import Job
 from vilg.distributed.launch.failure_class import FailureClass
 from vilg.distributed.launch.restarts import Restarts, last_step
 from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
+from vilg.distributed.stop_signals import stop_requested
 
 log = logging.getLogger(__name__)
 
@@ -83,18 +84,18 @@ class Supervisor:
 
     def __init__(self, job: Job, hosts: list[str], ssh: list[str]):
         self.job, self.hosts, self.ssh = job, hosts, ssh
-        self._stop_requested = False
+        self._stop_requested: Callable[[], bool] = lambda: False
 
     def run(self) -> int:
         """Run the job. Returns 0 when it is complete, or when it was saved after a SIGTERM."""
         cluster = self.job.settings.cluster
         restarts = Restarts()
-        with self._stop_on_sigterm():
+        with stop_requested() as self._stop_requested:
             for attempt in range(cluster.max_restarts + 1):
                 end = self._attempt(attempt)
                 if end.succeeded:
                     return 0
-                if not self._stop_requested:
+                if not self._stop_requested():
                     log.error("attempt %d: %s", attempt + 1, end.reason)
                     if reason := restarts.reason_to_give_up(
                         end.failure_class, last_step(self.job.folder / "metrics.jsonl")
@@ -103,8 +104,8 @@ class Supervisor:
                         return 1
                     if attempt < cluster.max_restarts:
                         self._wait_before_restart(min(2**attempt, 16) * cluster.backoff)
-                if self._stop_requested:
-                    log.info("SIGTERM: stopped; resume=auto continues from the newest checkpoint")
+                if self._stop_requested():
+                    log.info("stopped; resume=auto continues from the newest checkpoint")
                     return 128 + signal.SIGTERM
         log.error("giving up after %d restarts (cluster.max_restarts)", cluster.max_restarts)
         return 1
@@ -120,8 +121,8 @@ class Supervisor:
         stop_was_sent, hanging = False, None
         try:
             while True:
-                if self._stop_requested and not stop_was_sent:
-                    log.info("SIGTERM: all ranks finish their step and save a checkpoint")
+                if self._stop_requested() and not stop_was_sent:
+                    log.info("stopping: all ranks finish their step and save a checkpoint")
                     stop_was_sent = True
                     for node in nodes:
                         node.send("stop")
@@ -162,27 +163,15 @@ class Supervisor:
             str(self.job.settings.cluster.stall_timeout),
             sys.executable,
             "-m",
-            "paddle.distributed.launch",
+            "vilg.cli",
             *fleetrun[1:],
         ]
 
     def _wait_before_restart(self, seconds: float) -> None:
         log.info("restarting in %.0f seconds from the newest valid checkpoint", seconds)
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self._stop_requested:
+        while time.monotonic() < until and not self._stop_requested():
             time.sleep(0.05)
-
-    @contextmanager
-    def _stop_on_sigterm(self) -> Iterator[None]:
-        def ask(*_):
-            self._stop_requested = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""The signals after which a run stops and saves: SIGTERM, Ctrl-C, and the end of its terminal."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_INTERRUPTED = b"\nCtrl-C: stopping and saving a checkpoint; Ctrl-C again ends at once, without saving\n"
+
+
+@contextmanager
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Within the block, SIGTERM, SIGINT and SIGHUP do not end this process, except for a second SIGINT.
+
+    Schedulers send SIGTERM some time before they stop a job. fleetrun repeats it twice, so once it has arrived, it is
+    ignored after the block. A process that ignores SIGHUP, as under nohup, goes on doing so.
+
+    Yields a function that tells whether one of the signals has arrived.
+    """
+    received: list[int] = []
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+
+    def receive(number: int, _) -> None:
+        if number == signal.SIGINT:
+            if number in received:
+                raise KeyboardInterrupt
+            os.write(2, _INTERRUPTED)  # a print could interrupt another print of this thread, which Python refuses
+        if number == signal.SIGHUP:
+            _detach(terminals)
+        received.append(number)
+
+    watched = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if not _is_ignored(number)]
+    before = {number: signal.signal(number, receive) for number in watched}
+    try:
+        yield lambda: bool(received)
+    except Exception:
+        if signal.SIGTERM in received:  # fleetrun ends this rank because another one failed; this error follows from it
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            ending = number == signal.SIGTERM and number in received
+            signal.signal(number, signal.SIG_IGN if ending else handler)
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
+def _detach(streams: list[int]) -> None:
+    """Discard what is written to these streams from now on: every write to a terminal that is gone is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
