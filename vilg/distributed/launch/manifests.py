@@ -1,20 +1,30 @@
 """Job descriptions for schedulers that start the nodes themselves: Slurm and Kubernetes."""
 
 import hashlib
+import posixpath
 import shlex
 from pathlib import PurePosixPath
 
 import yaml
 
+from vilg import config
 from vilg.distributed.launch.commands import Job
+
+# Shell: the IPv4 address of this node, which fleetrun needs instead of a name. On Debian, a node finds only 127.0.1.1
+# for its own name; then its first address is taken.
+_OWN_ADDRESS = 'getent ahostsv4 "$SLURMD_NODENAME" | grep -v ^127 | grep . || hostname -I'
 
 
 def slurm(job: Job) -> str:
-    """A batch script in which srun starts one fleetrun on each node. The node index comes from Slurm's environment."""
+    """A batch script in which srun starts one fleetrun on each node. The node index comes from Slurm's environment.
+
+    Slurm runs the script itself on the first node.
+    """
     cluster, nodes = job.settings.cluster, job.settings.cluster.nodes or 1
-    line = _resuming_command(job, nodes, "$SLURM_NODEID", "$MASTER")
+    command = _resuming_command(job, nodes, "$SLURM_NODEID", "$MASTER", "$HOST")
+    line = f"read -r HOST _ < <({_OWN_ADDRESS}); exec {command}"
     return f"""#!/bin/bash
-#SBATCH --job-name={shlex.quote(job.settings.run.name)}
+#SBATCH --job-name={_slurm_name(job.settings.run.name)}
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={cluster.devices_per_node}
@@ -22,27 +32,26 @@ def slurm(job: Job) -> str:
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@{cluster.grace_period}
-export MASTER=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=1 bash -c {shlex.quote("exec " + line)}
+read -r MASTER _ < <({_OWN_ADDRESS})
+export MASTER
+srun --kill-on-bad-exit=1 bash -c {shlex.quote(line)}
 """
 
 
 def kubernetes(job: Job, image: str) -> str:
     """An indexed Job with one pod for each node, and a service through which the pods find the first one."""
-    cluster, nodes, name = job.settings.cluster, job.settings.cluster.nodes or 1, _name(job.settings.run.name)
+    cluster, name = job.settings.cluster, _kubernetes_name(job.settings.run.name)
+    nodes = cluster.nodes or 1
     selector = {"job-name": name}
+    line = _resuming_command(job, nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}", "$HOST")
     container = {
         "name": "vilg",
         "image": image,
-        "command": [
-            "bash",
-            "-c",
-            "exec " + _resuming_command(job, nodes, "$JOB_COMPLETION_INDEX", f"{name}-0.{name}"),
-        ],
+        # An indexed Job names its pods NAME-INDEX.
+        "command": ["bash", "-c", f"HOST={name}-$JOB_COMPLETION_INDEX.{name}; exec {line}"],
         "resources": {"limits": {"nvidia.com/gpu": cluster.devices_per_node}},
         "volumeMounts": [
-            # The image works in /vilg.
-            {"name": "runs", "mountPath": str(PurePosixPath("/vilg") / job.settings.run.dir)},
+            *_claim_mounts(job.settings),
             {"name": "shared-memory", "mountPath": "/dev/shm"},
         ],
     }
@@ -78,7 +87,27 @@ def kubernetes(job: Job, image: str) -> str:
     return yaml.safe_dump_all([service, work], sort_keys=False)
 
 
-def _name(run: str) -> str:
+def _claim_mounts(settings: config.Pretraining) -> list[dict[str, str]]:
+    """Where the claim for the runs is mounted: at run.dir and, if that does not contain it, at checkpoint.folder."""
+    runs = _in_image(settings.run.dir)
+    mounts = [{"name": "runs", "mountPath": str(runs)}]
+    folder = settings.checkpoint.folder
+    if folder and "://" not in folder and not _in_image(folder).is_relative_to(runs):
+        mounts.append({"name": "runs", "mountPath": str(_in_image(folder)), "subPath": "checkpoints"})
+    return mounts
+
+
+def _in_image(path: str) -> PurePosixPath:
+    """A path of the settings in the image, which works in /vilg."""
+    return PurePosixPath(posixpath.normpath(PurePosixPath("/vilg") / path))
+
+
+def _slurm_name(run: str) -> str:
+    """The name of a run as a word that needs no quotes in a line of sbatch."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in run)
+
+
+def _kubernetes_name(run: str) -> str:
     """The name of a run as a Kubernetes name: at most 52 lower-case letters, digits and hyphens, the first a letter.
 
     A name that loses characters gets a hash of the original, so that two runs do not share a job.
@@ -89,6 +118,6 @@ def _name(run: str) -> str:
     return f"vilg-{name[:30].strip('-')}-{hashlib.sha256(run.encode()).hexdigest()[:8]}".replace("--", "-")
 
 
-def _resuming_command(job: Job, nodes: int, node: str, master: str) -> str:
+def _resuming_command(job: Job, nodes: int, node: str, master: str, host: str) -> str:
     """The command of a node. A job that the scheduler restarts continues; its first start begins as the user says."""
-    return f"{job.shell_command(nodes, node, master)} {shlex.join(job.resume_overrides())}"
+    return f"{job.shell_command(nodes, node, master, host)} {shlex.join(job.resume_overrides())}"

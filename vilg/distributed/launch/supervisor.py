@@ -21,6 +21,7 @@ from pathlib import Path
 from vilg import runtime
 from vilg.distributed.launch.commands import Job
 from vilg.distributed.launch.failure_class import FailureClass
+from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.restarts import Restarts, last_step
 from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
 from vilg.distributed.stop_signals import stop_requested
@@ -35,12 +36,11 @@ _GRACE = 30.0  # seconds for a node to end all processes
 class RemoteNode:
     """The agent process (node.py) of one host, local or over ssh."""
 
-    def __init__(self, number: int, host: str, command: list[str], ssh: list[str], events: queue.Queue):
+    def __init__(self, number: int, host: Host, command: list[str], ssh: list[str], events: queue.Queue):
         self.number, self.host, self.code = number, host, None
         line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(command)}"
-        start = ["bash", "-c", line] if host == "localhost" else [*ssh, host, line]
         self._process = subprocess.Popen(
-            start,
+            host.shell_command(ssh, line),
             env=runtime.environment_before(),
             text=True,
             stdin=subprocess.PIPE,
@@ -82,7 +82,7 @@ class RemoteNode:
 class Supervisor:
     """Starts the agents of all nodes, handles their events, and restarts the job."""
 
-    def __init__(self, job: Job, hosts: list[str], ssh: list[str]):
+    def __init__(self, job: Job, hosts: list[Host], ssh: list[str]):
         self.job, self.hosts, self.ssh = job, hosts, ssh
         self._stop_requested: Callable[[], bool] = lambda: False
 
@@ -151,7 +151,9 @@ class Supervisor:
                 node.end()
 
     def _command(self, node: int, attempt: int) -> list[str]:
-        fleetrun = self.job.fleetrun_command(len(self.hosts), str(node), self.hosts[0], attempt, self.hosts[node])
+        fleetrun = self.job.fleetrun_command(
+            len(self.hosts), str(node), self.hosts[0].address or "", attempt, self.hosts[node].address
+        )
         return [
             "env",
             *self.job.environment(),
@@ -211,6 +213,6 @@ class _AttemptLog:
 
     def _rank_name(self, node: RemoteNode, rank: int | None) -> str:
         if rank is None:
-            return node.host
+            return str(node.host)
         number = node.number * self._devices + rank
         return f"{node.host} rank {number}" if self._many else f"rank {number}"
