@@ -18,7 +18,7 @@ _LENGTH = struct.Struct("<Q")  # each record follows its length
 
 
 class VisualDLLog:
-    """Appends to the newest log in `folder`, or to a new one. Records of steps after `step` are removed.
+    """Appends to the newest log in `folder`, or to a new one. Points and images of steps after `step` are removed.
 
     Several values are written at once, so that a kill leaves at most one torn record at the end, which the next start
     removes.
