@@ -17,6 +17,7 @@ from vilg.distributed.stop_signals import stop_requested
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.progress import Progress
+from vilg.training import resuming
 from vilg.training.discriminators import Adversaries
 from vilg.training.dump import dump_inputs
 from vilg.training.metrics import MetricsWriter
@@ -235,23 +236,13 @@ class TrainingLoop:
             log.error("%s", error)
 
     def _resume(self) -> None:
-        chosen = self._chosen_checkpoint()
+        chosen = resuming.choose_checkpoint(self.settings, self.checkpoints.folder, self.world)
         if chosen is None:
             return
         with self.world.fail_together():
             reader = checkpoint.CheckpointReader(chosen)
-            self._check_compatible(chosen, reader.manifest)
-            extra = [name for name in reader.shapes if name.startswith("extra/")]
-            adversaries, own = self.adversaries.partition(
-                {name: shape for name, shape in reader.shapes.items() if name not in extra}
-            )
-            try:
-                self.engine.load_state(own, reader.range)
-                self.adversaries.load_state(adversaries, reader.range)
-            except UserError as error:
-                raise UserError(f"{chosen}: {error}") from None
-            self.engine.loss_scale = reader.manifest.loss_scale
-            self.objective.load_state({name.removeprefix("extra/"): reader.tensor(name) for name in extra})
+            resuming.check_compatible(chosen, reader.manifest, self.settings, self.objective.tokenizers(), self._data)
+            resuming.load_states(reader, self.engine, self.adversaries, self.objective)
         self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
         if self.world.is_rank_zero:
             log.info("resumed %s at step %d", chosen, self.step)
@@ -260,52 +251,6 @@ class TrainingLoop:
         else:  # so that resume=auto, which restarts use, finds it among the run's own checkpoints
             self._save()
             self.checkpoints.finish()
-
-    def _chosen_checkpoint(self) -> checkpoint.Location | None:
-        """The checkpoint that `resume` selects.
-
-        Raises UserError if the run has later checkpoints, which would not belong to its continuation.
-        """
-        resume, folder = self.settings.resume, self.checkpoints.folder
-        initial = self.settings.checkpoint.initial_load_path
-        chosen = checkpoint.resolve_resume(resume, folder, self.world, initial)
-        if resume == "auto":
-            return chosen
-        with self.world.fail_together():
-            start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
-            newer = [path for path in checkpoint.checkpoints_in(folder) if (checkpoint.step_of(path) or 0) > start]
-            if newer:
-                raise UserError(
-                    f"{newer[-1]}: this run has checkpoints after step {start}; continue it with resume=auto, or "
-                    "start a new run with another run.name"
-                )
-        return chosen
-
-    def _check_compatible(self, chosen: checkpoint.Location, manifest: checkpoint.Manifest) -> None:
-        """Raise UserError for a checkpoint with other tokenizers, other data, or another model.
-
-        Compares the model settings that no tensor shape reveals. With other data, samples would come in another order.
-        """
-        for kind, tokenizer in self.objective.tokenizers().items():
-            if manifest.tokenizers.get(kind) != tokenizer:
-                raise UserError(f"{chosen}: trained with another {kind} tokenizer than these settings name")
-        model = getattr(self.settings, "model", None)  # an image tokenizer has no such section
-        for name in ("heads", "conv_kernel") if model and "model" in manifest.settings else ():
-            stored, ours = manifest.settings["model"][name], getattr(model, name)
-            if stored != ours:
-                raise UserError(
-                    f"{chosen}: a checkpoint of another model: model.{name} is {stored} there and {ours} here"
-                )
-        other = [
-            f"{name} {manifest.data.get(name)!s:.12} there and {value!s:.12} here"
-            for name, value in self._data.items()
-            if manifest.data.get(name) != value
-        ]
-        if other and not self.settings.data.may_change:
-            raise UserError(
-                f"{chosen}: trained on other data, or on these in another order ({'; '.join(other)}); "
-                "set data.may_change=true to continue with the data there is now"
-            )
 
     def _stop_on_non_finite(self, inputs: list, **figures: float) -> None:
         file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
