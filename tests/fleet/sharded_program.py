@@ -1,7 +1,9 @@
 """Started by fleetrun: trains the real model in both directions with the given settings, and reports the memory of a
 rank.
 
-    sharded_program.py OUT_FOLDER '{"stage": 3, ..}' ACCUMULATION
+    sharded_program.py OUT_FOLDER '{"stage": 3, ..}' ACCUMULATION [DIRECTION]
+
+With DIRECTION only this one is trained, and the likelihood of the other one is measured after each step.
 
 Writes OUT_FOLDER/rank-N.json, and the model as a checkpoint, which any number of ranks can read.
 """
@@ -40,8 +42,8 @@ def batches():
         yield rng.integers(0, WORDS, [BATCH, TEXT]), rng.integers(0, CODES, [BATCH, GRID[0] * GRID[1]])
 
 
-def losses(text, image, model):
-    for direction in DIRECTIONS:
+def losses(text, image, directions, model):
+    for direction in directions:
         yield direction, summed_nll(model(direction, text, image), *targets(direction, text, image, WORDS))
 
 
@@ -95,15 +97,27 @@ def held(engine, model) -> dict[str, int]:
     }
 
 
-def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
+@paddle.no_grad()
+def untrained(engine, model, text, image, directions):
+    """(direction, its summed loss over the whole batch) of those not trained, measured like held-out data."""
+    model.eval()
+    others = [name for name in DIRECTIONS if name not in directions]
+    values = losses(paddle.to_tensor(text), paddle.to_tensor(image), others, engine.stage.model)
+    found = [(name, float(value)) for name, value in values]
+    model.train()
+    return found
+
+
+def main(out: Path, settings: config.Distributed, accumulation: int, directions: list[str]) -> None:
     world, sent = World(settings), Counter()
     paddle.seed(3)
     model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3), WORDS, CODES, TEXT, GRID)
+    model.train_only(directions)
     total = elements(model.parameters())
     engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.max_grad_norm, settings)
     counting(sent)
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
-    factors = {name: world.ranks / count for name, count in counts.items()}
+    factors = {name: world.ranks / counts[name] for name in directions}
     share = BATCH // world.ranks // accumulation
     lines, group_norms = [], []
     for text, image in batches():
@@ -111,7 +125,7 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         sent.clear()
         for micro in range(accumulation):
             rows = slice((micro * world.ranks + world.rank) * share, (micro * world.ranks + world.rank + 1) * share)
-            mine = partial(losses, paddle.to_tensor(text[rows]), paddle.to_tensor(image[rows]))
+            mine = partial(losses, paddle.to_tensor(text[rows]), paddle.to_tensor(image[rows]), directions)
             for name, value in engine.micro_step(mine, factors).items():
                 sums[name] += value / counts[name]
         while_computing = sum(sent.values())
@@ -119,6 +133,8 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
         norm = engine.step(TRAIN.lr)
         group_norms.append(engine.group_norms)
         in_a_step = dict(sent)
+        for name, value in untrained(engine, model, text, image, directions):
+            sums[name] = value / counts[name] / world.ranks
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
     checkpoint.CheckpointManager(out, world, config.Checkpoint(asynchronous=False)).save(
         engine.state(), checkpoint.CheckpointInfo(STEPS, 0, {})
@@ -133,12 +149,17 @@ def main(out: Path, settings: config.Distributed, accumulation: int) -> None:
                 "held": last,
                 "while_computing": while_computing,
                 "sent": in_a_step,
-                "shapes": {name: one.shape for name, one in model.named_parameters()},
+                "shapes": {name: one.shape for name, one in model.named_parameters() if not one.stop_gradient},
             }
         )
     )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), config.Distributed(**json.loads(sys.argv[2])), int(sys.argv[3]))
+    main(
+        Path(sys.argv[1]),
+        config.Distributed(**json.loads(sys.argv[2])),
+        int(sys.argv[3]),
+        sys.argv[4:] or list(DIRECTIONS),
+    )
     exit_process(0)

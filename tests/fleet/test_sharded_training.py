@@ -21,13 +21,13 @@ FP32 = 4  # bytes
 SPLIT = {"segment_size": 0}  # with Paddle's default 2^20, stage 3 would not shard this model
 
 
-def train(out: Path, processes: int, settings: dict, accumulation: int) -> list[dict]:
+def train(out: Path, processes: int, settings: dict, accumulation: int, *direction: str) -> list[dict]:
     """The reports of all ranks."""
     out.mkdir()
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", str(out / "log")]
-    done = run([*start, str(PROGRAM), str(out), json.dumps(settings), str(accumulation)], out, seconds=150)
+    done = run([*start, str(PROGRAM), str(out), json.dumps(settings), str(accumulation), *direction], out, seconds=150)
     logs = "".join(log.read_text(errors="replace")[-3000:] for log in sorted(out.glob("log/workerlog.*")))
     assert done.returncode == 0, f"{done.stderr[-3000:]}\n{logs}"
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(processes)]
@@ -61,8 +61,9 @@ def check(one_process, out, ranks):
 
 def check_group_norms(alone: dict, ranks: list[dict]):
     """Every rank has the gradient norms of all groups, and together they are the norm of the whole gradient."""
+    heads = {name.partition(".")[0] for name in alone["shapes"] if "_head." in name}
     assert set(alone["group_norms"][0]) == {
-        *("embed_text", "embed_image", "norm", "text_head", "image_head"),
+        *("embed_text", "embed_image", "norm", *heads),
         *(f"blocks_{number}" for number in range(4)),
     }
     for step, norms in enumerate(alone["group_norms"]):
@@ -84,10 +85,12 @@ def check_memory(ranks: list[dict], settings: config.Distributed, topology: Topo
             assert held["parameters"] == plan.parameters and held["gradients"] == plan.gradients
 
 
-def check_traffic(ranks: list[dict], settings: config.Distributed, topology: Topology, accumulation: int):
+def check_traffic(
+    ranks: list[dict], settings: config.Distributed, topology: Topology, accumulation: int, directions: int = 2
+):
     """A step sends as many elements as `vilg plan` predicts, plus a few for the gradient norm."""
     planned, sent = Counter(), Counter()
-    for one in collectives(ranks[0]["shapes"], settings, topology, accumulation, FP32):
+    for one in collectives(ranks[0]["shapes"], settings, topology, accumulation, FP32, directions):
         members = topology.shards if one.over == "shards" else topology.replicas
         if members > 1:
             planned[f"{one.kind} {members}"] += one.elements
@@ -136,3 +139,19 @@ def test_sharded_training_equals_training_on_one_process(one_process, tmp_path, 
         assert [rank["while_computing"] for rank in ranks] == [
             0
         ] * processes  # no communication before the last micro-batch
+
+
+@pytest.fixture(scope="module")
+def one_direction(tmp_path_factory):
+    """(metrics, tensors) of one process that trains text-to-image only."""
+    out = tmp_path_factory.mktemp("sharded") / "one direction"
+    return train(out, 1, {}, 1, "text_to_image")[0], parameters(out)
+
+
+@pytest.mark.parametrize("settings", [{"stage": 1}, {"stage": 2}, {"stage": 3, "offload": True, **SPLIT}], ids=str)
+def test_training_one_direction(one_direction, tmp_path, settings):
+    """The output layer of the other direction is frozen: no rank waits for its gradient."""
+    ranks = train(tmp_path / "out", 2, settings, 1, "text_to_image")
+    check(one_direction, tmp_path / "out", ranks)
+    distributed = config.Distributed(**settings)
+    check_traffic(ranks, distributed, build_topology(distributed, 2, 2), 1, directions=1)

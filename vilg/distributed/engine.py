@@ -1,7 +1,9 @@
 """Trains a model on all ranks with the sharding stage, precision and recompute of the settings."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -15,6 +17,8 @@ from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.world import World
 from vilg.errors import UserError
 
+log = logging.getLogger(__name__)
+
 Losses = Callable[[nn.Layer], Iterator[tuple[str, paddle.Tensor]]]
 
 
@@ -22,7 +26,8 @@ class Engine:
     """One training step is any number of `micro_step` calls followed by one `step` call.
 
     make_optimizer: function from the model to its optimizer. clip: largest global norm of the gradient, 0 for no
-    clipping. Without settings every rank holds the whole model in fp32.
+    clipping. Without settings every rank holds the whole model in fp32. Parameters with `stop_gradient` are frozen:
+    they are stored, but have no gradients and no optimizer states.
     """
 
     def __init__(
@@ -35,14 +40,15 @@ class Engine:
     ):
         settings = settings or config.Distributed(precision="fp32")
         self.world = world
-        self._parameters = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
+        self._parameters = dict(model.named_parameters())
+        self._trained = {name: value for name, value in self._parameters.items() if not value.stop_gradient}
         self._buffers = {name: value for name, value in model.state_dict().items() if name not in self._parameters}
         self.precision = precision.resolve_precision(settings.precision, paddle.get_device())
         if settings.recompute != "none":
             apply_recompute(model.blocks, settings.recompute)
         self._optimizer = make_optimizer(model)
         self.precision.convert(model, self._optimizer)
-        groups = {self._parameters[name].name: group for name, group in layer_groups(self._parameters).items()}
+        groups = {self._parameters[name].name: group for name, group in layer_groups(self._trained).items()}
         self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
         # Memory of the whole model in fp32, from before it was converted and divided, which Paddle would keep.
         paddle.device.cuda.empty_cache()
@@ -122,14 +128,18 @@ class Engine:
     def load_state(self, stored: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:
         """Load what `state` returned on all ranks of this or another job.
 
-        given: {name: global shape}. read(name, start, stop) returns elements of a flattened tensor. Raises UserError,
-        and changes nothing, if a name or a shape does not fit.
+        stored: {name: global shape}. read(name, start, stop) returns elements of a flattened tensor. Raises UserError,
+        and changes nothing, if a name or a shape does not fit. Which parameters were frozen may differ.
         """
         parameters = self._sharded_parameters()
-        expected = states.shapes(parameters) | {f"model/{name}": value.shape for name, value in self._buffers.items()}
+        stored, fresh = states.match_moments(parameters, stored)
+        expected = states.shapes([replace(one, trained=one.trained and one.name not in fresh) for one in parameters])
+        expected |= {f"model/{name}": value.shape for name, value in self._buffers.items()}
         if expected != stored:
             raise UserError(_difference(expected, stored))
-        states.load(parameters, self._optimizer, self.world.rank, read)
+        if fresh and self.world.is_rank_zero:
+            log.info("the checkpoint has no optimizer states of %d parameters; they start anew", len(fresh))
+        states.load(parameters, self._optimizer, self.world.rank, read, fresh)
         for name, value in self._buffers.items():
             value.set_value(read(f"model/{name}", 0, value.size).reshape(value.shape))
 
@@ -145,7 +155,10 @@ class Engine:
             self.stage.scaler.load_state_dict(state)  # type: ignore[arg-type]  # a TypedDict of Paddle
 
     def _sharded_parameters(self) -> list[states.ShardedParameter]:
-        return [self.stage.sharded_parameter(name, value) for name, value in self._parameters.items()]
+        return [
+            replace(self.stage.sharded_parameter(name, value), trained=name in self._trained)
+            for name, value in self._parameters.items()
+        ]
 
 
 def _wait_for_device() -> None:

@@ -100,6 +100,8 @@ class ShardedOptimizer:
         self.optimizer.clear_grad(set_to_zero=False)
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
+        if parameter.stop_gradient:
+            return _unsharded(name, parameter, parameter, self._world.all_ranks)
         owner = self.optimizer._param2rank[parameter.name]
         master_weight = _master_weight(self.optimizer._inner_opt, parameter)
         return _unsharded(name, parameter, master_weight, self._world.topology.replica_group(owner))
@@ -156,6 +158,8 @@ class ShardedGradients(_GroupSharded):
     level = "os_g"
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
+        if parameter.stop_gradient:
+            return _unsharded(name, parameter, parameter, self._world.all_ranks)
         owner = self.optimizer.param2rank[parameter.name]
         master_weight = _master_weight(self._inner, parameter)
         return _unsharded(name, parameter, master_weight, self._world.topology.replica_group(owner))
@@ -169,7 +173,8 @@ class ShardedParameters(_GroupSharded):
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         world = self._world
         if not hasattr(parameter, "fw_storage"):
-            master_weight = parameter.master_weight if self._offload else _master_weight(self._inner, parameter)
+            offloaded = self._offload and not parameter.stop_gradient
+            master_weight = parameter.master_weight if offloaded else _master_weight(self._inner, parameter)
             return _unsharded(name, parameter, master_weight, world.all_ranks)
         size, shard_size = parameter.size, self.model._param2buffer_size[parameter.name] // world.topology.shards
         start = min(world.shard * shard_size, size)

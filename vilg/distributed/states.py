@@ -4,7 +4,7 @@ Whatever a sharding stage does to a parameter, here it is a flat range of the or
 from such ranges, and ranks with other ranges can load them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,8 @@ class ShardedParameter:
 
     key: name of the parameter in the optimizer. tensors: tensors that hold elements [start, stop), flat or not,
     possibly padded at the end; the first one is the most precise. holders: the ranks that update these elements and
-    therefore hold their moments; in stages 1 and 2 this rank need not be one of them.
+    therefore hold their moments; in stages 1 and 2 this rank need not be one of them. trained: False for a frozen
+    parameter, which has no moments.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ShardedParameter:
     start: int
     stop: int
     holders: tuple[int, ...]
+    trained: bool = True
 
     @property
     def padded_size(self) -> int:
@@ -83,7 +85,7 @@ def tensor_shards(
         if rank not in parameter.holders:
             continue
         result.append(_tensor_shard(f"model/{parameter.name}", parameter, parameter.tensors[0]))
-        for moment in MOMENTS:
+        for moment in MOMENTS if parameter.trained else ():
             tensor = states[_moment_name(parameter, optimizer, moment)]
             if moment in _PER_PARAMETER:
                 if parameter.start == 0:
@@ -114,14 +116,18 @@ def _initial_moments(
     parameters: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer
 ) -> dict[str, paddle.Tensor]:
     """The initial moments, for an optimizer that has not made a step yet."""
-    begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
     return {
-        _moment_name(parameter, optimizer, moment): paddle.full(
-            [1] if moment in _PER_PARAMETER else [parameter.padded_size], begin.get(moment, 0.0)
-        )
+        _moment_name(parameter, optimizer, moment): paddle.to_tensor(_initial_moment(parameter, optimizer, moment))
         for parameter in parameters
+        if parameter.trained
         for moment in MOMENTS
     }
+
+
+def _initial_moment(parameter: ShardedParameter, optimizer: paddle.optimizer.Optimizer, moment: str) -> np.ndarray:
+    begin = {"beta1_pow_acc": optimizer._beta1, "beta2_pow_acc": optimizer._beta2}
+    size = 1 if moment in _PER_PARAMETER else parameter.padded_size
+    return np.full([size], begin.get(moment, 0.0), np.float32)
 
 
 def shapes(parameters: list[ShardedParameter]) -> dict[str, list[int]]:
@@ -129,10 +135,29 @@ def shapes(parameters: list[ShardedParameter]) -> dict[str, list[int]]:
     expected = {}
     for parameter in parameters:
         expected[f"model/{parameter.name}"] = parameter.shape
-        expected |= {
-            f"{moment}/{parameter.name}": [1] if moment in _PER_PARAMETER else parameter.shape for moment in MOMENTS
-        }
+        expected |= _moment_shapes(parameter) if parameter.trained else {}
     return expected
+
+
+def _moment_shapes(parameter: ShardedParameter) -> dict[str, list[int]]:
+    return {f"{moment}/{parameter.name}": [1] if moment in _PER_PARAMETER else parameter.shape for moment in MOMENTS}
+
+
+def match_moments(
+    parameters: list[ShardedParameter], stored: dict[str, list[int]]
+) -> tuple[dict[str, list[int]], set[str]]:
+    """Which moments of a checkpoint with tensors `stored` {name: global shape} are loaded.
+
+    Returns (`stored` without the moments of parameters that are frozen now, names of trained parameters without moments
+    in the checkpoint because they were frozen then).
+    """
+    unused = {name for parameter in parameters if not parameter.trained for name in _moment_shapes(parameter)}
+    fresh = {
+        parameter.name
+        for parameter in parameters
+        if parameter.trained and not stored.keys() & _moment_shapes(parameter).keys()
+    }
+    return {name: shape for name, shape in stored.items() if name not in unused}, fresh
 
 
 def load(
@@ -140,26 +165,33 @@ def load(
     optimizer: paddle.optimizer.Optimizer,
     rank: int,
     read: Callable[[str, int, int], np.ndarray],
+    fresh: Container[str] = (),
 ) -> None:
-    """Set everything that this rank holds. read(name, start, stop) returns elements of a flattened tensor."""
+    """Set everything that this rank holds. read(name, start, stop) returns elements of a flattened tensor.
+
+    fresh: names of parameters whose moments start anew.
+    """
     moments = {}
     for parameter in parameters:
         values = read(f"model/{parameter.name}", parameter.start, parameter.stop)
         parameter.write(values)
-        if rank not in parameter.holders:
+        if rank not in parameter.holders or not parameter.trained:
             continue
         if (
             parameter.tensors[0].dtype != paddle.float32
         ):  # otherwise the optimizer would create the master from the rounded parameter
             optimizer._create_master_weight(parameter.tensors[0]).set_value(values.reshape(parameter.shape))
         for moment in MOMENTS:
-            if moment in _PER_PARAMETER:
+            if parameter.name in fresh:
+                values = _initial_moment(parameter, optimizer, moment)
+            elif moment in _PER_PARAMETER:
                 values = read(f"{moment}/{parameter.name}", 0, 1)
             else:
                 values = np.zeros(parameter.padded_size, np.float32)
                 values[: parameter.stop - parameter.start] = read(
                     f"{moment}/{parameter.name}", parameter.start, parameter.stop
                 )
+            if moment not in _PER_PARAMETER:
                 values = values.reshape(parameter.tensors[0].shape)
             moments[_moment_name(parameter, optimizer, moment)] = paddle.to_tensor(values)
     optimizer.set_state_dict(moments)

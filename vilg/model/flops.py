@@ -1,20 +1,20 @@
 """Floating-point operations of a model."""
 
 from vilg.attention import layout
-from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.model.transformer import Transformer
 
 
 def forward(model: Transformer, batch: int) -> dict[str, float]:
-    """Operations of the matrix products in both directions for `batch` pairs; a multiplication and an addition count as
-    two.
+    """Operations of the matrix products in the trained directions for `batch` pairs; a multiplication and an addition
+    count as two.
 
     Returns {"linear", "attention"} of all blocks and {"heads"} of the output layers. Attention counts the tiles that
     the operator computes.
     """
     hidden, counts = model.settings.hidden, dict.fromkeys(("linear", "attention", "heads"), 0.0)
     image = model.grid[0] * model.grid[1]
-    for direction in DIRECTIONS:
+    for direction in model.trained_directions:
         outputs = (
             image * model.codebook_size if direction == TEXT_TO_IMAGE else (model.text_length - 1) * model.vocab_size
         )

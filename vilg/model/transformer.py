@@ -5,7 +5,7 @@ from paddle import nn
 
 from vilg import config
 from vilg.attention.layout import Layout, build
-from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
+from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE, schedule
 from vilg.model.block import Block
 from vilg.model.embeddings import ImageEmbedding, TextEmbedding
 from vilg.model.fused import LayerNorm
@@ -42,6 +42,7 @@ class Transformer(nn.Layer):
         self.norm = LayerNorm(settings.hidden)
         self.text_head = Linear(settings.hidden, vocab_size, weight_attr=normal())
         self.image_head = Linear(settings.hidden, codebook_size, weight_attr=normal())
+        self.trained_directions = list(DIRECTIONS)
 
     def forward(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
         """Text ids [B, T] and image ids [B, n] -> logits of the target part.
@@ -78,6 +79,13 @@ class Transformer(nn.Layer):
     def predict(self, direction: str, states: paddle.Tensor) -> paddle.Tensor:
         """States of the last layer [B, S, hidden] -> logits [B, S, classes] of the next target token."""
         return (self.image_head if direction == TEXT_TO_IMAGE else self.text_head)(self.norm(states))
+
+    def train_only(self, directions: list[str]) -> None:
+        """Freeze the output layers of other directions, the only parameters that the directions do not share."""
+        self.trained_directions = directions
+        for direction, head in {TEXT_TO_IMAGE: self.image_head, IMAGE_TO_TEXT: self.text_head}.items():
+            for parameter in head.parameters() if direction not in directions else ():
+                parameter.stop_gradient = True
 
     def layout(self, direction: str, pattern: str) -> Layout:
         return build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)

@@ -6,7 +6,7 @@ GPU.
 """
 
 from vilg.attention import layout
-from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.distributed.recompute import recomputed_blocks
 from vilg.model.transformer import Transformer
 from vilg.plan.memory_tracker import MemoryTracker
@@ -15,12 +15,16 @@ _FP32 = 4
 
 
 def peak(model: Transformer, backend: str, recompute: str, batch: int, width: int) -> int:
-    """Bytes of activations and intermediate gradients at the worst moment of either direction.
+    """Bytes of activations and intermediate gradients at the worst moment of the trained directions.
 
     backend: operator, blockwise or dense. recompute: as in the settings. batch: pairs in a micro-batch. width: bytes of
     an element, 4 or 2. Accumulated gradients are counted as states and not here.
     """
-    return round(max(_Replay(model, direction, backend, recompute, batch, width).peak() for direction in DIRECTIONS))
+    return round(
+        max(
+            _Replay(model, direction, backend, recompute, batch, width).peak() for direction in model.trained_directions
+        )
+    )
 
 
 class _Replay:

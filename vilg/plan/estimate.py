@@ -1,6 +1,6 @@
 """Estimates memory, traffic and time of a job before it runs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 
 import paddle
@@ -67,7 +67,7 @@ class Estimate:
 
 
 def describe_model(settings: config.Pretraining, sizes: InputSizes) -> Transformer:
-    """The model without weights. It depends on the sections model, text, data and attention only."""
+    """The model without weights. It depends on the sections model, text, data, attention and loss only."""
     with paddle.LazyGuard():
         return sizes.model(settings)
 
@@ -88,12 +88,16 @@ def estimate(
     accumulation = settings.train.accumulation(topology.ranks)
     width = 4 if distributed.precision == "fp32" else 2
     model = model or describe_model(settings, sizes)
-    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    parameters = sum(prod(parameter.shape) for parameter in model.parameters())
+    shapes = {name: list(value.shape) for name, value in model.named_parameters() if not value.stop_gradient}
     fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda memory: memory.device)
+    frozen = (parameters - sum(map(prod, shapes.values()))) * width
+    in_shards = topology.shards if distributed.stage == 3 else 1
+    fullest = replace(fullest, parameters=fullest.parameters + frozen // in_shards)
     worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
     buffers = _buffers(shapes, distributed, topology, width)
     update = _update(shapes, distributed, topology, width)
-    parameters, pairs = sum(map(prod, shapes.values())), settings.train.global_batch
+    pairs, directions = settings.train.global_batch, len(model.trained_directions)
     training = fullest.device + max(worked + buffers, update)
     copied = (MASTER + MOMENTS) * parameters // topology.ranks * cluster.devices_per_node
     saving = copied if settings.checkpoint.asynchronous else 0
@@ -115,7 +119,7 @@ def estimate(
         saving=saving,
         host_bytes=fullest.host * cluster.devices_per_node + saving,
         host_limit=round(cluster.host_memory * 1e9),
-        traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width),
+        traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width, directions),
         operations=operations,
         recomputed=again,
         seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation),

@@ -26,7 +26,7 @@ class InputSizes:
         """The model that the settings describe, for these sizes."""
         size = settings.data.image_size
         require(size % self.pixels == 0, f"data.image_size={size}: one image token has {self.pixels} pixels a side")
-        return Transformer(
+        model = Transformer(
             settings.model,
             self.vocab_size,
             self.codebook_size,
@@ -34,6 +34,8 @@ class InputSizes:
             (size // self.pixels,) * 2,
             settings.attention,
         )
+        model.train_only(settings.loss.directions)
+        return model
 
 
 PAPER = InputSizes(vocab_size=21128, codebook_size=8192, pixels=8)  # BERT-Chinese; VQGAN f8

@@ -46,20 +46,26 @@ def traffic(
     per_node: int,
     accumulation: int,
     width: int,
+    directions: int = 2,
 ) -> Traffic:
     """The traffic for trained parameters {name: shape}.
 
-    per_node: ranks on a node. width: bytes of an element of parameters and gradients.
+    per_node: ranks on a node. width: bytes of an element of parameters and gradients. directions: how many are trained.
     """
     volume = {"shards": 0.0, "replicas": 0.0}
-    for collective in collectives(shapes, settings, topology, accumulation, width):
+    for collective in collectives(shapes, settings, topology, accumulation, width, directions):
         members = topology.shards if collective.over == "shards" else topology.replicas
         volume[collective.over] += _SENT[collective.kind](members) * collective.elements * width
     return _on_wires(topology, per_node, volume["shards"], volume["replicas"])
 
 
 def collectives(
-    shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, accumulation: int, width: int
+    shapes: dict[str, list[int]],
+    settings: config.Distributed,
+    topology: Topology,
+    accumulation: int,
+    width: int,
+    directions: int = 2,
 ) -> Iterator[Collective]:
     """The collectives of one step. Where ranks differ in what they own, this is the average."""
     n, sizes = topology.shards, {name: prod(shape) for name, shape in shapes.items()}
@@ -71,7 +77,7 @@ def collectives(
         yield Collective("all_reduce", "replicas", everything / n)
         yield Collective("broadcast", "shards", everything)
     elif settings.stage == 2:
-        yield Collective("reduce", "shards", _used(sizes) * accumulation)
+        yield Collective("reduce", "shards", _used(sizes, directions) * accumulation)
         yield Collective("all_reduce", "replicas", everything / n)
         yield Collective("broadcast", "shards", sum(size + padding(size, width) for size in sizes.values()))
     else:
@@ -80,16 +86,17 @@ def collectives(
         }
         whole = sum(size + padding(size, width) for name, size in sizes.items() if name not in sliced)
         fetched = {name: size * (3 if _recomputed(name, settings.recompute) else 2) for name, size in sliced.items()}
-        yield Collective("all_gather", "shards", _used(fetched) * accumulation)
+        yield Collective("all_gather", "shards", _used(fetched, directions) * accumulation)
         # Paddle all-reduces whole gradients, also over replicas, and keeps a slice
         # (GroupShardedStage3._get_allreduce_fn).
         for over in ("shards", "replicas"):
-            yield Collective("all_reduce", over, _used(sliced) * accumulation + whole)
+            yield Collective("all_reduce", over, _used(sliced, directions) * accumulation + whole)
 
 
-def _used(sizes: dict[str, int]) -> int:
-    """Elements that the two directions use: all parameters twice, but each output head once."""
-    return sum(size if name.startswith(("text_head.", "image_head.")) else 2 * size for name, size in sizes.items())
+def _used(sizes: dict[str, int], directions: int) -> int:
+    """Elements that all directions use: all parameters once in each direction, but each output head in one."""
+    heads = ("text_head.", "image_head.")
+    return sum(size if name.startswith(heads) else directions * size for name, size in sizes.items())
 
 
 def _recomputed(name: str, setting: str) -> bool:

@@ -13,7 +13,7 @@ def adamw(settings: config.Train, model: nn.Layer) -> paddle.optimizer.AdamW:
         settings.lr,
         settings.beta1,
         settings.beta2,
-        parameters=model.parameters(),
+        parameters=[value for value in model.parameters() if not value.stop_gradient],
         weight_decay=settings.weight_decay,
         # Sharding stage 3 names the local slice of a parameter slice@NAME.
         apply_decay_param_fun=lambda name: name.removeprefix("slice@") in decayed,

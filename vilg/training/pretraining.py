@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from vilg import config, image
-from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.data.loader import Batch, BatchStream, heldout_samples, token_batches, training_batches
 from vilg.data.token_shards import TokenShards
 from vilg.distributed.world import World
@@ -76,6 +76,7 @@ class Pretraining:
             self.image_tokenizer.grid(settings.data.image_size),
             settings.attention,
         )
+        self.model.train_only(settings.loss.directions)
         # Computed once: both are frozen, and hashing large weights takes seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
@@ -120,18 +121,19 @@ class Pretraining:
         )
 
     def loss_denominators(self, inputs: Inputs) -> dict[str, float]:
-        return {ABBREVIATION[direction]: float(self._targets(direction, inputs)[1].sum()) for direction in DIRECTIONS}
+        directions = self.settings.loss.directions
+        return {ABBREVIATION[direction]: float(self._targets(direction, inputs)[1].sum()) for direction in directions}
 
     def throughput_units(self, inputs: Inputs) -> int:
-        return len(DIRECTIONS) * (inputs.text.size + inputs.image.size)
+        return len(self.settings.loss.directions) * (inputs.text.size + inputs.image.size)
 
     def losses(self, inputs: Inputs, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
-        for direction in DIRECTIONS:
+        for direction in self.settings.loss.directions:
             logits = model(direction, *inputs.model_inputs(direction))
             yield ABBREVIATION[direction], summed_nll(logits, *self._targets(direction, inputs))
 
     def weights(self, counts: dict[str, float]) -> dict[str, float]:
-        tokens = {direction: counts[ABBREVIATION[direction]] for direction in DIRECTIONS}
+        tokens = {direction: counts[ABBREVIATION[direction]] for direction in self.settings.loss.directions}
         weights = mean_weights(self.settings.loss, tokens)
         return {ABBREVIATION[direction]: weight for direction, weight in weights.items()}
 
@@ -139,6 +141,9 @@ class Pretraining:
         return {}
 
     def evaluate(self) -> dict[str, float]:
+        """Both directions, also with the loss weight 0 of one: its likelihood tells what fine-tuning on the other one
+        costs it.
+        """
         self.model.eval()
         nll = mean_nll(self.model, self.heldout, self.settings.train.micro_batch, self.world)
         self.model.train()
