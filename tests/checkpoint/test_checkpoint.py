@@ -38,7 +38,7 @@ def tensors(seed=0):
 
 def save(folder, step, changes=None, storage=None, **settings):
     parts = [replicated(name, value, ranks=1) for name, value in (tensors(step) | (changes or {})).items()]
-    manager = CheckpointManager(folder, World(), config.Checkpoint(**settings), storage)
+    manager = CheckpointManager(folder, World(), config.Checkpoint(**({"save_backoff": 0} | settings)), storage)
     manager.save(
         parts, CheckpointInfo(step, step * 8, {"run": {"name": "x"}}, {"text": "abc"}, {"shards": 1}, {"scale": 2.0})
     )
@@ -268,7 +268,7 @@ def test_a_slow_disk_blocks_only_the_next_save(tmp_path):
 def test_a_failed_save_can_be_tolerated(tmp_path, caplog):
     """checkpoint.on_failure=continue: an error in the log, the older checkpoint stays, and the next save works."""
     good = save(tmp_path, 1)
-    settings = config.Checkpoint(on_failure="continue")
+    settings = config.Checkpoint(on_failure="continue", save_retries=0)
     manager = CheckpointManager(tmp_path, World(), settings, Failing(tmp_path, "create"))
     manager.save([], CheckpointInfo(2, 0, {}))
     manager.finish()
@@ -295,15 +295,63 @@ def test_keep_every_keeps_checkpoints_forever(tmp_path):
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)] == [30, 60, 70, 80]
 
 
-class Failing(LocalStorage):
-    """A storage whose disk is full at `operation`."""
+@pytest.mark.parametrize("operation", ["begin", "create", "write", "publish"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_failed_save_is_tried_again_with_the_same_values(tmp_path, caplog, operation, asynchronous):
+    """Training goes on meanwhile, and the values of the model change."""
+    storage = Failing(tmp_path, operation, times=2)
+    settings = config.Checkpoint(asynchronous=asynchronous, save_retries=2, save_backoff=0.1)
+    manager, values = CheckpointManager(tmp_path, World(), settings, storage), np.zeros(5, "float32")
+    began = time.perf_counter()
+    manager.save([replicated("x", values, ranks=1)], CheckpointInfo(1, 0, {}))
+    if asynchronous:
+        assert time.perf_counter() - began < 0.1
+        values += 1
+    manager.finish()
+    assert time.perf_counter() - began >= 0.1 + 0.2 and storage.failed == 2
+    assert [str(path.name) for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert not checkpoint.load(manager.newest)[1]["x"].any()
+    assert "attempt 2 of 3 follows in 0.1 s" in caplog.text and "attempt 3 of 3 follows in 0.2 s" in caplog.text
 
-    def __init__(self, root, operation):
+
+def test_the_last_failed_attempt_is_an_error(tmp_path):
+    storage = Failing(tmp_path, "write")
+    with pytest.raises(CheckpointError, match="no space left"):
+        save(tmp_path, 1, storage=storage, save_retries=2)
+    assert storage.failed == 3
+
+
+def test_a_save_that_cannot_succeed_is_not_tried_again(tmp_path):
+    (tmp_path / "file").write_text("")
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match="could not create the folder"):
+        save(tmp_path / "file", 1, save_backoff=9)
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("error", [OSError("(External) CUDA error(719), unspecified launch failure."), KeyError("x")])
+def test_errors_of_devices_and_defects_are_not_errors_of_the_storage(tmp_path, error):
+    """They keep their type and their traceback, so that the launcher does not take them for bad input."""
+
+    def read():
+        raise error
+
+    part = TensorShard("x", [1], "float32", 0, 1, (0,), read)
+    with pytest.raises(type(error)) as raised:
+        CheckpointManager(tmp_path, World(), config.Checkpoint()).save([part], CheckpointInfo(1, 0, {}))
+    assert raised.value is error
+
+
+class Failing(LocalStorage):
+    """A storage whose disk is full at `operation`, the first `times` times."""
+
+    def __init__(self, root, operation, times=1000):
         super().__init__(root)
-        self._operation = operation
+        self._operation, self._times, self.failed = operation, times, 0
 
     def _fail(self, operation):
-        if operation == self._operation:
+        if operation == self._operation and self.failed < self._times:
+            self.failed += 1
             raise OSError(errno.ENOSPC, "no space left on device")
 
     def begin(self, name):
@@ -314,10 +362,8 @@ class Failing(LocalStorage):
     def create(self, file):
         self._fail("create")
         with super().create(file) as opened:
-            yield opened if self._operation != "write" else self
-
-    def write(self, data):
-        self._fail("write")
+            self._fail("write")
+            yield opened
 
     def publish(self, unfinished, name):
         self._fail("publish")

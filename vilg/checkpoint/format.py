@@ -23,7 +23,12 @@ _STEP = re.compile(r"step-(\d{8,})")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used. The message names the file and what is wrong with it."""
+    """A checkpoint that cannot be used or saved. The message names the file and what is wrong with it.
+
+    is_transient: whether another attempt may succeed.
+    """
+
+    is_transient = False
 
 
 @dataclass(frozen=True)

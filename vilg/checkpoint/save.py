@@ -4,6 +4,7 @@ A save has three phases: every rank writes its own file, the results are gathere
 renames the directory. If any rank fails in any phase, no new checkpoint exists and older ones are unchanged.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from vilg import config
 from vilg.checkpoint import slices
 from vilg.checkpoint.format import CheckpointError, step_directory
 from vilg.checkpoint.publish import CheckpointInfo, ShardResult, prune, publish, rank_file, tensor_chunk
+from vilg.checkpoint.slices import TensorChunk
 from vilg.checkpoint.storage import Location, Storage, join, open_storage
 from vilg.distributed.states import TensorShard
 from vilg.distributed.world import World
@@ -34,14 +37,16 @@ class CheckpointManager:
     renames the directory; the next `advance` completes the save. Synchronous saving: `save` does all of this before it
     returns.
 
-    A failure on any rank leaves older checkpoints unchanged. It raises CheckpointError on all ranks, or is only logged
-    with `on_failure: continue`.
+    A failure on any rank leaves older checkpoints unchanged. All ranks try again together, `save_retries` times, while
+    training continues. The last failure raises CheckpointError on all ranks, or is only logged with `on_failure:
+    continue`.
     """
 
     def __init__(self, folder: Location, world: World, settings: config.Checkpoint, storage: Storage | None = None):
         self.folder, self.world, self.settings = folder, world, settings
         self.newest: Location | None = None  # the newest checkpoint of this run
         self.newest_step = 0  # its step; 0 if there is none
+        self.last_failure = ""  # why the last save that failed could not be written
         self.stall_seconds = 0.0  # seconds that the last save has blocked training
         self._storage = storage or open_storage(folder)
         self._buffers: dict[str, np.ndarray] = {}
@@ -61,22 +66,15 @@ class CheckpointManager:
         self.finish()
         began = time.perf_counter()
         with self._handle_failure(info.step):
-            with self._on_every_rank("create the folder"):
-                unfinished = self._storage.begin(step_directory(info.step)) if self.world.is_rank_zero else ""
-            self._save = save = _PendingSave(
-                self.world.gather(unfinished)[0], assign_shards(parts, self.world.rank), info
-            )
+            own = assign_shards(parts, self.world.rank)
             with self._on_every_rank("copy its tensors"):
                 if self.settings.asynchronous:
-                    self._copy(save.parts)
-                    contents = [
-                        tensor_chunk(part, partial(self._buffers.__getitem__, part.name)) for part in save.parts
-                    ]
+                    self._copy(own)
+                    contents = [tensor_chunk(part, partial(self._buffers.__getitem__, part.name)) for part in own]
                 else:
-                    contents = [tensor_chunk(part, part.read) for part in save.parts]
-                save.task = _Task(
-                    slices.write, self._storage, f"{save.unfinished}/{rank_file(self.world.rank)}", contents
-                )
+                    contents = [tensor_chunk(part, part.read) for part in own]
+            self._save = _PendingSave(own, contents, info)
+            self._write(self._save)
         self.stall_seconds = time.perf_counter() - began
         if not self.settings.asynchronous:
             self.finish()
@@ -86,12 +84,17 @@ class CheckpointManager:
         began, save = time.perf_counter(), self._save
         assert save is not None, "no save is in progress"
         with self._handle_failure(save.info.step):
-            with self._on_every_rank("write the manifest" if save.written else "write its file"):
-                result = save.task.result()
-            if save.written is None:
+            if save.phase == "wait":
+                self._write(save)
+            elif save.phase == "write":
+                with self._on_every_rank("write its file"):
+                    result = save.task.result()
                 save.seconds, save.written = save.task.seconds, self.world.gather(ShardResult.of(result, save.parts))
+                save.phase = "publish"
                 save.task = _Task(self._publish, save) if self.world.is_rank_zero else _Task(lambda: None)
             else:
+                with self._on_every_rank("write the manifest"):
+                    save.task.result()
                 self._save, self.newest_step = None, save.info.step
                 self.newest = join(self.folder, step_directory(save.info.step))
                 self.stall_seconds += time.perf_counter() - began
@@ -114,8 +117,15 @@ class CheckpointManager:
             self.stall_seconds += time.perf_counter() - began
             self.advance()
 
+    def _write(self, save: "_PendingSave") -> None:
+        """Create the folder, and start to write the file of this rank."""
+        with self._on_every_rank("create the folder"):
+            unfinished = self._storage.begin(step_directory(save.info.step)) if self.world.is_rank_zero else ""
+        save.unfinished = self.world.gather(unfinished)[0]
+        save.phase = "write"
+        save.task = _Task(slices.write, self._storage, f"{save.unfinished}/{rank_file(self.world.rank)}", save.contents)
+
     def _publish(self, save: "_PendingSave") -> None:
-        assert save.written is not None
         topology = {"ranks": self.world.ranks, "shards": self.world.topology.shards}
         publish(self._storage, save.unfinished, save.info, topology, save.written)
         save.published = True
@@ -132,27 +142,50 @@ class CheckpointManager:
 
     @contextmanager
     def _on_every_rank(self, what: str) -> Iterator[None]:
-        """An exception of one rank in this block becomes a CheckpointError on all ranks."""
+        """An error of the storage on one rank in this block becomes a CheckpointError on all ranks."""
         with self.world.fail_together():
             try:
                 yield
-            except Exception as error:  # every rank has to learn of any error
-                raise CheckpointError(
+            except (OSError, CheckpointError) as error:
+                if not _is_storage_error(error):
+                    raise
+                failure = CheckpointError(
                     f"{self.folder}: rank {self.world.rank} could not {what}: {error}; older checkpoints are unchanged"
-                ) from error
+                )
+                failure.is_transient = _is_transient(error)
+                raise failure from error
 
     @contextmanager
     def _handle_failure(self, step: int) -> Iterator[None]:
         try:
             yield
         except CheckpointError as error:
-            save, self._save = self._save, None
-            if self.world.is_rank_zero and save is not None and not save.published:
+            save = self._save
+            if self.world.is_rank_zero and save is not None and save.unfinished and not save.published:
                 self._remove_unfinished(save.unfinished)
+            if save is not None and error.is_transient and save.retries < self.settings.save_retries:
+                self._wait_before_retry(save, error)
+                return
+            self._save, self.last_failure = None, str(error)
             if self.settings.on_failure == "stop":
                 raise
             if self.world.is_rank_zero:
                 log.error("checkpoint of step %d: %s; training continues (checkpoint.on_failure=continue)", step, error)
+
+    def _wait_before_retry(self, save: "_PendingSave", error: CheckpointError) -> None:
+        seconds = self.settings.save_backoff * 2**save.retries
+        save.retries += 1
+        save.phase, save.unfinished = "wait", ""
+        save.task = _Task(time.sleep, seconds)
+        if self.world.is_rank_zero:
+            log.warning(
+                "checkpoint of step %d: %s; attempt %d of %d follows in %g s (checkpoint.save_retries, save_backoff)",
+                save.info.step,
+                error,
+                save.retries + 1,
+                self.settings.save_retries + 1,
+                seconds,
+            )
 
     def _remove_unfinished(self, unfinished: str) -> None:
         try:
@@ -195,16 +228,31 @@ class _Task:
 class _PendingSave:
     """The save in progress: the shards of this rank, and the current task.
 
-    written: results of all ranks, once all of them have written their files.
+    contents: the same shards as they are written, from the host buffers or from the memory of the model. phase: what
+    the task does. written: results of all ranks, once all of them have written their files.
     """
 
-    unfinished: str
     parts: list[TensorShard]
+    contents: list[TensorChunk]
     info: CheckpointInfo
+    phase: Literal["write", "publish", "wait"] = "write"
     task: _Task = field(init=False)
-    written: list[ShardResult] | None = None
+    unfinished: str = ""  # the name of the folder while it is written; "": none
+    written: list[ShardResult] = field(default_factory=list)
     seconds: float = 0.0
     published: bool = False
+    retries: int = 0
+
+
+def _is_storage_error(error: Exception) -> bool:
+    """Whether the storage has failed. Paddle raises a bare OSError, without a number, for errors of a device."""
+    return type(error) is not OSError or error.errno is not None
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether another attempt may succeed. Disks are freed and servers return; a wrong path stays wrong."""
+    permanent = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError, CheckpointError)
+    return not isinstance(error, permanent) and getattr(error, "errno", None) not in (errno.EROFS, errno.ENAMETOOLONG)
 
 
 def assign_shards(parts: list[TensorShard], rank: int) -> list[TensorShard]:

@@ -4,6 +4,7 @@ A storage is a folder of checkpoints. Names of folders are relative to it, files
 OSErrors.
 """
 
+import errno
 import mmap
 import os
 import shutil
@@ -218,7 +219,7 @@ def _as_os_error(what: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"{what}: {type(error).__name__}: {error}") from error
+        raise OSError(errno.EIO, f"{what}: {type(error).__name__}: {error}") from error
 
 
 class _FullWrites:

@@ -35,10 +35,12 @@ class Checkpoint:
     keep_last: int = 3
     keep_every: int = 0  # checkpoints at multiples of this step are never removed; 0: none
     asynchronous: bool = True  # training continues while a copy of the states is written
-    on_failure: str = "stop"  # stop | continue; older checkpoints stay in both cases
+    save_retries: int = 3  # further attempts after a save that failed, for example on a full disk
+    save_backoff: float = 10.0  # seconds before the first of them; doubled each time. Training continues meanwhile
+    on_failure: str = "stop"  # stop | continue, when all attempts have failed; older checkpoints stay in both cases
 
     def __post_init__(self):
-        for name in ("every_steps", "every_minutes", "keep_every"):
+        for name in ("every_steps", "every_minutes", "keep_every", "save_retries", "save_backoff"):
             require(getattr(self, name) >= 0, f"checkpoint.{name}={getattr(self, name)}: must not be negative")
         require(self.keep_last > 0, f"checkpoint.keep_last={self.keep_last}: must be positive")
         require(

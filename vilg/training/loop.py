@@ -224,8 +224,9 @@ class TrainingLoop:
     def _require_saved(self) -> None:
         """Raise UserError unless the last step has been saved. A failed save may be ignored earlier, but not here."""
         if self.checkpoints.newest_step != self.step:
+            reason = f"; {self.checkpoints.last_failure}" if self.checkpoints.last_failure else ""
             raise UserError(
-                f"step {self.step} could not be saved; newest checkpoint: {self.checkpoints.newest or 'none'}"
+                f"step {self.step} could not be saved; newest checkpoint: {self.checkpoints.newest or 'none'}{reason}"
             )
 
     def _finish_saving(self) -> None:
