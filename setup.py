@@ -77,6 +77,7 @@ setup(
         # gradio 6 needs another huggingface_hub than PaddleNLP; 5.38 is the last that goes with both.
         "serve": ["gradio>=5.38,<6", "huggingface_hub<1", "fastapi-offline"],
         "storage": ["fsspec"],
+        "watch": ["rich", "uniplot"],
         # numpy is named because pip, on its way back to versions that go with PaddleNLP, would take an older one too.
         "test": [
             "compose-spec",
@@ -92,9 +93,11 @@ setup(
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
+            "rich",
             "schemathesis",
             "setuptools>=77",
             "fastapi-offline",
+            "uniplot",
         ],
     },
     entry_points={"console_scripts": ["vilg = vilg.cli:main"]},

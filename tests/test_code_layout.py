@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "vilg"
 LAYERS = [
     ["cli"],
     ["commands"],
-    ["bench", "plan", "training", "serving", "export", "generation", "evaluation"],
+    ["bench", "plan", "monitoring", "training", "serving", "export", "generation", "evaluation"],
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],
     ["config"],

@@ -25,6 +25,7 @@ PAGES = [
     "docs/quickstart.md",
     "docs/data.md",
     "README.md",
+    "docs/monitoring.md",
     "docs/checkpoints.md",
     "docs/launch.md",
     "docs/image_tokenizers.md",

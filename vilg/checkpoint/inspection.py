@@ -56,13 +56,13 @@ def select_checkpoints(path: str) -> list[Location]:
     return checkpoints
 
 
-def list_checkpoints(path: str) -> Iterator[str]:
+def list_checkpoints(path: str, newest: int = 0) -> Iterator[str]:
     """Yield one line for each checkpoint: step, time, bytes, the topology that wrote it, and whether it is complete.
 
-    Only sizes are compared; `verify_checkpoints` reads the files.
+    Only sizes are compared; `verify_checkpoints` reads the files. newest: list so many of the newest ones; 0: all.
     """
     yield f"{'step':>10} {'written':16} {'size':>10} {'ranks x shards':>14}  "
-    for checkpoint in select_checkpoints(path):
+    for checkpoint in select_checkpoints(path)[-newest:]:
         line, valid = _list_checkpoint(checkpoint)
         if valid or _exists(checkpoint):  # a running job removes old checkpoints meanwhile
             yield line

@@ -1,0 +1,103 @@
+"""Where a run stands, and where its time goes."""
+
+import itertools
+import statistics
+from dataclasses import dataclass
+
+from vilg.monitoring.run_folder import RunFolder
+
+_RECENT = 200  # lines that count as the present
+_PARTS = {
+    "data_seconds": "waiting for data",
+    "evaluation_seconds": "evaluation",
+    "sample_images_seconds": "sample images",
+    "save_seconds": "saving",
+    "communication_seconds": "gradient reduction",
+}
+_NOTABLE = 0.1  # share of the time
+_ADVICE = {
+    "data_seconds": "raise data.threads, or tokenize once with `vilg data tokenize`",
+    "evaluation_seconds": "raise train.eval_every",
+    "sample_images_seconds": "raise train.sample_images_every",
+    "save_seconds": "raise checkpoint.every_steps, or set checkpoint.asynchronous=true",
+    "communication_seconds": "raise train.global_batch, so that a step has more micro-batches",
+}
+_GRACE = 60.0  # seconds without a step that say nothing yet
+
+
+@dataclass(frozen=True)
+class Summary:
+    """state: one line, for example "running". ended: it is known that no step will follow. shares: {part: share of the
+    recent time}, where "computing" is the rest; empty if it is not known. advice: about parts that take notable time.
+    """
+
+    state: str
+    ended: bool
+    is_stalled: bool
+    step: int
+    steps: int
+    shares: dict[str, float]
+    advice: list[str]
+
+
+def summarize(run: RunFolder, now: float) -> Summary:
+    """now: seconds since 1970."""
+    step = int(run.lines[-1]["step"]) if run.lines else 0
+    steps, stop_at = run.settings.steps, run.settings.stop_at
+    last = min(steps, stop_at or steps)
+    shares = _shares(run.lines[-_RECENT:])
+    advice = [f"{_PARTS[name]}: {text}" for name, text in _ADVICE.items() if shares.get(_PARTS[name], 0.0) > _NOTABLE]
+    if last and step >= last:
+        what = "finished" if step >= steps else f"ended at train.stop_at={stop_at}"
+        return Summary(what, True, False, step, steps, shares, advice)
+    written = run.written_at()
+    if written is None:
+        return Summary("started, no step yet", False, False, step, steps, shares, advice)
+    silent, expected = now - written, _longest_pause(run.lines[-_RECENT:])
+    if silent <= max(_GRACE, 3 * expected):
+        return Summary("running", False, False, step, steps, shares, advice)
+    state = f"no step for {duration(silent)}"
+    if silent > run.settings.stall_timeout:
+        state += ": ended or stalled (over cluster.stall_timeout)"
+    else:
+        state += f" (usually {duration(expected)} at most): slow, stalled or ended"
+    return Summary(state, False, True, step, steps, shares, advice)
+
+
+def _longest_pause(lines: list[dict[str, float]]) -> float:
+    """The longest time between two recent lines, in seconds."""
+    times = [line["timestamp"] for line in lines if "timestamp" in line]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    return max(pauses, default=max((line.get("seconds", 0.0) for line in lines), default=0.0))
+
+
+def _shares(lines: list[dict[str, float]]) -> dict[str, float]:
+    """The share of each part in the time between the first and the last of these lines."""
+    if len(lines) < 2 or not all("timestamp" in line for line in lines):
+        return {}
+    pauses = [later["timestamp"] - earlier["timestamp"] for earlier, later in itertools.pairwise(lines)]
+    usual = statistics.median(pauses)
+    # Between two attempts a run stands still for any time, which is none of its parts.
+    counted = [
+        (pause, line)
+        for pause, line in zip(pauses, lines[1:])
+        if pause > 0 and pause < 20 * usual + sum(line.get(name, 0.0) for name in _PARTS)
+    ]
+    total = sum(pause for pause, _ in counted)
+    if not total:
+        return {}
+    shares = {label: sum(line.get(name, 0.0) for _, line in counted) / total for name, label in _PARTS.items()}
+    shares = {label: share for label, share in shares.items() if share > 0}
+    return {"computing": max(0.0, 1 - sum(shares.values()))} | shares
+
+
+def duration(seconds: float) -> str:
+    """A time in two units: 45 s, 3 min 20 s, 5 h 07 min, 12 d 03 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
