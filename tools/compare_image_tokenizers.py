@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from vilg import config, image
+from vilg.data.images import to_unit
 from vilg.errors import UserError
 from vilg.generation.contact_sheet import captioned_sheet
 from vilg.image import lpips
-from vilg.image.quantizer import count_codes
-from vilg.training.image_tokenizer import heldout_images, reconstruct, reconstruction_metrics, usage
+from vilg.training.reconstruction import measure_reconstruction, read_heldout_images, reconstruct, usage
 
 
 def main() -> None:
@@ -29,16 +29,17 @@ def main() -> None:
     options.add_argument("--shown", type=int, default=16, metavar="N", help="number of images in the picture (16)")
     options.add_argument("--out", type=Path, required=True, metavar="PNG", help="picture to write")
     options = options.parse_args()
-    originals = heldout_images(config.Data(heldout=options.shards, image_size=options.size))
+    settings = config.Data(heldout=options.shards, image_size=options.size, max_heldout_images=0)
+    read = read_heldout_images(settings, options.shown)
     distance = options.lpips and lpips.load(options.lpips)
-    rows, texts = [originals[: options.shown]], [f"{len(originals)} originals"]
+    rows, texts = [to_unit(read.first)], [f"{len(read.own)} originals"]
     for folder in options.tokenizers:
         tokenizer = image.load(folder)
-        codes, reconstructions = reconstruct(tokenizer, originals)
-        metrics = reconstruction_metrics(originals, reconstructions, distance) | usage(
-            count_codes(codes, tokenizer.codebook_size)
-        )
-        rows.append(reconstructions[: options.shown])
+        measured = measure_reconstruction(tokenizer, read.own, distance)
+        metrics = {name: float(values.mean(dtype=np.float64)) for name, values in measured.values.items()}
+        metrics |= usage(measured.chosen)
+        codes, reconstructions = reconstruct(tokenizer, read.first)
+        rows.append(reconstructions)
         texts.append(
             f"{tokenizer.kind}, {codes.shape[1]} x {codes.shape[2]} codes of {tokenizer.codebook_size}: "
             + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

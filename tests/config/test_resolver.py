@@ -177,6 +177,11 @@ def test_the_files_of_fleet_configs_are_valid(name, schema):
     config.resolve(schema, CONFIGS / f"{name}.yaml")
 
 
+@pytest.mark.parametrize("name", ["10b", "lite"])
+def test_the_models_of_the_paper_see_center_crops(name):
+    assert config.resolve(config.Pretraining, CONFIGS / f"{name}.yaml").data.crop_jitter == 0
+
+
 def test_accumulation_is_derived_and_a_wrong_world_size_is_named():
     train = config.Train(global_batch=24, micro_batch=4)
     assert [train.accumulation(ranks) for ranks in (1, 2, 3, 6)] == [6, 3, 2, 1]

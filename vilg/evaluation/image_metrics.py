@@ -4,9 +4,14 @@ import numpy as np
 
 
 def mean_psnr(images: np.ndarray, others: np.ndarray) -> float:
-    """Mean over images [N, 3, H, W] in [0, 1] of -10 log10(mean squared error), in dB."""
+    """Mean over images [N, 3, H, W] in [0, 1] of `psnr`, in dB."""
+    return float(psnr(images, others).mean())
+
+
+def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """-10 log10(mean squared error) of each of the images [N, 3, H, W] in [0, 1], in dB: float64 [N]."""
     errors = ((images.astype(np.float64) - others) ** 2).mean(axis=(1, 2, 3))
-    return float(-10 * np.log10(np.maximum(errors, 1e-10)).mean())
+    return -10 * np.log10(np.maximum(errors, 1e-10))
 
 
 _SIDE, _DEVIATION = 11, 1.5  # side of the Gaussian window in pixels
@@ -14,8 +19,13 @@ _C1, _C2 = 0.01**2, 0.03**2  # constants for pixels in [0, 1]
 
 
 def mean_ssim(images: np.ndarray, others: np.ndarray) -> float:
-    """Mean SSIM (Wang et al. 2004, equation (13)) over images [N, 3, H, W] in [0, 1], their channels and all windows
-    inside them.
+    """Mean over images [N, 3, H, W] in [0, 1] of `ssim`."""
+    return float(ssim(images, others).mean())
+
+
+def ssim(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """SSIM (Wang et al. 2004, equation (13)) of each of the images [N, 3, H, W] in [0, 1]: float64 [N], the mean over
+    channels and all windows inside the image.
 
     For sides below 11 pixels the window has the size of the image.
     """
@@ -28,7 +38,7 @@ def mean_ssim(images: np.ndarray, others: np.ndarray) -> float:
         * (2 * covariance + _C2)
         / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))
     )
-    return float(similarity.mean())
+    return similarity.mean(axis=(1, 2, 3))
 
 
 def _blur(images: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ def pretrain(settings: config.Pretraining) -> None:
     settings.train.accumulation(world.ranks)  # check the batch size before anything is read
     with world.fail_together():  # a file may be missing on one node only
         objective = Pretraining(settings, world)
+    objective.read_heldout()
     TrainingLoop(settings, objective, world).run()
     if objective.encode.truncated:
         log.warning(

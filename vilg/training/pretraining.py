@@ -10,10 +10,10 @@ from paddle import nn
 
 from vilg import config, image
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from vilg.data.loader import Batch, BatchStream, heldout_samples, token_batches, training_batches
+from vilg.data.loader import Batch, BatchStream, token_batches, training_batches
 from vilg.data.token_shards import TokenShards
 from vilg.distributed.world import World
-from vilg.evaluation.likelihood import Pair, mean_nll, tokenize_pairs
+from vilg.evaluation.likelihood import Pair, mean_nll
 from vilg.generation.contact_sheet import contact_sheet
 from vilg.generation.decoder import TransformerDecodingModel
 from vilg.generation.sampling import Sampler
@@ -23,6 +23,7 @@ from vilg.model.loss import summed_nll
 from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import load_tokenizer
+from vilg.training.heldout_pairs import read_heldout_pairs
 from vilg.training.input_noise import corrupt_tokens
 from vilg.training.loss_weights import mean_weights
 
@@ -80,8 +81,23 @@ class Pretraining:
         # Computed once: both are frozen, and hashing large weights takes seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
-        # Read now, so that errors are reported before training and not after an hour.
-        self.heldout = self._read_heldout() if settings.train.eval_every or settings.train.sample_images_every else []
+        self.heldout: list[Pair] = []
+
+    def read_heldout(self) -> None:
+        """Read what `evaluate` and `sample_images` need. All ranks call this together.
+
+        Called before training, so that errors are reported then and not after an hour.
+        """
+        settings = self.settings
+        if settings.train.eval_every or settings.train.sample_images_every:
+            self.heldout = read_heldout_pairs(
+                settings.data,
+                self.encode,
+                self.image_tokenizer,
+                self._tokenizers["image"],
+                settings.run.folder,
+                self.world,
+            )
 
     def batches(self, consumed: int) -> BatchStream:
         where = (
@@ -162,11 +178,6 @@ class Pretraining:
         tokens = TokenShards(self.settings.data.tokens)
         tokens.check_compatible(self.settings.data, self._tokenizers)
         return tokens
-
-    def _read_heldout(self) -> list[Pair]:
-        """All pairs (caption, image) of the held-out shards, tokenized."""
-        samples = heldout_samples(self.settings.data)
-        return tokenize_pairs(samples, self.encode, self.image_tokenizer)
 
     def tokenizers(self) -> dict[str, str]:
         return self._tokenizers
