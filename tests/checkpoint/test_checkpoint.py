@@ -403,6 +403,43 @@ def test_incomplete_checkpoints_do_not_count_for_keep_last(tmp_path):
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)] == [2, 4]
 
 
+def flip_a_bit(path):
+    """Damage that only the hash shows."""
+    data = bytearray((path / "rank-00000.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "rank-00000.safetensors").write_bytes(data)
+
+
+def test_checkpoints_that_resuming_found_damaged_do_not_count_for_keep_last(tmp_path):
+    """Otherwise the run would keep the damaged ones and remove the good ones that it continued from."""
+    for step in (10, 20, 30):
+        flip_a_bit(save(tmp_path, step)) if step > 10 else save(tmp_path, step)
+    manager = CheckpointManager(tmp_path, World(), config.Checkpoint(keep_last=2))
+    chosen = checkpoint.resolve_resume("auto", tmp_path)
+    manager.continue_after(chosen, checkpoint.step_of(chosen))
+
+    def kept_after(step):
+        manager.save([], CheckpointInfo(step, 0, {}))
+        manager.finish()
+        return [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(tmp_path)]
+
+    assert checkpoint.step_of(chosen) == 10
+    assert kept_after(25) == [10, 25, 30]
+    assert kept_after(30) == [25, 30]  # the damaged one has been replaced, and counts again
+    assert kept_after(40) == [30, 40]
+
+
+def test_a_new_checkpoint_that_is_incomplete_does_not_count_for_keep_last(tmp_path):
+    class Losing(LocalStorage):
+        def publish(self, unfinished, name):
+            (self.root / unfinished / "rank-00000.safetensors").unlink()
+            super().publish(unfinished, name)
+
+    good = save(tmp_path, 1)
+    save(tmp_path, 2, storage=Losing(tmp_path), keep_last=1)
+    assert checkpoint.resolve_resume("auto", tmp_path) == good
+
+
 def run_in_small_file_system(tmp_path, program):
     """Run `program` with SMALL, a file system of 2 MB that is mounted in its own namespace."""
     small = tmp_path / "small"

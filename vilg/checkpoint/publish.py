@@ -1,7 +1,7 @@
 """Combines the files of all ranks into a checkpoint, and removes old checkpoints."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -98,20 +98,29 @@ def _check_complete(tensors: dict[str, Tensor]) -> None:
             raise CheckpointError(f"{name}: the shards of all ranks do not cover it exactly once")
 
 
-def prune(folder: Location, storage: Storage, newest: int, settings: config.Checkpoint) -> None:
-    """Remove old checkpoints: keep the newest `keep_last` complete ones up to step `newest`, and multiples of
+def prune(
+    folder: Location,
+    storage: Storage,
+    newest: int,
+    settings: config.Checkpoint,
+    damaged: Collection[Location] = (),
+) -> None:
+    """Remove old checkpoints: keep the newest `keep_last` valid ones up to step `newest`, and multiples of
     `keep_every`.
+
+    A checkpoint is valid here if its manifest is, if its files have the right sizes, and if it is not one of `damaged`.
+    Its files are not hashed, because reading all checkpoints takes longer than writing one.
 
     A checkpoint that cannot be removed is logged, because the newest one is already safe, and the others are removed.
     """
     with _logged(f"{folder}: old checkpoints cannot be listed"):
-        older = {path: step for path in checkpoints_in(folder) if (step := step_of(path) or 0) < newest}
-        whole = [path for path in older if _complete(path)]
-        keep = whole[max(0, len(whole) - (settings.keep_last - 1)) :]
+        steps = {path: step for path in checkpoints_in(folder) if (step := step_of(path) or 0) <= newest}
+        valid = [path for path in steps if path not in damaged and _complete(path)]
+        keep = valid[-settings.keep_last :]
         if settings.keep_every:
-            keep += [path for path in whole if older[path] % settings.keep_every == 0]
-        for path in older:
-            if path not in keep:
+            keep += [path for path in valid if steps[path] % settings.keep_every == 0]
+        for path, step in steps.items():
+            if path not in keep and step < newest:
                 with _logged(f"{path}: cannot be removed"):
                     storage.remove(split_location(path)[1])
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from vilg import config
 from vilg.checkpoint import slices
-from vilg.checkpoint.format import CheckpointError, step_directory
+from vilg.checkpoint.format import CheckpointError, checkpoints_in, step_directory, step_of
 from vilg.checkpoint.publish import CheckpointInfo, ShardResult, prune, publish, rank_file, tensor_chunk
 from vilg.checkpoint.slices import TensorChunk
 from vilg.checkpoint.storage import Location, Storage, join, open_storage
@@ -51,11 +51,22 @@ class CheckpointManager:
         self._storage = storage or open_storage(folder)
         self._buffers: dict[str, np.ndarray] = {}
         self._save: _PendingSave | None = None
+        self._damaged: set[Location] = set()  # on rank 0
 
     @property
     def ready(self) -> bool:
         """Whether this rank has finished the current phase, so that `advance` can be called."""
         return self._save is not None and self._save.task.done
+
+    def continue_after(self, newest: Location, step: int) -> None:
+        """Continue a run after `newest`, the checkpoint of this step in its folder that resuming chose.
+
+        Later checkpoints in the folder are damaged, or one of them would have been chosen. Only their hashes may show
+        it, so they are remembered: they do not count for `keep_last`.
+        """
+        self.newest, self.newest_step = newest, step
+        if self.world.is_rank_zero:
+            self._damaged = {path for path in checkpoints_in(self.folder) if (step_of(path) or 0) > step}
 
     def save(self, parts: list[TensorShard], info: CheckpointInfo) -> None:
         """Start saving `parts`, the tensor shards of this rank. Ranks that hold identical shards divide them between
@@ -129,7 +140,8 @@ class CheckpointManager:
         topology = {"ranks": self.world.ranks, "shards": self.world.topology.shards}
         publish(self._storage, save.unfinished, save.info, topology, save.written)
         save.published = True
-        prune(self.folder, self._storage, save.info.step, self.settings)
+        self._damaged.discard(join(self.folder, step_directory(save.info.step)))  # it has been replaced
+        prune(self.folder, self._storage, save.info.step, self.settings, self._damaged)
 
     def _copy(self, parts: list[TensorShard]) -> None:
         """Copy into buffers that are allocated once, because allocating takes longer than copying."""

@@ -248,7 +248,7 @@ class TrainingLoop:
         if self.world.is_rank_zero:
             log.info("resumed %s at step %d", chosen, self.step)
         if chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(self.step)):
-            self.checkpoints.newest, self.checkpoints.newest_step = chosen, self.step
+            self.checkpoints.continue_after(chosen, self.step)
         else:  # so that resume=auto, which restarts use, finds it among the run's own checkpoints
             self._save()
             self.checkpoints.finish()
@@ -259,6 +259,6 @@ class TrainingLoop:
         self._finish_saving()
         values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         raise UserError(
-            f"step {self.step + 1}: not finite ({values}); last good checkpoint: "
+            f"step {self.step + 1}: not finite ({values}); newest checkpoint: "
             f"{self.checkpoints.newest or 'none'}; inputs of the step: {file}"
         )
