@@ -34,7 +34,8 @@ def test_the_batch_script_trains_on_two_nodes(small, tmp_path):
         vilg=f'exec {shlex.quote(sys.executable)} -m vilg.cli "$@"',
     )
     variables = [f"PATH={path}:{os.environ['PATH']}", "SLURMD_NODENAME=n7"]
-    done = run(["env", *variables, "bash", str(tmp_path / "job.sh")], ROOT)
+    # timeout ends the nodes too, which would otherwise wait for each other.
+    done = run(["env", *variables, "timeout", "-k", "10", "80", "bash", str(tmp_path / "job.sh")], ROOT)
     folder = Path(tmp_path / "all runs" / NAME)
     logs = "".join(log.read_text(errors="replace") for log in sorted(folder.glob("log/*/workerlog.*")))
     assert done.returncode == 0, done.stderr[-3000:] + logs[-3000:]

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _INTERRUPTED = b"\nCtrl-C: stopping and saving a checkpoint; Ctrl-C again ends at once, without saving\n"
 
@@ -24,9 +24,11 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         if number == signal.SIGINT:
             if number in received:
                 raise KeyboardInterrupt
-            os.write(2, _INTERRUPTED)  # a print could interrupt another print of this thread, which Python refuses
+            with suppress(OSError):  # nobody may read it
+                # A print could interrupt another print of this thread, which Python refuses.
+                os.write(2, _INTERRUPTED)
         if number == signal.SIGHUP:
-            _detach(terminals)
+            discard_output(terminals)
         received.append(number)
 
     watched = [number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if not _is_ignored(number)]
@@ -47,8 +49,10 @@ def _is_ignored(number: int) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN
 
 
-def _detach(streams: list[int]) -> None:
-    """Discard what is written to these streams from now on: every write to a terminal that is gone is an error."""
+def discard_output(streams: list[int]) -> None:
+    """Discard what is written to these streams from now on. Every write to a terminal or a pipe that is gone is an
+    error.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         os.dup2(nowhere, stream)

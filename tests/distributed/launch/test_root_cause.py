@@ -33,7 +33,6 @@ def test_a_killed_rank_has_no_error_message():
     assert describe(KILLED) == "killed: a rank 1 was killed: there is no error in its log"
     out_of_memory = RankFailure("a rank 1", ["step 7"], out_of_memory=True)
     assert describe(out_of_memory).startswith("out of memory: a rank 1 was killed: the kernel ended processes")
-    assert "a node was lost" in describe(None)
 
 
 def test_ranks_that_fleetrun_has_stopped_are_not_the_cause():

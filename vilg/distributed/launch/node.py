@@ -3,9 +3,10 @@
     python -m vilg.distributed.launch.node LOG_FOLDER PROGRESS_FILE STALL_SECONDS COMMAND ..
 
 Events are JSON objects on stdout, one a line: {"log": rank, "line": ..}, {"exited": rank, "oom_kills": processes that
-the kernel has ended on this host for lack of memory}, {"stalled": seconds}, and finally {"code": exit code}. Commands
-are read from stdin: `stop` sends SIGTERM to the ranks, which save and end; `stacks` makes every rank write its stack to
-its log. The end of stdin, also caused by a lost connection or launcher, ends all processes.
+the kernel has ended on this host for lack of memory}, {"stalled": seconds}, after a failure {"fleetrun": the last lines
+that fleetrun itself printed}, and finally {"code": exit code}. Commands are read from stdin: `stop` sends SIGTERM to
+the ranks, which save and end; `stacks` makes every rank write its stack to its log. The end of stdin, also caused by a
+lost connection or launcher, ends all processes.
 """
 
 import json
@@ -24,6 +25,7 @@ from vilg.distributed.processes import die_with_parent
 
 _PAUSE = 0.05  # seconds between two polls
 _GRACE = 10.0  # seconds for fleetrun to end its ranks
+_MESSAGES, _MESSAGE_LENGTH = 20, 400  # lines of fleetrun, and their characters; one contains the whole environment
 
 
 class NodeAgent:
@@ -33,14 +35,18 @@ class NodeAgent:
         self.logs = logs
         # fleetrun appends to the logs of earlier attempts.
         self._read = {file: file.stat().st_size for file in logs.glob("workerlog.*")}
-        self.fleetrun = subprocess.Popen(
-            command,
-            env=runtime.environment_before(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=partial(die_with_parent, os.getpid()),
-        )
+        logs.mkdir(parents=True, exist_ok=True)
+        self._messages = logs / "fleetrun.log"
+        with open(self._messages, "ab") as messages:
+            self._messages_from = messages.tell()
+            self.fleetrun = subprocess.Popen(
+                command,
+                env=runtime.environment_before(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # repeats the log of a rank
+                stderr=messages,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )
         self._oom_kills = _oom_kills()
         self._ranks: dict[int, int] = {}  # process: rank on this node
         self._exited: set[int] = set()
@@ -79,6 +85,13 @@ class NodeAgent:
             self._read[file] = self._read.get(file, 0) + len(data)
             lines += [(int(file.suffix[1:]), line) for line in data.decode(errors="replace").splitlines()]
         return lines
+
+    def last_messages(self) -> list[str]:
+        """The last lines that fleetrun itself has printed."""
+        with open(self._messages, "rb") as messages:
+            messages.seek(self._messages_from)
+            lines = messages.read().decode(errors="replace").splitlines()
+        return [line[:_MESSAGE_LENGTH] for line in lines if line.strip()][-_MESSAGES:]
 
     def signal(self, number: int) -> None:
         for process in self.ranks():
@@ -126,6 +139,8 @@ def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -
     finally:
         node.end()
     _report_output(node)
+    if code:
+        emit(fleetrun=node.last_messages())
     emit(code=code)
     return 0
 

@@ -43,12 +43,22 @@ def root_cause(failures: list[RankFailure]) -> RankFailure | None:
     return next(iter(own or failures), None)
 
 
-def describe(failure: RankFailure | None) -> str:
+def describe(failure: RankFailure) -> str:
     """The class of a failure, the rank, and its error."""
-    if failure is None:
-        return "a node was lost before any of its ranks reported an error"
     kind = failure.failure_class.value
     if failure.error:
         return f"{kind}, {failure.where}:\n" + "\n".join(f"    {line}" for line in failure.error)
     reason = "the kernel ended processes of this host" if failure.out_of_memory else "there is no error in its log"
     return f"{kind}: {failure.where} was killed: {reason}"
+
+
+def describe_node(host: str, fleetrun: list[str] | None, others: list[str]) -> str:
+    """Why a node ended although none of its ranks has failed.
+
+    fleetrun: what fleetrun itself said last; None if the connection ended before it did. others: the last lines from
+    the host that are of no rank, for example of ssh.
+    """
+    what = "the connection to it ended" if fleetrun is None else "fleetrun failed"
+    lines = others if fleetrun is None else fleetrun
+    said = ":\n" + "\n".join(f"    {line}" for line in lines) if lines else ", without a message"
+    return f"{host}: {what} before any of its ranks reported an error{said}"

@@ -20,15 +20,17 @@ from pathlib import Path
 
 from vilg import runtime
 from vilg.distributed.launch.commands import Job
+from vilg.distributed.launch.console import Console
 from vilg.distributed.launch.failure_class import FailureClass
 from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.restarts import Restarts, last_step
-from vilg.distributed.launch.root_cause import RankFailure, describe, root_cause
+from vilg.distributed.launch.root_cause import RankFailure, describe, describe_node, root_cause
 from vilg.distributed.stop_signals import stop_requested
 
 log = logging.getLogger(__name__)
 
 _LINES_KEPT = 200  # lines kept of each rank
+_LINES_SHOWN = 20  # of a node that was lost
 _STACKS = 5.0  # seconds for the ranks to write their stacks
 _GRACE = 30.0  # seconds for a node to end all processes
 
@@ -85,6 +87,7 @@ class Supervisor:
     def __init__(self, job: Job, hosts: list[Host], ssh: list[str]):
         self.job, self.hosts, self.ssh = job, hosts, ssh
         self._stop_requested: Callable[[], bool] = lambda: False
+        self._console = Console(job.folder / "log")
 
     def run(self) -> int:
         """Run the job. Returns 0 when it is complete, or when it was saved after a SIGTERM."""
@@ -117,7 +120,7 @@ class Supervisor:
             RemoteNode(node, host, self._command(node, number), self.ssh, events)
             for node, host in enumerate(self.hosts)
         ]
-        attempt_log = _AttemptLog(self.job.settings.cluster.devices_per_node, len(nodes) > 1)
+        attempt_log = _AttemptLog(self.job.settings.cluster.devices_per_node, len(nodes) > 1, self._console)
         stop_was_sent, hanging = False, None
         try:
             while True:
@@ -140,8 +143,9 @@ class Supervisor:
                 elif "code" in event and node.code is None:
                     node.code = event["code"]
                     if node.code != 0:
-                        cause = attempt_log.find_cause(events)
-                        return _AttemptResult(describe(cause), failure_class=cause.failure_class if cause else None)
+                        if cause := attempt_log.find_cause(events):
+                            return _AttemptResult(describe(cause), failure_class=cause.failure_class)
+                        return _AttemptResult(attempt_log.last_messages(node))
                     if all(other.code == 0 for other in nodes):
                         return _AttemptResult("all ranks are done", succeeded=True)
                 else:
@@ -188,8 +192,9 @@ class _AttemptResult:
 class _AttemptLog:
     """The output of the ranks in one attempt, and the ranks that have exited."""
 
-    def __init__(self, devices: int, many: bool):
-        self._devices, self._many = devices, many
+    def __init__(self, devices: int, many: bool, console: Console):
+        self._devices, self._many, self._console = devices, many, console
+        self._fleetrun: dict[int, list[str]] = {}  # what fleetrun said last, of each node
         self._lines: dict[str, deque[str]] = {}
         self._exited: dict[str, tuple[float, bool]] = {}  # seconds, and whether its host was out of memory
 
@@ -197,10 +202,12 @@ class _AttemptLog:
         if "exited" in event:
             out_of_memory = event.get("oom_kills", 0) > 0
             self._exited[self._rank_name(node, event["exited"])] = time.monotonic(), out_of_memory
+        elif "fleetrun" in event:
+            self._fleetrun[node.number] = event["fleetrun"]
         elif "log" in event:
             where = self._rank_name(node, event["log"])
             self._lines.setdefault(where, deque(maxlen=_LINES_KEPT)).append(event["line"])
-            print(f"[{where}] {event['line']}", flush=True)
+            self._console.print(f"[{where}] {event['line']}")
 
     def find_cause(self, events: queue.Queue) -> RankFailure | None:
         """The failure that ended the attempt. Takes events that have already arrived into account."""
@@ -210,6 +217,11 @@ class _AttemptLog:
         dead = [RankFailure(where, list(self._lines.get(where, [])), *how) for where, how in self._exited.items()]
         silent = [RankFailure(where, list(lines)) for where, lines in self._lines.items() if where not in self._exited]
         return root_cause(dead) or root_cause([failure for failure in silent if failure.error])
+
+    def last_messages(self, node: RemoteNode) -> str:
+        """Why this node ended although no rank has failed."""
+        others = list(self._lines.get(str(node.host), []))
+        return describe_node(str(node.host), self._fleetrun.get(node.number), others[-_LINES_SHOWN:])
 
     def _rank_name(self, node: RemoteNode, rank: int | None) -> str:
         if rank is None:
