@@ -1,6 +1,7 @@
 """AdamW, its weight decay and its learning rate, against numpy."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -22,6 +23,35 @@ def test_the_schedule_is_linear_warmup_then_cosine():
     assert math.isclose(learning_rate(SETTINGS, 55), 0.5 * (0.2 + 0.8 * 0.5))
     assert math.isclose(learning_rate(SETTINGS, 100), 0.1)
     assert learning_rate(config.Train(steps=5, lr=0.5, warmup=0), 1) <= 0.5
+
+
+SCHEDULES = {
+    # after a warmup of 10 steps to 0.5, the learning rates of steps 10, 11, 55, 99 and 100
+    "linear": [0.5, 0.5 * (0.2 + 0.8 * 89 / 90), 0.3, 0.5 * (0.2 + 0.8 / 90), 0.1],
+    "constant": [0.5, 0.5, 0.5, 0.5, 0.5],
+    "wsd": [0.5, 0.5, 0.5, 0.5 * (0.2 + 0.8 / 40), 0.1],
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_other_schedules_follow_the_same_warmup(schedule):
+    settings = replace(SETTINGS, schedule=schedule, decay_steps=40 if schedule == "wsd" else 0)
+    assert [learning_rate(settings, step) for step in (1, 5)] == [0.05, 0.25]
+    assert [learning_rate(settings, step) for step in (10, 11, 55, 99, 100)] == pytest.approx(SCHEDULES[schedule])
+
+
+def test_the_decay_of_wsd_begins_after_the_stable_phase():
+    settings = replace(SETTINGS, schedule="wsd", decay_steps=40)
+    assert [learning_rate(settings, step) for step in (60, 61)] == pytest.approx([0.5, 0.5 * (0.2 + 0.8 * 39 / 40)])
+    decay_only = replace(SETTINGS, schedule="wsd", warmup=0, decay_steps=100)
+    assert learning_rate(decay_only, 50) == pytest.approx(0.3)
+    no_stable_phase = replace(SETTINGS, schedule="wsd", decay_steps=90)
+    assert learning_rate(no_stable_phase, 10) == 0.5 and learning_rate(no_stable_phase, 55) == pytest.approx(0.3)
+
+
+def test_every_schedule_has_a_value_when_the_warmup_is_the_whole_run():
+    for schedule in ("cosine", "linear", "constant"):
+        assert learning_rate(config.Train(steps=5, warmup=5, lr=0.5, schedule=schedule), 5) == 0.5
 
 
 def test_weight_decay_applies_to_matrices_only():

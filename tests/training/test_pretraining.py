@@ -233,6 +233,28 @@ def test_accumulation_gives_the_losses_of_one_large_batch(small):
     assert np.abs(large - pieces)[:, :3].max() < 1e-5
 
 
+def test_a_growing_batch_keeps_the_order_and_resumes_from_consumed_samples(small, monkeypatch):
+    """Batches of 4, 8 and 16 pairs, in the order of a run without a ramp-up."""
+    seen, prepare = [], Pretraining.prepare_batch
+    monkeypatch.setattr(
+        Pretraining, "prepare_batch", lambda self, batch: seen.extend(batch.names) or prepare(self, batch)
+    )
+    growing = {"global_batch": 16, "rampup_batch_size": [4, 4, 12], "micro_batch": 2}
+    grown = changed(small, run={"name": "grown"}, train=growing)
+    pretrain(grown)
+    lines = metrics(grown.run.folder)
+    assert [line["global_batch"] for line in lines] == [4, 8, 16, 16, 16, 16]
+    assert [line["consumed_samples"] for line in lines] == [4, 12, 28, 44, 60, 76]
+    order = [*seen]
+    seen.clear()
+    pretrain(changed(small, run={"name": "fixed"}, train={"global_batch": 16, "steps": 5}))
+    assert seen[:76] == order and len(order) == 76
+    parts = changed(small, run={"name": "parts"}, train=growing)
+    pretrain(changed(parts, train={"stop_at": 1}))
+    pretrain(changed(parts, resume="auto"))
+    assert exact(parts.run.folder) == exact(grown.run.folder)
+
+
 def test_a_run_with_checkpoints_is_not_overwritten(small):
     pretrain(small)
     with pytest.raises(UserError, match="continue it with resume=auto"):

@@ -63,10 +63,10 @@ def test_measuring_does_not_change_training(small, monkeypatch):
 def test_measuring_costs_little(small):
     """Less than 2 ms a step, on a machine that does other work too."""
     loop = TrainingLoop(small, Pretraining(small, step_metrics.World()), step_metrics.World())
-    step = {"seconds": 1.0, "tokens_per_second": 100.0, "consumed_samples": 8}
+    step = {"seconds": 1.0, "tokens_per_second": 100.0, "global_batch": 8, "consumed_samples": 8}
     began = time.perf_counter()
     for _ in range(100):
-        loop.step_metrics.line(step, 20, 5)
+        loop.step_metrics.line(step, 20, 40)
     assert time.perf_counter() - began < 100 * 2e-3
 
 

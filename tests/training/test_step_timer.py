@@ -55,11 +55,21 @@ def test_the_time_to_the_end_follows_the_mean_pace_without_the_first_step(clock)
     """Steps of 2 s, one evaluation of 6 s: 12 s for 3 steps after the first one, which took 60 s."""
     timer = StepTimer()
     clock.now += 60
-    assert timer.end_step(60.0, 9) == 540
+    assert timer.end_step(60.0, 8, 9 * 8) == 540
     clock.now += 2
-    assert timer.end_step(2.0, 8) == 16
+    assert timer.end_step(2.0, 8, 8 * 8) == 16
     clock.now += 2 + 6
-    timer.end_step(2.0, 7)
+    timer.end_step(2.0, 8, 7 * 8)
     clock.now += 2
-    assert timer.end_step(2.0, 6) == 6 * 12 / 3
-    assert timer.end_step(2.0, 0) == 0
+    assert timer.end_step(2.0, 8, 6 * 8) == 6 * 12 / 3
+    assert timer.end_step(2.0, 8, 0) == 0
+
+
+def test_the_time_to_the_end_follows_samples_while_the_batch_grows(clock):
+    """A step of 4 samples in 2 s and one of 16 in 8 s: half a second a sample."""
+    timer = StepTimer()
+    timer.end_step(60.0, 4, 1000)
+    for samples in (4, 16):
+        clock.now += samples / 2
+        left = timer.end_step(samples / 2, samples, 100)
+    assert left == 50

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from vilg.config.batch_rampup import BatchRampup
 from vilg.config.validation import require
+
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
 
 
 @dataclass
@@ -47,10 +50,15 @@ class Train:
 
     steps: int = 1000
     global_batch: int = 32
+    # [start, increment, samples]: the batch grows from `start` by `increment` to global_batch in the first `samples`
+    # samples, as with Megatron's --rampup-batch-size; []: global_batch from the beginning
+    rampup_batch_size: list[int] = field(default_factory=list)
     micro_batch: int = 16
     lr: float = 1e-4  # peak learning rate
     warmup: int = 100  # steps
-    min_lr_ratio: float = 0.1  # learning rate at the end of the cosine schedule, as a share of `lr`
+    schedule: str = "cosine"  # after the warmup: cosine | linear | constant | wsd (constant, then a linear decay)
+    decay_steps: int = 0  # wsd: steps of the decay at the end
+    min_lr_ratio: float = 0.1  # learning rate at the end of the schedule (unless constant), as a share of `lr`
     weight_decay: float = 0.01  # applied to matrices only
     beta1: float = 0.9
     beta2: float = 0.99
@@ -68,7 +76,7 @@ class Train:
             require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)}: must be positive")
         require(0 < self.lr < float("inf"), f"train.lr={self.lr}: must be positive")
         not_negative = ("warmup", "min_lr_ratio", "weight_decay", "max_grad_norm", "stop_at", "eval_every")
-        for name in (*not_negative, "sample_images_every", "peak_tflops"):
+        for name in (*not_negative, "sample_images_every", "peak_tflops", "decay_steps"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
         for name in ("beta1", "beta2", "caption_dropout"):
             require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
@@ -80,13 +88,36 @@ class Train:
             all(rank >= 0 for rank in self.profile_ranks),
             f"train.profile_ranks={self.profile_ranks}: must not be negative",
         )
+        self._check_schedule()
+        BatchRampup.parse(self.rampup_batch_size, self.global_batch)
 
-    def accumulation(self, ranks: int) -> int:
-        """Micro-batches that each rank computes in one step."""
-        samples = self.micro_batch * ranks
+    def _check_schedule(self) -> None:
+        require(self.schedule in SCHEDULES, f"train.schedule={self.schedule}: none of {', '.join(SCHEDULES)}")
         require(
-            self.global_batch % samples == 0,
-            f"train.global_batch={self.global_batch}: not a multiple of "
-            f"train.micro_batch={self.micro_batch} x {ranks} ranks",
+            (self.schedule == "wsd") == (self.decay_steps > 0),
+            f"train.decay_steps={self.decay_steps}: must be positive with train.schedule=wsd, and 0 with others",
         )
-        return self.global_batch // samples
+        require(
+            self.schedule != "wsd" or self.warmup + self.decay_steps <= self.steps,
+            f"train.decay_steps={self.decay_steps}: more than the train.steps={self.steps} without the "
+            f"train.warmup={self.warmup}",
+        )
+
+    @property
+    def rampup(self) -> BatchRampup:
+        """The sizes of the global batch over a run."""
+        return BatchRampup.parse(self.rampup_batch_size, self.global_batch)
+
+    def accumulation(self, ranks: int, batch: int = 0) -> int:
+        """Micro-batches that each rank computes in a step of `batch` samples, by default global_batch.
+
+        Raises SettingsError unless every batch of the run is a multiple of micro_batch x ranks.
+        """
+        samples = self.micro_batch * ranks
+        for size in reversed(self.rampup.sizes()):
+            setting = "global_batch=" if size == self.global_batch else "rampup_batch_size: the batch "
+            require(
+                size % samples == 0,
+                f"train.{setting}{size}: not a multiple of train.micro_batch={self.micro_batch} x {ranks} ranks",
+            )
+        return (batch or self.global_batch) // samples

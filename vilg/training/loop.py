@@ -39,7 +39,6 @@ class TrainingLoop:
     ):
         self.settings, self.objective, self.world = settings, objective, world
         self.folder = settings.run.folder
-        self.accumulation = settings.train.accumulation(world.ranks)
         self.engine = Engine(
             world,
             objective.model,
@@ -97,7 +96,8 @@ class TrainingLoop:
                 if self._due(train.sample_images_every, last):
                     with timer.part("sample_images"):
                         images = self.objective.sample_images()
-                metrics.update(self.step_metrics.line(metrics, stream.samples, last - self.step))
+                left = train.rampup.ahead(last - self.step, self.consumed)
+                metrics.update(self.step_metrics.line(metrics, stream.samples, left))
                 if metrics_writer:
                     metrics_writer.write_metrics(metrics)
                     metrics_writer.write_images(self.step, images)
@@ -126,11 +126,13 @@ class TrainingLoop:
         """Make one optimizer update and return its line of metrics.jsonl."""
         began = time.perf_counter()
         train = self.settings.train
+        batch = train.rampup.at(self.consumed)
+        accumulation = train.accumulation(self.world.ranks, batch)
         # All random numbers of a step follow from (seed, step, rank), so checkpoints store no generator state.
         paddle.seed(step_seed(self.settings.run.seed, self.step, self.world.rank))
         self.objective.on_step_begin(self.step + 1)
         with self.world.fail_together():  # one rank may exceed data.max_bad_samples
-            inputs = [self.objective.prepare_batch(next(batches)) for _ in range(self.accumulation)]
+            inputs = [self.objective.prepare_batch(next(batches)) for _ in range(accumulation)]
         losses, weights = self._losses(inputs)
         total = sum(weights[name] * value for name, value in losses.items() if name not in self.adversaries.engines)
         if not all(map(math.isfinite, losses.values())):
@@ -143,7 +145,7 @@ class TrainingLoop:
         if not all(map(math.isfinite, norms.values())):
             self._stop_on_non_finite(inputs, **norms)
         self.step += 1
-        self.consumed += train.global_batch
+        self.consumed += batch
         extra = self.objective.on_step_end(self.step)
         seconds = time.perf_counter() - began
         units = sum(map(self.objective.throughput_units, inputs)) * self.world.ranks
@@ -156,6 +158,7 @@ class TrainingLoop:
             **norms,
             f"{self.objective.throughput_unit}_per_second": units / seconds,
             "seconds": seconds,
+            "global_batch": batch,
             "consumed_samples": self.consumed,
             **extra,
         }

@@ -1,6 +1,7 @@
 """Schedules: learning rate, and temperature and KL weight of the Gumbel-softmax (arXiv 2102.12092, appendix A.2)."""
 
 import math
+from collections.abc import Callable
 
 from vilg import config
 
@@ -23,10 +24,25 @@ def _part(progress: float, until: float) -> float:
 
 
 def learning_rate(settings: config.Train, step: int) -> float:
-    """The learning rate of `step` (from 1): linear warmup to `lr`, then a cosine down to `min_lr_ratio` x `lr`."""
+    """The learning rate of `step` (from 1): a linear warmup to `lr`, then `settings.schedule`, which ends at step
+    `settings.steps` with `min_lr_ratio` x `lr`.
+
+    - cosine: half a cosine (arXiv 1608.03983, without restarts)
+    - linear: a line
+    - constant: `lr` until the end
+    - wsd: `lr`, and a line in the last `decay_steps` steps (warmup, stable, decay; arXiv 2404.06395)
+    """
     if step <= settings.warmup:
         return settings.lr * step / settings.warmup
-    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.lr * (
-        settings.min_lr_ratio + (1 - settings.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
-    )
+    begin = settings.steps - settings.decay_steps if settings.schedule == "wsd" else settings.warmup
+    progress = max(0, step - begin) / max(1, settings.steps - begin)
+    return settings.lr * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * _DECAY[settings.schedule](progress))
+
+
+# The share of the way from `min_lr_ratio` x `lr` to `lr` that is left after a share of the decay.
+_DECAY: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+    "wsd": lambda progress: 1 - progress,
+}

@@ -19,18 +19,19 @@ class StepMetrics:
 
     def __init__(self, settings: config.Train, objective: Objective, engine: Engine, world: World):
         self.timer = StepTimer()
-        self._unit, self._global_batch = objective.throughput_unit, settings.global_batch
+        self._unit = objective.throughput_unit
         self._engine, self._world = engine, world
         peak = peak_flops(settings.peak_tflops, engine.precision.is_half)
-        # The share of the peak that one step a second would be.
-        self._mfu = objective.flops_per_sample() * settings.global_batch / (world.ranks * peak) if peak else 0.0
+        # The share of the peak that one sample a second would be.
+        self._mfu = objective.flops_per_sample() / (world.ranks * peak) if peak else 0.0
 
-    def line(self, step: dict[str, float], samples: int, steps_left: int) -> dict[str, float]:
+    def line(self, step: dict[str, float], samples: int, samples_left: int) -> dict[str, float]:
         """The values of a step that ends now. All ranks call this; the values of rank 0 are those of the job.
 
-        step: what the training step returned. samples: in the training data.
+        step: what the training step returned. samples: in the training data. samples_left: that the run will still
+        consume.
         """
-        seconds = step["seconds"]
+        seconds, batch = step["seconds"], int(step["global_batch"])
         # Other ranks wait for the slowest one, and the fullest one is the first to run out of memory.
         largest = self._world.max(self.timer.take() | memory_used())
         values = {
@@ -39,10 +40,10 @@ class StepMetrics:
             "data_wait_share": min(1.0, largest.get("data_seconds", 0.0) / seconds),
             **largest,
             **self._communication(),
-            "eta_seconds": self.timer.end_step(seconds, steps_left),
+            "eta_seconds": self.timer.end_step(seconds, batch, samples_left),
         }
         if self._mfu:
-            values["mfu"] = self._mfu / seconds
+            values["mfu"] = self._mfu * batch / seconds
         if "scale" in (scaler := self._engine.loss_scale):
             values["loss_scale"] = scaler["scale"]
         values |= {f"grad_norm/{group}": norm for group, norm in self._engine.group_norms.items()}

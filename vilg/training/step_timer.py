@@ -18,7 +18,7 @@ class StepTimer:
     def __init__(self) -> None:
         self._parts: dict[str, float] = {}
         self._first_end: float | None = None
-        self._steps = 0
+        self._samples = 0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -43,15 +43,15 @@ class StepTimer:
         parts, self._parts = self._parts, {}
         return {f"{name}_seconds": seconds for name, seconds in parts.items()}
 
-    def end_step(self, seconds: float, steps_left: int) -> float:
-        """Seconds until `steps_left` more steps are done, at the mean pace of this process.
+    def end_step(self, seconds: float, samples: int, samples_left: int) -> float:
+        """Seconds until `samples_left` more samples are trained on, at the mean pace of this process.
 
         The pace includes evaluations and saves. The first step of a process is slower and counts only until there is
-        another. seconds: of the step that ends now.
+        another. seconds, samples: of the step that ends now.
         """
         now = time.perf_counter()
         if self._first_end is None:
             self._first_end = now
-            return seconds * steps_left
-        self._steps += 1
-        return (now - self._first_end) / self._steps * steps_left
+            return seconds / samples * samples_left
+        self._samples += samples
+        return (now - self._first_end) / self._samples * samples_left
