@@ -1,7 +1,9 @@
 """Progress without a terminal: plain lines at intervals, and always the last one."""
 
+import pytest
+
 from vilg import progress
-from vilg.progress import Progress, clock
+from vilg.progress import Progress, clock, duration
 
 
 def lines(capsys, monkeypatch, seconds_a_step, total=50, start=0, **arguments):
@@ -30,3 +32,11 @@ def test_quiet_ranks_print_nothing(capsys, monkeypatch):
 
 def test_clock():
     assert [clock(seconds) for seconds in (0, 59.6, 75, 3600)] == ["0:00", "1:00", "1:15", "60:00"]
+    assert [clock(seconds) for seconds in (5999, 6000, 302 * 86400)] == ["99:59", "1 h 40 min", "302 d 00 h"]
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (18420, "5 h 07 min"), (1e6, "11 d 13 h")]
+)
+def test_durations_have_two_units(seconds, text):
+    assert duration(seconds) == text

@@ -54,6 +54,18 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds: 75 -> 1:15."""
+    """Seconds as minutes and seconds, 75 -> 1:15; from 100 minutes on in two units, see `duration`."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
-    return f"{minutes}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes < 100 else duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in two units: 45 s, 3 min 20 s, 5 h 07 min, 12 d 03 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vilg.monitoring.run_folder import RunFolder
-from vilg.monitoring.summary import duration, summarize
+from vilg.monitoring.summary import summarize
 
 
 def run_folder(folder, lines, **train):
@@ -79,10 +79,3 @@ def test_lines_of_an_earlier_version_have_no_times(tmp_path):
     modified = (tmp_path / "run" / "metrics.jsonl").stat().st_mtime
     summary = summarize(run, modified + 10)
     assert summary.state == "running" and summary.shares == {}
-
-
-@pytest.mark.parametrize(
-    "seconds, text", [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (18420, "5 h 07 min"), (1e6, "11 d 13 h")]
-)
-def test_durations_have_two_units(seconds, text):
-    assert duration(seconds) == text

@@ -1,5 +1,6 @@
 """`vilg watch` on runs in every state, in wide and narrow terminals."""
 
+import io
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import pytest
 
 from tests.processes import ROOT
 from vilg.cli import main
+from vilg.monitoring.run_folder import RunFolder
 from vilg.training.entry_points import pretrain
 
 pytest.importorskip("uniplot", reason="uniplot is not installed: pip install 'vilg[watch]'")
@@ -52,6 +54,24 @@ def test_lines_fit_into_the_terminal(small, capsys, monkeypatch, columns):
     out = shown(capsys, small.run.folder, "--once")
     assert max(map(len, out.splitlines())) <= columns
     assert "┌" in out and "loss" in out
+
+
+@pytest.mark.parametrize("rows, columns", [(24, 80), (40, 100), (60, 160)])
+def test_everything_fits_into_the_screen(small, rows, columns):
+    from rich.console import Console
+
+    from vilg.monitoring.frame import frame
+
+    small.train.eval_every = 3
+    pretrain(small)
+    (small.run.folder / "log").mkdir()
+    (small.run.folder / "log" / "workerlog.0").write_text("one\ntwo\nthree\nfour\n")
+    run, console = RunFolder(small.run.folder), Console(file=io.StringIO(), width=columns)
+    run.update()
+    console.print(frame(run, time.time(), console, [], rows))
+    out = console.file.getvalue()
+    assert rows - 12 < len(out.splitlines()) <= rows
+    assert all(heading in out for heading in HEADINGS) and "complete" in out and "loss" in out
 
 
 def test_chosen_curves(small, capsys):

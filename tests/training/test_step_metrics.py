@@ -7,6 +7,7 @@ import pytest
 
 from tests.processes import metrics
 from tests.training.test_pretraining import changed, exact
+from vilg.distributed.precision import resolve_precision
 from vilg.model import flops
 from vilg.training import step_metrics
 from vilg.training.entry_points import pretrain
@@ -68,6 +69,23 @@ def test_measuring_costs_little(small):
     for _ in range(100):
         loop.step_metrics.line(step, 20, 40)
     assert time.perf_counter() - began < 100 * 2e-3
+
+
+def test_the_loss_scale_of_fp16_and_a_gradient_that_overflowed(small):
+    """Paddle's scaler, which a CPU cannot run, stores its scale as an array."""
+
+    class Engine:
+        precision = resolve_precision("fp16", "gpu:0")
+        loss_scale = {"scale": [32768.0], "incr_count": 3}  # noqa: RUF012
+        group_norms = {"embed_text": float("inf"), "norm": 0.5}  # noqa: RUF012
+        reduction_seconds = None
+
+    objective = Pretraining(small, step_metrics.World())
+    line = step_metrics.StepMetrics(small.train, objective, Engine(), step_metrics.World()).line(
+        {"seconds": 1.0, "tokens_per_second": 100.0, "consumed_samples": 8, "global_batch": 8}, 20, 40
+    )
+    assert line["loss_scale"] == 32768
+    assert [name for name in line if name.startswith("grad_norm/")] == ["grad_norm/norm"]
 
 
 def test_the_progress_line_shows_a_few_values(small, capsys):

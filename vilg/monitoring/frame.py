@@ -8,10 +8,12 @@ from rich.text import Text
 
 from vilg.monitoring.curves import curve, default_curves
 from vilg.monitoring.run_folder import RunFolder
-from vilg.monitoring.summary import Summary, duration, summarize
+from vilg.monitoring.summary import Summary, summarize
+from vilg.progress import duration
 
 _WIDE = 100  # columns from which two curves fit beside each other
 _FRAME = 4  # rows of a curve for its title, frame and labels
+_TALL = 40  # rows from which there is room for everything
 _LINES = 5  # last lines of metrics.jsonl
 _LOG_LINES = 3
 
@@ -20,16 +22,17 @@ def frame(run: RunFolder, now: float, console: Console, names: list[str], rows: 
     """Everything about a run. names: metrics to plot; empty: a choice. rows: of the terminal, None if it has no end."""
     summary = summarize(run, now)
     parts: list[RenderableType] = [_heading(run, summary)]
+    tall = rows is None or rows >= _TALL
     if run.lines:
-        below = [_last_lines(run, console.width)]
+        below = [_last_lines(run.lines[-(_LINES if tall else 2) :], console.width)]
         if summary.shares:
             below = [_time(summary), *below]
     else:
         below = []
-    below += [_list("checkpoints", run.checkpoints)]
+    below += [_list("checkpoints", run.checkpoints if tall else run.checkpoints[-1:])]
     if run.log and not summary.ended:
-        path, lines = run.log
-        below.append(_list(f"end of {path.relative_to(run.folder)}", lines[-_LOG_LINES:]))
+        path, log = run.log
+        below.append(_list(f"end of {path.relative_to(run.folder)}", log[-(_LOG_LINES if tall else 1) :]))
     if run.lines:
         free = None if rows is None else rows - _height(console, [*parts, *below])
         parts.append(_curves(run, console, names or default_curves(run.lines), free))
@@ -79,7 +82,7 @@ def _curves(run: RunFolder, console: Console, names: list[str], free: int | None
     rows_of_curves = -(-len(names) // columns)
     if free is not None:  # the first curve is always shown
         rows_of_curves = max(1, min(rows_of_curves, free // (_FRAME + 4)))
-    height = 8 if free is None else max(3, min(14, free // rows_of_curves - _FRAME))
+    height = 8 if free is None else max(2, min(14, free // rows_of_curves - _FRAME))
     shown = names[: rows_of_curves * columns]
     plots = [Text(curve(run.lines, name, width, height, console.options.ascii_only), no_wrap=True) for name in shown]
     grid = Table.grid(padding=(0, 1))
@@ -99,8 +102,7 @@ def _time(summary: Summary) -> RenderableType:
     return _section("where the time goes", Group(table, *advice))
 
 
-def _last_lines(run: RunFolder, width: int) -> RenderableType:
-    lines = run.lines[-_LINES:]
+def _last_lines(lines: list[dict[str, float]], width: int) -> RenderableType:
     wanted = ["step", "loss", *(name for name in lines[-1] if name.startswith("loss_") and name != "loss_scale")]
     wanted += ["grad_norm", "lr", "data_wait_share", "seconds"]
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")

@@ -5,6 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 from vilg.monitoring.run_folder import RunFolder
+from vilg.progress import duration
 
 _RECENT = 200  # lines that count as the present
 _PARTS = {
@@ -89,15 +90,3 @@ def _shares(lines: list[dict[str, float]]) -> dict[str, float]:
     shares = {label: sum(line.get(name, 0.0) for _, line in counted) / total for name, label in _PARTS.items()}
     shares = {label: share for label, share in shares.items() if share > 0}
     return {"computing": max(0.0, 1 - sum(shares.values()))} | shares
-
-
-def duration(seconds: float) -> str:
-    """A time in two units: 45 s, 3 min 20 s, 5 h 07 min, 12 d 03 h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"

@@ -1,6 +1,9 @@
 """What an operator watches: time, speed, utilization and memory of a step. docs/monitoring.md defines each value."""
 
+import math
 import time
+
+import numpy as np
 
 from vilg import config
 from vilg.distributed.engine import Engine
@@ -45,8 +48,9 @@ class StepMetrics:
         if self._mfu:
             values["mfu"] = self._mfu * batch / seconds
         if "scale" in (scaler := self._engine.loss_scale):
-            values["loss_scale"] = scaler["scale"]
-        values |= {f"grad_norm/{group}": norm for group, norm in self._engine.group_norms.items()}
+            values["loss_scale"] = float(np.ravel(scaler["scale"])[0])
+        norms = self._engine.group_norms
+        values |= {f"grad_norm/{group}": norm for group, norm in norms.items() if math.isfinite(norm)}
         # Six digits are enough for all but the time of day.
         return {name: float(f"{value:.6g}") for name, value in values.items()} | {"timestamp": round(time.time(), 3)}
 
