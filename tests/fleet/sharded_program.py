@@ -1,15 +1,15 @@
 """Started by fleetrun: trains the real model in both directions with the given settings, and reports the memory of a
 rank.
 
-    sharded_program.py OUT_FOLDER '{"stage": 3, ..}' ACCUMULATION [DIRECTION]
+    sharded_program.py OUT_FOLDER '{"stage": 3, ..}' ACCUMULATION [--direction D] [--resume CHECKPOINT] [--steps N]
 
-With DIRECTION only this one is trained, and the likelihood of the other one is measured after each step.
+With --direction only this one is trained, and the likelihood of the other one is measured after each step.
 
 Writes OUT_FOLDER/rank-N.json, and the model as a checkpoint, which any number of ranks can read.
 """
 
+import argparse
 import json
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from vilg.training.optimizer import adamw
 
 WORDS, CODES, TEXT, GRID, BATCH, STEPS = 37, 23, 12, (6, 5), 16, 10
 # Weight decay strong enough to notice a parameter without it, and clipping that is active in every step.
-TRAIN = config.Train(lr=2e-3, weight_decay=0.5, max_grad_norm=0.5)
+TRAIN = config.Train(lr=2e-3, weight_decay=0.5, max_grad_norm=0.5, ema_decay=0.8)
 
 
 def batches():
@@ -98,29 +98,35 @@ def held(engine, model) -> dict[str, int]:
 
 
 @paddle.no_grad()
-def untrained(engine, model, text, image, directions):
-    """(direction, its summed loss over the whole batch) of those not trained, measured like held-out data."""
+def measured(engine, model, text, image, directions):
+    """(direction, its summed loss over the whole batch), measured like held-out data."""
     model.eval()
-    others = [name for name in DIRECTIONS if name not in directions]
-    values = losses(paddle.to_tensor(text), paddle.to_tensor(image), others, engine.stage.model)
+    values = losses(paddle.to_tensor(text), paddle.to_tensor(image), directions, engine.stage.model)
     found = [(name, float(value)) for name, value in values]
     model.train()
     return found
 
 
-def main(out: Path, settings: config.Distributed, accumulation: int, directions: list[str]) -> None:
+def main(
+    out: Path, settings: config.Distributed, accumulation: int, directions: list[str], resume: Path | None, steps: int
+) -> None:
     world, sent = World(settings), Counter()
     paddle.seed(3)
     model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3), WORDS, CODES, TEXT, GRID)
     model.train_only(directions)
     total = elements(model.parameters())
-    engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.max_grad_norm, settings)
+    engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.max_grad_norm, settings, TRAIN.ema_decay)
+    begin = 0
+    if resume:
+        reader = checkpoint.CheckpointReader(resume)
+        engine.load_state(reader.shapes, reader.range)
+        begin = reader.manifest.step
     counting(sent)
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
     factors = {name: world.ranks / counts[name] for name in directions}
     share = BATCH // world.ranks // accumulation
     lines, group_norms = [], []
-    for text, image in batches():
+    for text, image in list(batches())[begin:steps]:
         sums = dict.fromkeys(DIRECTIONS, 0.0)
         sent.clear()
         for micro in range(accumulation):
@@ -133,11 +139,14 @@ def main(out: Path, settings: config.Distributed, accumulation: int, directions:
         norm = engine.step(TRAIN.lr)
         group_norms.append(engine.group_norms)
         in_a_step = dict(sent)
-        for name, value in untrained(engine, model, text, image, directions):
+        others = [name for name in DIRECTIONS if name not in directions]
+        for name, value in measured(engine, model, text, image, others):
             sums[name] = value / counts[name] / world.ranks
         lines.append([*(world.sum(sums)[name] for name in DIRECTIONS), norm])
+    with engine.averaged_weights():
+        averaged = dict(measured(engine, model, text, image, DIRECTIONS))
     checkpoint.CheckpointManager(out, world, config.Checkpoint(asynchronous=False)).save(
-        engine.state(), checkpoint.CheckpointInfo(STEPS, 0, {})
+        engine.state(), checkpoint.CheckpointInfo(steps, 0, {})
     )
     out.joinpath(f"rank-{world.rank}.json").write_text(
         json.dumps(
@@ -147,6 +156,8 @@ def main(out: Path, settings: config.Distributed, accumulation: int, directions:
                 "reduction_seconds": engine.reduction_seconds,
                 "total": total,
                 "held": last,
+                "averaged": averaged,
+                "averages": engine.average.elements,
                 "while_computing": while_computing,
                 "sent": in_a_step,
                 "shapes": {name: one.shape for name, one in model.named_parameters() if not one.stop_gradient},
@@ -156,10 +167,13 @@ def main(out: Path, settings: config.Distributed, accumulation: int, directions:
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]),
-        config.Distributed(**json.loads(sys.argv[2])),
-        int(sys.argv[3]),
-        sys.argv[4:] or list(DIRECTIONS),
-    )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("settings", type=lambda text: config.Distributed(**json.loads(text)))
+    parser.add_argument("accumulation", type=int)
+    parser.add_argument("--direction", dest="directions", action="append")
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    options = parser.parse_args()
+    main(**(vars(options) | {"directions": options.directions or list(DIRECTIONS)}))
     exit_process(0)

@@ -21,13 +21,13 @@ FP32 = 4  # bytes
 SPLIT = {"segment_size": 0}  # with Paddle's default 2^20, stage 3 would not shard this model
 
 
-def train(out: Path, processes: int, settings: dict, accumulation: int, *direction: str) -> list[dict]:
+def train(out: Path, processes: int, settings: dict, accumulation: int, *more: str) -> list[dict]:
     """The reports of all ranks."""
     out.mkdir()
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", str(out / "log")]
-    done = run([*start, str(PROGRAM), str(out), json.dumps(settings), str(accumulation), *direction], out, seconds=150)
+    done = run([*start, str(PROGRAM), str(out), json.dumps(settings), str(accumulation), *more], out, seconds=150)
     logs = "".join(log.read_text(errors="replace")[-3000:] for log in sorted(out.glob("log/workerlog.*")))
     assert done.returncode == 0, f"{done.stderr[-3000:]}\n{logs}"
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(processes)]
@@ -42,7 +42,7 @@ def one_process(tmp_path_factory):
 
 def parameters(out: Path) -> dict[str, np.ndarray]:
     tensors = checkpoint.load(out / "step-00000010")[1]
-    return {name: value for name, value in tensors.items() if name.startswith(("model/", "moment1/"))}
+    return {name: value for name, value in tensors.items() if name.startswith(("model/", "moment1/", "ema/"))}
 
 
 def check(one_process, out, ranks):
@@ -57,6 +57,8 @@ def check(one_process, out, ranks):
         if name.endswith("qkv.bias"):
             difference = np.delete(difference.reshape(3, -1), 1, axis=0)
         assert difference.max() < 1e-4, name
+    for name, value in alone["averaged"].items():  # the model has the averages while images are generated
+        assert all(abs(rank["averaged"][name] / value - 1) < 1e-5 for rank in ranks)
 
 
 def check_group_norms(alone: dict, ranks: list[dict]):
@@ -78,6 +80,8 @@ def check_memory(ranks: list[dict], settings: config.Distributed, topology: Topo
     for number, rank in enumerate(ranks):
         plan, held = planned[number % topology.shards], {name: FP32 * size for name, size in rank["held"].items()}
         assert held["moments"] == plan.moments + plan.host_moments
+        plan = plan.with_averages()
+        assert FP32 * rank["averages"] == plan.averages + plan.host_averages
         if settings.offload:  # before the update, while the gradients of unsharded parameters are still on the device
             assert held["masters"] == plan.host_masters
             assert held["gradients"] == plan.gradients + plan.host_gradients - plan.parameters
@@ -145,13 +149,29 @@ def test_sharded_training_equals_training_on_one_process(one_process, tmp_path, 
 def one_direction(tmp_path_factory):
     """(metrics, tensors) of one process that trains text-to-image only."""
     out = tmp_path_factory.mktemp("sharded") / "one direction"
-    return train(out, 1, {}, 1, "text_to_image")[0], parameters(out)
+    return train(out, 1, {}, 1, "--direction", "text_to_image")[0], parameters(out)
 
 
 @pytest.mark.parametrize("settings", [{"stage": 1}, {"stage": 2}, {"stage": 3, "offload": True, **SPLIT}], ids=str)
 def test_training_one_direction(one_direction, tmp_path, settings):
     """The output layer of the other direction is frozen: no rank waits for its gradient."""
-    ranks = train(tmp_path / "out", 2, settings, 1, "text_to_image")
+    ranks = train(tmp_path / "out", 2, settings, 1, "--direction", "text_to_image")
     check(one_direction, tmp_path / "out", ranks)
     distributed = config.Distributed(**settings)
     check_traffic(ranks, distributed, build_topology(distributed, 2, 2), 1, directions=1)
+
+
+def test_a_moving_average_is_resumed_on_another_number_of_ranks(one_process, tmp_path):
+    """Five steps on two ranks in stage 2 and five on four ranks in stage 3 give the average of ten on one process."""
+    train(tmp_path / "half", 2, {"stage": 2}, 1, "--steps", "5")
+    resume = ["--resume", str(tmp_path / "half" / "step-00000005")]
+    train(tmp_path / "out", 4, {"stage": 3, "sharding_degree": 2, **SPLIT}, 1, *resume)
+    ours, (_, expected) = parameters(tmp_path / "out"), one_process
+    averages = [name for name in expected if name.startswith("ema/")]
+    assert len(averages) > 50
+    for name in averages:
+        difference = np.abs(ours[name] - expected[name])
+        if name.endswith("qkv.bias"):  # see check
+            difference = np.delete(difference.reshape(3, -1), 1, axis=0)
+        assert difference.max() < 1e-4, name
+        assert np.abs(expected[name] - expected[name.replace("ema/", "model/")]).max() > 1e-3

@@ -11,7 +11,9 @@ from paddle import nn
 from vilg import config
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
-from vilg.training.optimizer import adamw
+from vilg.image.vqvae import VQVAE
+from vilg.model.transformer import Transformer
+from vilg.training.optimizer import adamw, decayed_names
 from vilg.training.schedules import learning_rate
 from vilg.training.seed import step_seed
 
@@ -54,7 +56,7 @@ def test_every_schedule_has_a_value_when_the_warmup_is_the_whole_run():
         assert learning_rate(config.Train(steps=5, warmup=5, lr=0.5, schedule=schedule), 5) == 0.5
 
 
-def test_weight_decay_applies_to_matrices_only():
+def test_weight_decay_does_not_apply_to_biases():
     paddle.seed(0)
     layer = nn.Linear(3, 2)
     layer.bias.set_value(paddle.ones([2]))
@@ -65,6 +67,38 @@ def test_weight_decay_applies_to_matrices_only():
     optimizer.step()
     assert np.allclose(layer.weight.numpy(), weight * (1 - 0.1 * 0.5), atol=1e-6)
     assert np.allclose(layer.bias.numpy(), bias, atol=1e-6)
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_which_parameters_of_the_transformer_are_decayed(embeddings):
+    """Weights of linear layers, as in minGPT and GPT-NeoX; with train.decay_embeddings also every table."""
+    model = Transformer(config.Model(layers=1, hidden=16, heads=2, conv_kernel=3, qk_norm=True), 11, 7, 8, (4, 4))
+    decayed = decayed_names(model, embeddings)
+    names = {name for name, value in model.named_parameters() if value.name in decayed}
+    linear = {"blocks.0.attention.qkv", "blocks.0.attention.out", "blocks.0.mlp.widen", "blocks.0.mlp.out"}
+    linear |= {"text_head", "image_head"}
+    tables = {"embed_text.words.weight", "embed_text.positions", "embed_image.codes.weight"}
+    tables |= {"embed_image.rows", "embed_image.columns"}
+    assert names == {f"{layer}.weight" for layer in linear} | (tables if embeddings else set())
+
+
+def test_weights_of_convolutions_are_decayed_and_codebooks_are_not():
+    model = VQVAE(config.VQVAE(base_channels=32, codebook_size=8, code_dim=4))
+    decayed = decayed_names(model, False)
+    names = {name for name, value in model.named_parameters() if value.name in decayed}
+    assert names == {name for name, value in model.named_parameters() if value.ndim == 4}
+
+
+def test_epsilon_of_adam():
+    """The first step of Adam is lr g / (|g| + epsilon)."""
+    for epsilon in (1e-8, 3.0):
+        layer = nn.Linear(3, 2)
+        before = layer.weight.numpy()
+        optimizer = adamw(config.Train(adam_epsilon=epsilon, weight_decay=0.0, lr=0.1), layer)
+        layer(paddle.to_tensor([[1.0, 2.0, 3.0]])).sum().backward()
+        optimizer.step()
+        gradient = np.array([[1.0], [2.0], [3.0]])
+        assert np.allclose(before - layer.weight.numpy(), 0.1 * gradient / (gradient + epsilon), atol=1e-6)
 
 
 class PlainSGD(paddle.optimizer.SGD):

@@ -118,7 +118,7 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="DIR|URL", help="a step-* folder, or the folder of a run for its newest checkpoint"
     )
     model.add_argument("--export", type=Path, metavar="DIR", help="folder that `vilg export` wrote")
-    _tokenizers(parser)
+    _checkpoint_options(parser)
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="below 1: more likely tokens; above 1: more variety (1.0)"
     )
@@ -138,8 +138,13 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _tokenizers(parser: argparse.ArgumentParser) -> None:
-    """Options for checkpoints whose tokenizers are not where they were during training."""
+def _checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Which weights of a checkpoint are used, and its tokenizers if they are not where they were during training."""
+    parser.add_argument(
+        "--raw-weights",
+        action="store_true",
+        help="with --checkpoint: use the weights of the last step instead of their moving average (train.ema_decay)",
+    )
     parser.add_argument("--vocab", metavar="FILE", help="with --checkpoint: vocab.txt, if it is not found")
     parser.add_argument(
         "--image-tokenizer", metavar="DIR", help="with --checkpoint: folder of the image tokenizer, if it is not found"
@@ -178,7 +183,9 @@ def _pipeline(options):
         return Predictor(options.export)
     from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 
-    return load_checkpoint_pipeline(options.checkpoint, None, options.vocab, options.image_tokenizer)
+    return load_checkpoint_pipeline(
+        options.checkpoint, None, options.vocab, options.image_tokenizer, options.raw_weights
+    )
 
 
 def _run_generate(options) -> None:
@@ -255,7 +262,7 @@ def _export(commands) -> None:
         metavar="DIR|URL",
         help="a step-* folder, or the folder of a run for its newest checkpoint; of any world size",
     )
-    _tokenizers(parser)
+    _checkpoint_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
     parser.add_argument(
         "--portable",
@@ -268,7 +275,14 @@ def _run_export(options) -> None:
     from vilg.export.exporter import export
 
     interrupt_on_sigterm()
-    manifest = export(options.checkpoint, options.out, options.portable, options.vocab, options.image_tokenizer)
+    manifest = export(
+        options.checkpoint,
+        options.out,
+        options.portable,
+        options.vocab,
+        options.image_tokenizer,
+        options.raw_weights,
+    )
     size = sum(file.size for file in manifest.files.values())
     print(
         f"{options.out}: {len(manifest.files)} files, {size / 1e6:.1f} MB, "

@@ -67,6 +67,8 @@ class ImageTokenizerTraining:
 
     def __post_init__(self):
         require(not self.data.tokens, "data.tokens: an image tokenizer learns from the images of data.shards")
+        # A code that is restarted would make its average meaningless; codebook.update=ema averages codes.
+        require(not self.train.ema_decay, f"train.ema_decay={self.train.ema_decay}: image tokenizers have no average")
         require(self.kind in ("vqvae", "vqgan", "dvae"), f"kind={self.kind}: none of vqvae, vqgan, dvae")
 
     @property

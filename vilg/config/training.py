@@ -59,11 +59,14 @@ class Train:
     schedule: str = "cosine"  # after the warmup: cosine | linear | constant | wsd (constant, then a linear decay)
     decay_steps: int = 0  # wsd: steps of the decay at the end
     min_lr_ratio: float = 0.1  # learning rate at the end of the schedule (unless constant), as a share of `lr`
-    weight_decay: float = 0.01  # applied to matrices only
+    weight_decay: float = 0.01  # of the weights of linear layers and convolutions
+    decay_embeddings: bool = False  # also of embeddings, position tables and codebooks
     beta1: float = 0.9
     beta2: float = 0.99
+    adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0  # gradients are clipped to this global norm; 0: no clipping
     caption_dropout: float = 0.0  # share of samples trained with an empty caption; needed for classifier-free guidance
+    ema_decay: float = 0.0  # decay per step of the moving average of the weights; 0: no average
     stop_at: int = 0  # stop after this step; the schedule is still that of `steps`; 0: never
     eval_every: int = 0  # steps between evaluations on the held-out set; 0: never
     sample_images_every: int = 0  # steps between sample images in VisualDL; 0: never
@@ -78,7 +81,8 @@ class Train:
         not_negative = ("warmup", "min_lr_ratio", "weight_decay", "max_grad_norm", "stop_at", "eval_every")
         for name in (*not_negative, "sample_images_every", "peak_tflops", "decay_steps"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
-        for name in ("beta1", "beta2", "caption_dropout"):
+        require(self.adam_epsilon > 0, f"train.adam_epsilon={self.adam_epsilon}: must be positive")
+        for name in ("beta1", "beta2", "caption_dropout", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
         require(
             not self.profile or (len(self.profile) == 2 and 0 < self.profile[0] < self.profile[1]),

@@ -1,8 +1,10 @@
 """Trains a model on all ranks with the sharding stage, precision and recompute of the settings."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from vilg.distributed import precision, stages, states
 from vilg.distributed.clipping import NonFiniteGradientError
 from vilg.distributed.layer_groups import layer_groups
 from vilg.distributed.recompute import apply_recompute
+from vilg.distributed.weight_average import PREFIX, WeightAverage
 from vilg.distributed.world import World
 from vilg.errors import UserError
 
@@ -27,7 +30,8 @@ class Engine:
 
     make_optimizer: function from the model to its optimizer. clip: largest global norm of the gradient, 0 for no
     clipping. Without settings every rank holds the whole model in fp32. Parameters with `stop_gradient` are frozen:
-    they are stored, but have no gradients and no optimizer states.
+    they are stored, but have no gradients and no optimizer states. ema_decay: decay per step of the moving average of
+    the weights, 0 for none.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Engine:
         make_optimizer: Callable[[nn.Layer], paddle.optimizer.Optimizer],
         clip: float,
         settings: config.Distributed | None = None,
+        ema_decay: float = 0.0,
     ):
         settings = settings or config.Distributed(precision="fp32")
         self.world = world
@@ -53,6 +58,7 @@ class Engine:
         # Memory of the whole model in fp32, from before it was converted and divided, which Paddle would keep.
         paddle.device.cuda.empty_cache()
         self.stage.clip.groups = groups
+        self.average = WeightAverage(self._sharded_parameters(), world.rank, ema_decay) if ema_decay else None
         self._reduces_at_end = world.ranks > 1 and (world.topology.shards == 1 or settings.stage == 1)
         self.reduction_seconds: float | None = None
 
@@ -89,7 +95,26 @@ class Engine:
         except NonFiniteGradientError:
             return stage.clip.norm
         stage.clear()
+        if self.average and math.isfinite(stage.clip.norm):
+            self.average.update(self._sharded_parameters())
         return stage.clip.norm
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """In this context the model has the moving average of its weights, if there is one. All ranks enter it.
+
+        No training step may be taken in it.
+        """
+        self._swap_average()
+        try:
+            yield
+        finally:
+            self._swap_average()
+
+    def _swap_average(self) -> None:
+        if self.average:
+            self.average.swap(self._sharded_parameters())
+            self.stage.broadcast()
 
     def _reduce(self) -> None:
         """Complete the reduction of the gradients, and measure it where nothing else runs meanwhile.
@@ -119,8 +144,12 @@ class Engine:
         return self.stage.scaler is not None
 
     def state(self) -> list[states.TensorShard]:
-        """The tensor shards of this rank: parameters, buffers and moments, named `model/NAME`, `moment1/NAME`, .."""
-        shards = states.tensor_shards(self._sharded_parameters(), self._optimizer, self.world.rank)
+        """The tensor shards of this rank: parameters, buffers, moments and moving averages, named `model/NAME`,
+        `moment1/NAME`, `ema/NAME`, ..
+        """
+        parameters = self._sharded_parameters()
+        shards = states.tensor_shards(parameters, self._optimizer, self.world.rank)
+        shards += self.average.tensor_shards(parameters) if self.average else []
         return shards + [
             states.replicated(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
         ]
@@ -129,9 +158,12 @@ class Engine:
         """Load what `state` returned on all ranks of this or another job.
 
         stored: {name: global shape}. read(name, start, stop) returns elements of a flattened tensor. Raises UserError,
-        and changes nothing, if a name or a shape does not fit. Which parameters were frozen may differ.
+        and changes nothing, if a name or a shape does not fit. Which parameters were frozen may differ, and whether
+        there is a moving average.
         """
         parameters = self._sharded_parameters()
+        averages = {name for name in stored if name.startswith(PREFIX)}
+        stored = {name: shape for name, shape in stored.items() if name not in averages}
         stored, fresh = states.match_moments(parameters, stored)
         expected = states.shapes([replace(one, trained=one.trained and one.name not in fresh) for one in parameters])
         expected |= {f"model/{name}": value.shape for name, value in self._buffers.items()}
@@ -140,6 +172,15 @@ class Engine:
         if fresh and self.world.is_rank_zero:
             log.info("the checkpoint has no optimizer states of %d parameters; they start anew", len(fresh))
         states.load(parameters, self._optimizer, self.world.rank, read, fresh)
+        if self.average:
+            self.average.load(self._sharded_parameters(), averages, read)
+        if self.world.is_rank_zero and bool(averages) != bool(self.average):
+            log.info(
+                "%s",
+                "the checkpoint has no moving average; it starts from the weights"
+                if self.average
+                else "the moving average of the checkpoint is left out, because train.ema_decay is 0",
+            )
         for name, value in self._buffers.items():
             value.set_value(read(f"model/{name}", 0, value.size).reshape(value.shape))
 

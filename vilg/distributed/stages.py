@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Literal, Protocol
 
 import paddle
+import paddle.distributed as dist
 from paddle import nn
 from paddle.distributed import fleet
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer.dygraph_sharding_optimizer import (
@@ -40,6 +41,9 @@ class Stage(Protocol):
     def clear(self) -> None:
         """Reset the gradients."""
 
+    def broadcast(self) -> None:
+        """Send the parameters that this rank updates to the ranks that hold them without updating them."""
+
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         """The part of a parameter that this rank holds between two steps."""
 
@@ -66,6 +70,9 @@ class DataParallel:
 
     def clear(self) -> None:
         self.optimizer.clear_grad()
+
+    def broadcast(self) -> None:
+        pass
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         return _unsharded(name, parameter, _master_weight(self.optimizer, parameter), self._world.all_ranks)
@@ -98,6 +105,14 @@ class ShardedOptimizer:
 
     def clear(self) -> None:
         self.optimizer.clear_grad(set_to_zero=False)
+
+    @paddle.no_grad()
+    def broadcast(self) -> None:
+        # Paddle's own function sends only parameters that have a gradient.
+        group = self._world.sharding_group
+        for shard, parameters in self.optimizer._rank2params.items():
+            for parameter in parameters:
+                dist.broadcast(parameter, src=group.ranks[shard], group=group)
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         if parameter.stop_gradient:
@@ -157,6 +172,9 @@ class ShardedGradients(_GroupSharded):
 
     level = "os_g"
 
+    def broadcast(self) -> None:
+        self.optimizer._broadcast_params()
+
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         if parameter.stop_gradient:
             return _unsharded(name, parameter, parameter, self._world.all_ranks)
@@ -169,6 +187,9 @@ class ShardedParameters(_GroupSharded):
     """Stage 3. Each rank holds an equal share of every parameter larger than `segment_size`, padded at the end."""
 
     level = "p_g_os"
+
+    def broadcast(self) -> None:
+        pass
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
         world = self._world

@@ -84,7 +84,7 @@ def tensor_shards(
     for parameter in parameters:
         if rank not in parameter.holders:
             continue
-        result.append(_tensor_shard(f"model/{parameter.name}", parameter, parameter.tensors[0]))
+        result.append(tensor_shard(f"model/{parameter.name}", parameter, parameter.tensors[0]))
         for moment in MOMENTS if parameter.trained else ():
             tensor = states[_moment_name(parameter, optimizer, moment)]
             if moment in _PER_PARAMETER:
@@ -93,11 +93,13 @@ def tensor_shards(
                         TensorShard(f"{moment}/{parameter.name}", [1], "float32", 0, 1, parameter.holders, tensor.numpy)
                     )
             else:
-                result.append(_tensor_shard(f"{moment}/{parameter.name}", parameter, tensor))
+                result.append(tensor_shard(f"{moment}/{parameter.name}", parameter, tensor))
     return result
 
 
-def _tensor_shard(name: str, parameter: ShardedParameter, tensor: paddle.Tensor) -> TensorShard:
+def tensor_shard(name: str, parameter: ShardedParameter, tensor: paddle.Tensor) -> TensorShard:
+    """The elements of `parameter` that this rank holds, read from `tensor`, which is flat or not and may be padded."""
+
     def read() -> np.ndarray:
         return to_numpy(tensor.astype("float32")).ravel()[: parameter.stop - parameter.start]
 

@@ -33,17 +33,18 @@ def export(
     portable: bool = False,
     vocabulary: str | None = None,
     image_tokenizer: str | None = None,
+    raw_weights: bool = False,
 ) -> Manifest:
     """Export a checkpoint, or the newest checkpoint of a run, to the new folder `out`.
 
-    portable: do not use the compiled operator. vocabulary, image_tokenizer: as in `load_checkpoint_pipeline`. Raises
-    UserError, and leaves nothing at `out`, if the folder exists or if the export differs from the checkpoint.
+    portable: do not use the compiled operator. Other arguments: as in `load_checkpoint_pipeline`. Raises UserError, and
+    leaves nothing at `out`, if the folder exists or if the export differs from the checkpoint.
     """
     if out.exists():
         raise UserError(f"--out {out}: is there already")
     with Progress("exporting", 4) as progress:
         attention = config.Attention("blockwise" if portable else "auto")
-        trained = load_checkpoint_pipeline(checkpoint, attention, vocabulary, image_tokenizer)
+        trained = load_checkpoint_pipeline(checkpoint, attention, vocabulary, image_tokenizer, raw_weights)
         progress.advance(now="programs")
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

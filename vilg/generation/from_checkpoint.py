@@ -1,6 +1,7 @@
 """Loads the model of a checkpoint together with its tokenizers."""
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,13 @@ def load_checkpoint_pipeline(
     attention: config.Attention | None = None,
     vocabulary: str | None = None,
     image_tokenizer: str | None = None,
+    raw_weights: bool = False,
 ) -> CheckpointPipeline:
     """Load a checkpoint directory (a path or URL), or the newest valid checkpoint of a run.
 
     attention: overrides the attention settings of the run. vocabulary, image_tokenizer: paths of the tokenizers. By
     default these are the paths of the settings, relative to the current folder, or else to the run or a folder above
-    it.
+    it. raw_weights: the weights of the last step, also if the checkpoint has their moving average (train.ema_decay).
     """
     directory = checkpoint.location(folder)
     if isinstance(directory, Path) and (directory / _OF_AN_EXPORT).is_file():
@@ -82,10 +84,20 @@ def load_checkpoint_pipeline(
         images.grid(settings.data.image_size),
         attention,
     )
-    weights = {name.removeprefix("model/"): reader.tensor(name) for name in reader.shapes if name.startswith("model/")}
-    model.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
+    names = weight_names(reader.shapes, raw_weights)
+    model.set_state_dict({name: paddle.to_tensor(reader.tensor(stored)) for name, stored in names.items()})
     model.eval()
     return CheckpointPipeline(directory, settings, model, text_tokenizer, images)
+
+
+def weight_names(stored: Iterable[str], raw_weights: bool = False) -> dict[str, str]:
+    """{name of a weight or buffer of the model: the tensor of the checkpoint that is loaded into it}.
+
+    stored: the names of all tensors of the checkpoint. The moving average wins unless `raw_weights`. A frozen parameter
+    has none.
+    """
+    kinds = ("model/",) if raw_weights else ("model/", "ema/")
+    return {name.removeprefix(kind): name for kind in kinds for name in stored if name.startswith(kind)}
 
 
 def _find(path: str, directory: checkpoint.Location) -> str:

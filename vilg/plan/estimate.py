@@ -14,7 +14,7 @@ from vilg.model import flops
 from vilg.model.transformer import Transformer
 from vilg.plan import activations
 from vilg.plan.input_sizes import InputSizes
-from vilg.plan.states import MASTER, MOMENTS, States, padded_to_shards, states
+from vilg.plan.states import AVERAGE, MASTER, MOMENTS, States, padded_to_shards, states
 from vilg.plan.traffic import Traffic, traffic
 
 # Assumed for everything that is not computed: driver context, NCCL channels, fragmentation, and the image tokenizer
@@ -93,13 +93,15 @@ def estimate(
     fullest = max(states(list(shapes.values()), distributed, topology.shards, width), key=lambda memory: memory.device)
     frozen = (parameters - sum(map(prod, shapes.values()))) * width
     in_shards = topology.shards if distributed.stage == 3 else 1
+    fullest = fullest.with_averages() if settings.train.ema_decay else fullest
     fullest = replace(fullest, parameters=fullest.parameters + frozen // in_shards)
     worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
     buffers = _buffers(shapes, distributed, topology, width)
     update = _update(shapes, distributed, topology, width)
     pairs, directions = settings.train.global_batch, len(model.trained_directions)
     training = fullest.device + max(worked + buffers, update)
-    copied = (MASTER + MOMENTS) * parameters // topology.ranks * cluster.devices_per_node
+    stored = MASTER + MOMENTS + (AVERAGE if settings.train.ema_decay else 0)
+    copied = stored * parameters // topology.ranks * cluster.devices_per_node
     saving = copied if settings.checkpoint.asynchronous else 0
     operations, again = flops.training_step(model, pairs), _recomputed(model, distributed, pairs)
     return Estimate(

@@ -16,6 +16,7 @@ def report(plan: Estimate) -> str:
         "gradients": states.gradients,
         "master weights": states.masters,
         "moments": states.moments,
+        **({"moving averages": states.averages} if states.averages else {}),
         "activations": plan.activations,
         "communication": plan.buffers,
     }
@@ -30,6 +31,7 @@ def report(plan: Estimate) -> str:
             "gradients": states.host_gradients,
             "master weights": states.host_masters,
             "moments": states.host_moments,
+            "moving averages": states.host_averages,
         }
         host = {name: size * plan.devices_per_node for name, size in by_kind.items() if size}
         host["copy for a checkpoint"] = plan.saving

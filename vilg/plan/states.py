@@ -3,13 +3,14 @@
 Each rule names its source in Paddle 3.3.1. tests/fleet/test_sharded_training.py compares the result with real jobs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from vilg import config
 
 _ALIGNMENT = 256  # bytes; group_sharded_stage3.py, `alignment`
 MASTER, MOMENTS = 4, 8  # bytes of a parameter's fp32 master and of Adam's two moments
+AVERAGE = 4  # bytes of a parameter's moving average
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,25 @@ class States:
     gradients: int
     masters: int
     moments: int
+    averages: int = 0
     host_parameters: int = 0
     host_gradients: int = 0
     host_masters: int = 0
     host_moments: int = 0
+    host_averages: int = 0
 
     @property
     def device(self) -> int:
-        return self.parameters + self.gradients + self.masters + self.moments
+        return self.parameters + self.gradients + self.masters + self.moments + self.averages
 
     @property
     def host(self) -> int:
-        return self.host_parameters + self.host_gradients + self.host_masters + self.host_moments
+        masters = self.host_masters + self.host_moments + self.host_averages
+        return self.host_parameters + self.host_gradients + masters
+
+    def with_averages(self) -> "States":
+        """With moving averages of the weights (train.ema_decay) in fp32 next to Adam's moments."""
+        return replace(self, averages=self.moments // 2, host_averages=self.host_moments // 2)
 
 
 def states(shapes: list[list[int]], settings: config.Distributed, shards: int, width: int) -> list[States]:

@@ -45,6 +45,7 @@ class TrainingLoop:
             partial(adamw, settings.train),
             settings.train.max_grad_norm,
             getattr(settings, "distributed", None),
+            settings.train.ema_decay,
         )
         # Adversarial models run in fp32 and are not sharded.
         self.adversaries = Adversaries(
@@ -94,7 +95,7 @@ class TrainingLoop:
                         metrics.update(self.objective.evaluate())
                 images = {}
                 if self._due(train.sample_images_every, last):
-                    with timer.part("sample_images"):
+                    with timer.part("sample_images"), self.engine.averaged_weights():
                         images = self.objective.sample_images()
                 left = train.rampup.ahead(last - self.step, self.consumed)
                 metrics.update(self.step_metrics.line(metrics, stream.samples, left))
