@@ -63,3 +63,12 @@ def test_a_resumed_run_repeats_steps(tmp_path):
     assert steps(file) == []
     append(file.path, line(1))
     assert steps(file) == [1]
+
+
+def test_a_long_run_is_kept_as_columns_and_its_last_lines(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    append(file.path, b"".join(line(step, **({"lr": 0.5} if step % 2 else {})) for step in range(1, 3001)))
+    append(file.path, b'{"step": 3001, "loss": NaN}\n')
+    assert steps(file) == [*range(2002, 3002)]
+    assert list(file.series["loss"][0]) == [*range(1, 3001)] and file.series["loss"][1][1] == 0.5
+    assert list(file.series["lr"][0]) == [*range(1, 3001, 2)]

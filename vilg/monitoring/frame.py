@@ -84,7 +84,9 @@ def _curves(run: RunFolder, console: Console, names: list[str], free: int | None
         rows_of_curves = max(1, min(rows_of_curves, free // (_FRAME + 4)))
     height = 8 if free is None else max(2, min(14, free // rows_of_curves - _FRAME))
     shown = names[: rows_of_curves * columns]
-    plots = [Text(curve(run.lines, name, width, height, console.options.ascii_only), no_wrap=True) for name in shown]
+    plots = [
+        Text(curve(name, *run.series(name), width, height, console.options.ascii_only), no_wrap=True) for name in shown
+    ]
     grid = Table.grid(padding=(0, 1))
     for start in range(0, len(plots), columns):
         grid.add_row(*plots[start : start + columns])

@@ -1,12 +1,20 @@
 """Reads metrics.jsonl while a run writes it."""
 
 import json
+import math
+from array import array
+from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
+_RECENT = 1000  # lines that are kept whole; a long run has hundreds of thousands
+
 
 class MetricsFile:
-    """The lines of a run's metrics.jsonl, as dictionaries in the order of steps.
+    """The content of a run's metrics.jsonl.
+
+    lines: the last lines as dictionaries. series: {key: (steps, values)} of all lines, without values that are not
+    finite.
 
     `update` reads what was appended since the last call. A line without its end, which is being written or was torn by
     a kill, is left for later. Damaged lines are skipped.
@@ -14,7 +22,11 @@ class MetricsFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.lines: list[dict[str, float]] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.lines: deque[dict[str, float]] = deque(maxlen=_RECENT)
+        self.series: dict[str, tuple[array, array]] = {}
         self._offset, self._last = 0, b""  # what has been read, and its last line
 
     def update(self) -> None:
@@ -22,18 +34,27 @@ class MetricsFile:
             with open(self.path, "rb") as file:
                 self._read(file)
         except FileNotFoundError:  # the run has not taken a step
-            self.lines, self._offset, self._last = [], 0, b""
+            self._forget()
 
     def _read(self, file: BinaryIO) -> None:
         file.seek(self._offset - len(self._last))
         if file.read(len(self._last)) != self._last:  # a resumed run has cut the file or replaced it
-            self.lines, self._offset = [], 0
+            self._forget()
             file.seek(0)
-        complete = file.read().rpartition(b"\n")
-        lines = (complete[0] + complete[1]).splitlines(keepends=True)
-        if lines:
-            self._offset, self._last = self._offset + sum(map(len, lines)), lines[-1]
-        self.lines += filter(None, map(_parse, lines))
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            self._offset, self._last = self._offset + len(line), line
+            if (values := _parse(line)) is not None:
+                self._append(values)
+
+    def _append(self, values: dict[str, float]) -> None:
+        self.lines.append(values)
+        for name, value in values.items():
+            if math.isfinite(value):
+                steps, column = self.series.setdefault(name, (array("q"), array("d")))
+                steps.append(int(values["step"]))
+                column.append(value)
 
 
 def _parse(line: bytes) -> dict[str, float] | None:

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,12 @@ class RunFolder:
 
     @property
     def lines(self) -> list[dict[str, float]]:
-        """The lines of metrics.jsonl."""
-        return self._metrics.lines
+        """The last lines of metrics.jsonl, up to 1000."""
+        return list(self._metrics.lines)
+
+    def series(self, name: str) -> tuple[Sequence[int], Sequence[float]]:
+        """(steps, values) of a key in all lines."""
+        return self._metrics.series.get(name, ((), ()))
 
     def written_at(self) -> float | None:
         """When the last line was written, in seconds since 1970. None if there is none."""
