@@ -26,7 +26,7 @@ def frame(run: RunFolder, now: float, console: Console, names: list[str], rows: 
     if run.lines:
         below = [_last_lines(run.lines[-(_LINES if tall else 2) :], console.width)]
         if summary.shares:
-            below = [_time(summary), *below]
+            below = [_time(summary) if tall else _time_in_a_line(summary), *below]
     else:
         below = []
     below += [_list("checkpoints", run.checkpoints if tall else run.checkpoints[-1:])]
@@ -102,6 +102,11 @@ def _time(summary: Summary) -> RenderableType:
         table.add_row(label, f"{share:.1%}", Bar(1.0, 0.0, share, width=30))
     advice = [Text(text, "yellow") for text in summary.advice]
     return _section("where the time goes", Group(table, *advice))
+
+
+def _time_in_a_line(summary: Summary) -> RenderableType:
+    shares = ", ".join(f"{label} {share:.0%}" for label, share in summary.shares.items())
+    return Text.assemble(("where the time goes", "bold"), f"  {shares}", no_wrap=True, overflow="ellipsis")
 
 
 def _last_lines(lines: list[dict[str, float]], width: int) -> RenderableType:
