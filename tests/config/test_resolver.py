@@ -145,7 +145,7 @@ def test_the_home_folder_is_expanded(monkeypatch, tmp_path):
     overrides = ["run.dir=~/runs", "data.shards=[~/a.tar, b~.tar]", "resume=~/runs/x"]
     settings = config.resolve(config.Pretraining, tmp_path / "x.yaml", overrides)
     assert settings.run.folder == Path("/home/me/runs") / settings.run.name
-    assert settings.data.shards == ["/home/me/a.tar", "b~.tar"] and settings.resume == "/home/me/runs/x"
+    assert settings.data.shards == ["/home/me/a.tar", "b~.tar"] and settings.resume.checkpoint == "/home/me/runs/x"
     assert settings.text.vocab == "/home/me/vocab.txt"
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from vilg.checkpoint import slices
-from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest
+from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest, step_directory
 from vilg.checkpoint.slices import SliceReader
 from vilg.checkpoint.storage import Location, join, location, split_location
 from vilg.distributed.world import World
@@ -137,10 +137,10 @@ def _listed(folder: Location) -> list[Location]:
 
 
 def resolve_resume(resume: str, folder: Location, world: World | None = None, initial: str = "") -> Location | None:
-    """The verified checkpoint that the setting `resume` (none, auto or a path) selects, or None.
+    """The verified checkpoint that `resume` (none, auto, step:N or a path) selects, or None.
 
-    `auto` takes the newest valid checkpoint in `folder`, or `initial` if the folder has no checkpoint. A path never
-    falls back to another checkpoint.
+    `auto` takes the newest valid checkpoint in `folder`, or `initial` if the folder has no checkpoint. `step:N`, a
+    checkpoint in `folder`, and a path never fall back to another checkpoint.
     """
     if resume == "none":
         return None
@@ -148,6 +148,9 @@ def resolve_resume(resume: str, folder: Location, world: World | None = None, in
         own = newest_valid(folder, world)
         if own is not None or not initial:
             return own
-    chosen = location(initial if resume == "auto" else resume)
+    if resume.startswith("step:"):
+        chosen = join(folder, step_directory(int(resume.removeprefix("step:"))))
+    else:
+        chosen = location(initial if resume == "auto" else resume)
     verify(chosen, world)
     return chosen

@@ -10,6 +10,7 @@ from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.model import Attention, Model
 from vilg.config.renamed import original_names
 from vilg.config.resolver import as_tree, from_tree, known_keys, resolve, save
+from vilg.config.resume import Resume
 from vilg.config.run import Checkpoint, Run
 from vilg.config.schemas import ImageTokenizerTraining, Pretraining
 from vilg.config.tokenizer_training import (
@@ -51,6 +52,7 @@ __all__ = [
     "PixelLoss",
     "Pretraining",
     "Residual",
+    "Resume",
     "Run",
     "Text",
     "Tokenize",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Schema = TypeVar("Schema")
+# `section=value` is short for `section.key=value`. Earlier versions stored resume as one value.
+_SHORT_FORMS = {"resume": "checkpoint"}
 _SECTIONS = {VQVAE: "vqvae", VQGAN: "vqgan", DVAE: "dvae"}  # schemas that are stored alone, next to a tokenizer
 
 
@@ -43,7 +45,7 @@ def from_tree(schema: type[Schema], tree: dict, origin: str) -> Schema:
     `origin` names the dicts in errors. Raises SettingsError.
     """
     translated = translate(tree, _SECTIONS.get(schema, ""))
-    merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(translated), origin)
+    merged = _merge(schema, OmegaConf.structured(schema), OmegaConf.create(_expand_short_forms(translated)), origin)
     return _to_object(schema, merged, f"{origin}: ")
 
 
@@ -101,7 +103,15 @@ def _merge_user_input(schema: type, base: DictConfig, tree: DictConfig, origin: 
     plain = OmegaConf.to_container(tree)
     if isinstance(plain, dict):
         refuse_old_names(plain, origin)
+        tree = OmegaConf.create(_expand_short_forms(plain))
     return _merge(schema, base, tree, origin)
+
+
+def _expand_short_forms(tree: dict) -> dict:
+    return {
+        key: value if key not in _SHORT_FORMS or isinstance(value, dict | list) else {_SHORT_FORMS[key]: value}
+        for key, value in tree.items()
+    }
 
 
 def _merge(schema: type, base: DictConfig, tree: DictConfig, origin: str) -> DictConfig:

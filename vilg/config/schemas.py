@@ -6,6 +6,7 @@ from vilg.config.data import Data, ImageTokenizer, Text, Tokenize
 from vilg.config.distributed import Cluster, Distributed
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
 from vilg.config.model import Attention, Model
+from vilg.config.resume import Resume
 from vilg.config.run import Checkpoint, Run
 from vilg.config.tokenizer_training import (
     Autoencoder,
@@ -39,7 +40,7 @@ class Pretraining:
     distributed: Distributed = field(default_factory=Distributed)
     cluster: Cluster = field(default_factory=Cluster)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    resume: str = "none"  # none | auto | the path of a checkpoint
+    resume: Resume = field(default_factory=Resume)
 
 
 @dataclass
@@ -63,7 +64,7 @@ class ImageTokenizerTraining:
     discriminator: Discriminator = field(default_factory=Discriminator)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    resume: str = "none"
+    resume: Resume = field(default_factory=Resume)
 
     def __post_init__(self):
         require(not self.data.tokens, "data.tokens: an image tokenizer learns from the images of data.shards")

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import paddle
@@ -189,7 +190,9 @@ class TrainingLoop:
         if not self.world.is_rank_zero:
             return None
         metrics_writer = MetricsWriter(self.folder, self.step)
-        config.save(self.settings, self.folder / "settings.yaml")
+        # What this start allowed must not be allowed again by whoever starts with the file.
+        settings = replace(self.settings, resume=replace(self.settings.resume, allow=[]))
+        config.save(settings, self.folder / "settings.yaml")
         return metrics_writer
 
     def _sum_flags(self, **flags: bool) -> dict[str, float]:
@@ -246,12 +249,15 @@ class TrainingLoop:
             return
         with self.world.fail_together():
             reader = checkpoint.CheckpointReader(chosen)
+            own = chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(reader.manifest.step))
             resuming.check_compatible(chosen, reader.manifest, self.settings, self.objective.tokenizers(), self._data)
+            resuming.check_changes(chosen, reader.manifest, self.settings, own, quiet=not self.world.is_rank_zero)
             resuming.load_states(reader, self.engine, self.adversaries, self.objective)
         self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
         if self.world.is_rank_zero:
-            log.info("resumed %s at step %d", chosen, self.step)
-        if chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(self.step)):
+            log.info("resumed %s at step %d, after %d samples", chosen, self.step, self.consumed)
+        resuming.remove_later_checkpoints(self.settings, self.checkpoints.folder, self.step, self.world)
+        if own:
             self.checkpoints.continue_after(chosen, self.step)
         else:  # so that resume=auto, which restarts use, finds it among the run's own checkpoints
             self._save()

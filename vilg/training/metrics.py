@@ -14,6 +14,8 @@ from vilg.training.visualdl_log import VisualDLLog
 
 log = logging.getLogger(__name__)
 
+_TAIL = 2**20  # bytes at the end of metrics.jsonl, where the last step is searched
+
 
 class MetricsWriter:
     """Writes the metrics of a run on rank 0.
@@ -69,6 +71,15 @@ def _keep_steps(file: Path, step: int) -> None:
             os.truncate(file, end)
     else:
         write_atomically(file, b"".join(kept))
+
+
+def last_step(file: Path) -> int:
+    """The largest step among the last lines of metrics.jsonl; 0 without one."""
+    if not file.exists():
+        return 0
+    with open(file, "rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _TAIL))
+        return max((_step_of(line) or 0 for line in opened.readlines()), default=0)
 
 
 def _step_of(line: bytes) -> int | None:

@@ -11,6 +11,7 @@ from tests.processes import ROOT
 from vilg import config
 from vilg.cli import main
 from vilg.distributed.launch import manifests
+from vilg.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,16 @@ def test_the_start_that_the_user_chose_is_kept(chosen):
     ending = shlex.join([*named, "resume=auto"])
     assert shlex.split(manifests.slurm(launched).splitlines()[-1])[-1].endswith(f" {ending}")
     assert pod_of(launched)["containers"][0]["command"][2].endswith(f" {ending}")
+
+
+def test_going_back_to_a_step_is_for_one_start():
+    """A restart takes the newest checkpoint, which is that of the step or a later one of its continuation."""
+    launched = job("resume=step:1200", "resume.allow=[later_checkpoints]")
+    assert launched.fleetrun_command(2, "0", "a")[-2:] == ["resume=step:1200", "resume.allow=[later_checkpoints]"]
+    assert launched.fleetrun_command(2, "0", "a", attempt=1)[-2:] == ["resume.allow=[later_checkpoints]", "resume=auto"]
+    for printed_job in (manifests.slurm, lambda job: manifests.kubernetes(job, "image")):
+        with pytest.raises(UserError, match="resume=step:1200: a printed job always takes the run's newest checkpoint"):
+            printed_job(launched)
 
 
 @pytest.mark.parametrize("name", ["红苹果", "two words", "$HOME", "it's;a&b"])

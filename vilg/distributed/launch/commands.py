@@ -53,7 +53,8 @@ class Job:
     def resume_overrides(self) -> list[str]:
         """With these, a restarted job continues from its newest checkpoint, or without one from that of the user."""
         chosen = self.settings.resume
-        return [*([] if chosen in ("none", "auto") else [f"checkpoint.initial_load_path={chosen}"]), "resume=auto"]
+        named = chosen.checkpoint not in ("none", "auto") and chosen.step is None
+        return [*([f"checkpoint.initial_load_path={chosen.checkpoint}"] if named else []), "resume=auto"]
 
     def environment(self) -> list[str]:
         return [f"{name}={value}" for name, value in self.settings.cluster.environment.items()]

@@ -9,6 +9,7 @@ import yaml
 
 from vilg import config
 from vilg.distributed.launch.commands import Job
+from vilg.errors import UserError
 
 # Shell: the IPv4 address of this node, which fleetrun needs instead of a name. On Debian, a node finds only 127.0.1.1
 # for its own name; then its first address is taken.
@@ -119,5 +120,14 @@ def _kubernetes_name(run: str) -> str:
 
 
 def _resuming_command(job: Job, nodes: int, node: str, master: str, host: str) -> str:
-    """The command of a node. A job that the scheduler restarts continues; its first start begins as the user says."""
+    """The command of a node. A job that the scheduler restarts continues; its first start begins as the user says.
+
+    Raises UserError for resume=step:N: the scheduler gives the first start and restarts the same command, and a restart
+    has to take the newest checkpoint.
+    """
+    if job.settings.resume.step is not None:
+        raise UserError(
+            f"resume={job.settings.resume.checkpoint}: a printed job always takes the run's newest checkpoint; remove "
+            "the later ones, or start a new run with resume=PATH and another run.name"
+        )
     return f"{job.shell_command(nodes, node, master, host)} {shlex.join(job.resume_overrides())}"
