@@ -93,3 +93,17 @@ def test_resuming_with_another_topology(small, tmp_path, move):
     kept, moved = exact(tmp_path, "kept")[HALF:], exact(tmp_path, "moved")
     assert (kept[:, [3, 5]] == moved[:, [3, 5]]).all()  # learning rate, consumed samples
     assert np.abs(kept - moved)[:, :3].max() < 1e-5
+
+
+def test_a_refused_start_ends_on_all_ranks_and_says_why_once(small, tmp_path):
+    """Rank 0 alone looks at the metrics; and it alone prints the settings that differ."""
+    train(tmp_path, 2, "run", "train.stop_at=2")
+    again = [*small_overrides(tmp_path), "run.name=run", f"train.steps={STEPS}", "resume=auto"]
+    elsewhere = fleetrun(2, "pretrain", *again, f"checkpoint.folder={tmp_path}/elsewhere", cwd=tmp_path)
+    assert elsewhere.returncode != 0
+    assert "has trained up to step 2, but" in elsewhere.stderr and "Traceback" not in elsewhere.stderr
+    faster = fleetrun(2, "pretrain", *again, "train.lr=0.03", "resume.allow=[learning_rate]", cwd=tmp_path)
+    assert faster.returncode == 0, faster.stderr
+    logs = faster.stderr.split("--- workerlog.")[1:]
+    assert ["train.lr: 0.003 -> 0.03" in log for log in logs] == [True, False]
+    assert len(metrics(tmp_path / "runs" / "run")) == STEPS

@@ -32,7 +32,9 @@ def _training(commands, name: str, summary: str, run, file: str) -> None:
         name,
         summary,
         f"vilg {name} -c {file} train.steps=100\n  fleetrun --nproc_per_node 2 "
-        f"tools/{name.replace('-', '_')}.py -c {file} resume=auto",
+        f"tools/{name.replace('-', '_')}.py -c {file} resume=auto\n\n"
+        "resume=none|auto|step:N|PATH selects the checkpoint to start from. Settings that differ from those of the\n"
+        "checkpoint are printed; unlikely ones are refused unless resume.allow=[..] names them (docs/checkpoints.md).",
         run,
     )
     settings(parser)
