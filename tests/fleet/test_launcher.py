@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import small_overrides
-from tests.processes import ROOT, metrics, ranks_of, running, started
+from tests.processes import ROOT, metrics, ranks_of, running, started, vilg
 from vilg import checkpoint, config
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
@@ -81,13 +81,14 @@ def test_a_killed_rank_is_named_and_the_restarted_run_gives_the_same_result(undi
 
 
 def test_a_job_that_always_fails_is_given_up(small, tmp_path):
-    """A file at the path of the checkpoint folder is bad input, which is not retried. Killed ranks are retried up to a
-    limit.
+    """A missing file is bad input, which is not retried. A killed rank is retried, up to a limit, and so is the killed
+    agent of a node, whose ranks end with it.
     """
     with launched(tmp_path, "hopeless", "cluster.max_restarts=1") as launcher:
-        for _ in range(2):
+        for victim in ("rank", "agent"):
             pids = wait_for(launcher, tmp_path / "runs" / "hopeless", 1, "hopeless")
-            os.kill(pids[0], signal.SIGKILL)
+            agents = running("run.name=hopeless", "vilg.distributed.launch.node")
+            os.kill(pids[0] if victim == "rank" else agents[0], signal.SIGKILL)
             while set(pids) & set(ranks_of("hopeless")):
                 time.sleep(0.05)
         out, err = launcher.communicate(timeout=100)
@@ -146,10 +147,16 @@ def test_a_hanging_rank_is_reported_with_its_stack_and_restarted(undisturbed, tm
     assert (losses(run) == undisturbed).all()
 
 
-def test_killing_the_launcher_ends_all_processes(small, tmp_path):
-    with launched(tmp_path, "orphans") as launcher:
-        wait_for(launcher, tmp_path / "runs" / "orphans", 2, "orphans")
+def test_a_second_job_is_refused_and_killing_the_launcher_ends_all_processes(small, tmp_path):
+    run = tmp_path / "runs" / "orphans"
+    with launched(tmp_path, "orphans", "train.steps=1000") as launcher:
+        wait_for(launcher, run, 2, "orphans")
+        second = vilg("pretrain", "-c", str(tmp_path / "small.yaml"), "run.name=orphans", "resume=auto", cwd=tmp_path)
+        assert second.returncode == 1 and f"vilg: {run}: another job uses this folder: process" in second.stderr
+        steps = [line["step"] for line in metrics(run)]
+        assert steps == list(range(1, len(steps) + 1)) and launcher.poll() is None
         launcher.kill()
+    assert not (run / "lock").exists()  # each node stops its ranks, which end in order
 
 
 def test_two_hosts_with_a_substitute_for_ssh(undisturbed, tmp_path):

@@ -23,6 +23,17 @@ def start_time(process: int) -> int | None:
     return None if fields[0] in _ENDED else int(fields[19])
 
 
+def variable(process: int, name: str) -> str | None:
+    """The initial value of an environment variable of a process; None if there is no such process or variable."""
+    try:
+        for entry in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
+            if entry.startswith(name.encode() + b"="):
+                return entry.partition(b"=")[2].decode()
+    except OSError:
+        pass
+    return None
+
+
 def machine() -> str:
     """Names the set of processes that this one can see: one boot of one machine, and a container in it.
 

@@ -13,6 +13,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from vilg import config
+from vilg.distributed.other_launchers import refuse_other_launchers
 from vilg.distributed.processes import die_with_fleetrun
 from vilg.distributed.rendezvous import wait_for_rank_zero
 from vilg.distributed.topology import build_topology
@@ -38,6 +39,7 @@ def independent_rank() -> tuple[int, int]:
     another.
     """
     install_signal_handlers()
+    refuse_other_launchers()
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -64,6 +66,7 @@ class World:
     def __init__(self, settings: config.Distributed | None = None):
         """Join the other processes. Raises SettingsError if the states cannot be sharded as the settings ask."""
         install_signal_handlers()
+        refuse_other_launchers()
         ranks, on_this_node = map(_read_count, ("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE"))
         if ranks > 1:
             _check_launched(ranks)

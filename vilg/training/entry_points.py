@@ -10,6 +10,7 @@ from vilg.training.dvae import DVAETraining
 from vilg.training.image_tokenizer import ImageTokenizerTraining
 from vilg.training.loop import TrainingLoop
 from vilg.training.pretraining import Pretraining
+from vilg.training.run_lock import run_lock
 from vilg.training.vqgan import VQGANTraining
 from vilg.training.vqvae import VQVAETraining
 
@@ -26,10 +27,11 @@ def pretrain(settings: config.Pretraining) -> None:
     """Pre-train the shared transformer. All ranks call this with the same settings."""
     world = World(settings.distributed)
     settings.train.accumulation(world.ranks)  # check the batch size before anything is read
-    with world.fail_together():  # a file may be missing on one node only
-        objective = Pretraining(settings, world)
-    objective.read_heldout()
-    TrainingLoop(settings, objective, world).run()
+    with run_lock(settings, world):
+        with world.fail_together():  # a file may be missing on one node only
+            objective = Pretraining(settings, world)
+        objective.read_heldout()
+        TrainingLoop(settings, objective, world).run()
     if objective.encode.truncated:
         log.warning(
             "%d captions had more than text.length - 3 = %d tokens and were truncated",
@@ -42,6 +44,7 @@ def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:
     """Train a VQ-VAE, VQGAN or dVAE. All ranks call this with the same settings."""
     world = World()
     settings.train.accumulation(world.ranks)
-    with world.fail_together():
-        objective = _TOKENIZERS[settings.kind](settings, world)
-    TrainingLoop(settings, objective, world).run()
+    with run_lock(settings, world):
+        with world.fail_together():
+            objective = _TOKENIZERS[settings.kind](settings, world)
+        TrainingLoop(settings, objective, world).run()

@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from vilg import runtime
-from vilg.distributed.processes import die_with_parent
+from vilg.distributed.launch.previous_attempts import end_previous_attempts
+from vilg.distributed.processes import die_with_parent, start_time, variable
 
 _PAUSE = 0.05  # seconds between two polls
 _GRACE = 10.0  # seconds for fleetrun to end its ranks
@@ -56,7 +57,7 @@ class NodeAgent:
         running = {}
         for process in _children(self.fleetrun.pid):
             if process not in self._ranks:
-                rank = _variable(process, "PADDLE_LOCAL_RANK")
+                rank = variable(process, "PADDLE_LOCAL_RANK")
                 if rank is None:
                     continue
                 self._ranks[process] = int(rank)
@@ -108,13 +109,17 @@ class NodeAgent:
             except subprocess.TimeoutExpired:
                 self.fleetrun.kill()
         for process in ranks:
-            if _variable(process, "PADDLE_LOCAL_RANK") is not None:
+            if variable(process, "PADDLE_LOCAL_RANK") is not None:
                 os.kill(process, signal.SIGKILL)
 
 
 def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -> int:
     # Only the launcher reacts to signals of the terminal; it tells this process what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if remaining := end_previous_attempts():
+        print(f"processes of an earlier attempt cannot be ended: {', '.join(map(str, remaining))}", flush=True)
+        emit(code=1)
+        return 1
     node = NodeAgent(logs, command)
     orders: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: orders.append("stop"))  # from a scheduler, or at a shutdown of the node
@@ -188,26 +193,7 @@ def _children(parent: int) -> list[int]:
         children = [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     except OSError:
         return []
-    return [child for child in children if _state(child) not in "ZX"]
-
-
-def _state(process: int) -> str:
-    """The state of a process, one letter as in proc(5); X if there is no such process."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
-
-
-def _variable(process: int, name: str) -> str | None:
-    """The initial value of an environment variable of a process; None if there is no such process or variable."""
-    try:
-        for entry in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
-            if entry.startswith(name.encode() + b"="):
-                return entry.partition(b"=")[2].decode()
-    except OSError:
-        pass
-    return None
+    return [child for child in children if start_time(child) is not None]
 
 
 if __name__ == "__main__":

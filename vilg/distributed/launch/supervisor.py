@@ -6,6 +6,7 @@ fleetrun does not restart failed workers, and the peers of a failed rank would w
 import json
 import logging
 import queue
+import secrets
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vilg import runtime
+from vilg.distributed.folder_lock import LAUNCHED_JOB
 from vilg.distributed.launch.commands import Job
 from vilg.distributed.launch.console import Console
 from vilg.distributed.launch.failure_class import FailureClass
@@ -86,6 +88,7 @@ class Supervisor:
 
     def __init__(self, job: Job, hosts: list[Host], ssh: list[str]):
         self.job, self.hosts, self.ssh = job, hosts, ssh
+        self._id = secrets.token_hex(8)  # tells this job from others, on its nodes and in the lock of the run
         self._stop_requested: Callable[[], bool] = lambda: False
         self._console = Console(job.folder / "log")
 
@@ -161,6 +164,7 @@ class Supervisor:
         return [
             "env",
             *self.job.environment(),
+            f"{LAUNCHED_JOB}={self._id}.{attempt}",
             sys.executable,
             "-m",
             "vilg.distributed.launch.node",
