@@ -69,6 +69,23 @@ def counting(sent: Counter) -> None:
     group_sharded_stage3._all_gather = counted_gather
 
 
+def counting_host(copied: Counter) -> None:
+    """Count the elements that stage 3 copies: {"to host" or "to device": elements}. Here both are the same memory, but
+    the calls are those of a GPU.
+    """
+    to_host, to_device = group_sharded_stage3._device2cpu, group_sharded_stage3._cpu2device
+
+    def counted_to_host(tensor, convert_dtype=False):
+        copied["to host"] += tensor.size
+        return to_host(tensor, convert_dtype)
+
+    def counted_to_device(parameter):
+        copied["to device"] += parameter.fw_storage.size
+        return to_device(parameter)
+
+    group_sharded_stage3._device2cpu, group_sharded_stage3._cpu2device = counted_to_host, counted_to_device
+
+
 def elements(tensors) -> int:
     return sum(tensor.size for tensor in tensors if tensor is not None and tensor._is_initialized())
 
@@ -110,7 +127,7 @@ def measured(engine, model, text, image, directions):
 def main(
     out: Path, settings: config.Distributed, accumulation: int, directions: list[str], resume: Path | None, steps: int
 ) -> None:
-    world, sent = World(settings), Counter()
+    world, sent, copied = World(settings), Counter(), Counter()
     paddle.seed(3)
     model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3), WORDS, CODES, TEXT, GRID)
     model.train_only(directions)
@@ -122,6 +139,7 @@ def main(
         engine.load_state(reader.shapes, reader.range)
         begin = reader.manifest.step
     counting(sent)
+    counting_host(copied)
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
     factors = {name: world.ranks / counts[name] for name in directions}
     share = BATCH // world.ranks // accumulation
@@ -129,6 +147,7 @@ def main(
     for text, image in list(batches())[begin:steps]:
         sums = dict.fromkeys(DIRECTIONS, 0.0)
         sent.clear()
+        copied.clear()
         for micro in range(accumulation):
             rows = slice((micro * world.ranks + world.rank) * share, (micro * world.ranks + world.rank + 1) * share)
             mine = partial(losses, paddle.to_tensor(text[rows]), paddle.to_tensor(image[rows]), directions)
@@ -138,7 +157,7 @@ def main(
         last = held(engine, model)
         norm = engine.step(TRAIN.lr)
         group_norms.append(engine.group_norms)
-        in_a_step = dict(sent)
+        in_a_step, on_the_bus = dict(sent), dict(copied)
         others = [name for name in DIRECTIONS if name not in directions]
         for name, value in measured(engine, model, text, image, others):
             sums[name] = value / counts[name] / world.ranks
@@ -160,6 +179,7 @@ def main(
                 "averages": engine.average.elements,
                 "while_computing": while_computing,
                 "sent": in_a_step,
+                "copied": on_the_bus,
                 "shapes": {name: one.shape for name, one in model.named_parameters() if not one.stop_gradient},
             }
         )

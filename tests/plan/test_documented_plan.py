@@ -18,6 +18,7 @@ ROWS = {
     "host memory of a node, including the copy for saving": lambda plan: plan.host_bytes / 1e9,
     "sent by a device inside its node, per step": lambda plan: plan.traffic.inside / 1e9,
     "sent by a node to others, per step": lambda plan: plan.traffic.across / 1e9,
+    "a device to host memory and back, per step": lambda plan: plan.traffic.host / 1e9,
     "arithmetic at 0.4 of 312 TFLOPS": lambda plan: plan.seconds,
 }
 

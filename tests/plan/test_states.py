@@ -41,7 +41,8 @@ def test_stage_3_slices_parameters_larger_than_segment_size():
     assert one.gradients == 2 * (512 + 128 + 17 + 118 + 121)  # those of whole parameters are in one padded array
 
 
-def test_offload_keeps_only_whole_parameters_on_the_device():
+def test_offload_keeps_parameters_and_fp32_gradients_on_the_device():
     one = planned(2, 2, stage=3, segment_size=100, offload=True)[0]
-    assert one.device == 2 * 17 + 2 * (17 + 118 + 121)
+    assert one.parameters == 2 * (512 + 128 + 17) and one.gradients == 4 * (512 + 128) + 2 * (17 + 118 + 121)
+    assert one.masters == one.moments == 0
     assert one.host == (4 + 4 + 8) * (512 + 128 + 17)

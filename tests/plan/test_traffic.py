@@ -42,6 +42,15 @@ def test_stage_1_communicates_once_per_step_whatever_the_accumulation():
     assert sent(4, 2, 2, 8, stage=2).inside > 4 * sent(4, 2, 2, 1, stage=2).inside
 
 
+def test_offload_copies_gradients_and_parameters_once_a_step_whatever_the_accumulation():
+    """In fp32 in both directions: half of each sharded parameter, and all of the small one."""
+    padded = sum(-(-size // 128) * 128 for size in (1000, 2000, 500, 300))
+    settings = {"stage": 3, "offload": True, "segment_size": 200}
+    assert sent(4, 2, 2, **settings).host == 2 * 4 * (padded / 2 + 200)
+    assert sent(4, 2, 2, 8, **settings).host == sent(4, 2, 2, 1, **settings).host
+    assert sent(4, 2, 2, **settings | {"offload": False}).host == 0
+
+
 @pytest.mark.parametrize(
     "recompute, fetched", [("none", 2 * 3500 * 2 + 2 * 500), ("block", 2 * 3500 * 2 + 2 * 500 + 2 * 2000)]
 )

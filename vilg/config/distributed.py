@@ -13,7 +13,7 @@ class Distributed:
 
     stage: int = 0  # 0: data parallel; 1: shards optimizer states, 2: also gradients, 3: also parameters
     sharding_degree: int = 0  # ranks of a node that shard the states; 0: all ranks of a node
-    offload: bool = False  # stage 3 only: optimizer states and parameter shards are in host memory
+    offload: bool = False  # stage 3 only: optimizer states are in host memory, and are updated there
     recompute: str = "none"  # none | block | n: recompute the activations of every n-th block
     precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
     segment_size: int = 2**20  # stage 3: smaller parameters are replicated

@@ -17,12 +17,14 @@ from paddle.distributed import fleet
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer.dygraph_sharding_optimizer import (
     DygraphShardingOptimizer,
 )
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_utils import GroupShardedScaler
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
 from paddle.distributed.parallel import sync_params_buffers
 from paddle.distributed.sharding import group_sharded_parallel
 
 from vilg import config
 from vilg.distributed.clipping import GlobalNormClip
+from vilg.distributed.offload import OffloadedOptimizerStage3
 from vilg.distributed.states import ShardedParameter
 from vilg.distributed.world import World
 
@@ -144,14 +146,20 @@ class _GroupSharded:
             max_norm, world.sharding_group, lambda parameter: hasattr(parameter, "unslice"), scaler is not None
         )
         sync_params_buffers(model)
+        replica_group = world.replica_group if world.topology.replicas > 1 else None
+        if settings.offload:
+            self.model: nn.Layer = OffloadedOptimizerStage3(
+                model, optimizer, world.sharding_group, replica_group, settings.segment_size
+            )
+            self.optimizer, self.scaler = optimizer, scaler and GroupShardedScaler(scaler)
+            return
         self.model, self.optimizer, self.scaler = group_sharded_parallel(
             model,
             optimizer,
             self.level,
             scaler,
             world.sharding_group,
-            offload=settings.offload,
-            dp_group=world.replica_group if world.topology.replicas > 1 else None,
+            dp_group=replica_group,
             # A bucket is sent when all of its gradients exist, but neither direction uses the other's output head.
             buffer_max_size=1,
             segment_size=settings.segment_size,
@@ -239,4 +247,4 @@ def build(
     if settings.stage == 1:
         return ShardedOptimizer(world, model, optimizer, max_norm, scaler)
     group_sharded = ShardedGradients if settings.stage == 2 else ShardedParameters
-    return group_sharded(world, model, optimizer, max_norm, scaler, settings)  # type: ignore[return-value]  # Paddle's types
+    return group_sharded(world, model, optimizer, max_norm, scaler, settings)

@@ -42,6 +42,7 @@ def report(plan: Estimate) -> str:
         "a step",
         f"  {'sent by a device inside its node':34}{_gb(plan.traffic.inside)}",
         f"  {'sent by a node to others':34}{_gb(plan.traffic.across)}",
+        f"  {'device to host memory and back':34}{_gb(plan.traffic.host)}",
         f"  {'operations':34}{plan.operations:12.3g}{again}",
         f"  {'time at this utilisation':34}{plan.seconds:12.2f} s, without waiting for communication",
     ]

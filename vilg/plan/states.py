@@ -73,10 +73,11 @@ def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> S
     """Parameters up to segment_size are replicated, with their gradients in one padded array."""
     if not offload:
         return _states(width, sliced + whole, sliced + whole + pads, sliced + whole)
-    # The device holds replicated parameters. Slices are in host memory as fp32 masters, and so are their gradients.
+    # The gradients of slices are added in fp32 on the device, and copied to the host for the update
+    # (vilg/distributed/offload.py).
     return States(
-        whole * width,
-        (whole + pads) * width,
+        (sliced + whole) * width,
+        sliced * 4 + (whole + pads) * width,
         0,
         0,
         host_gradients=(sliced + whole) * 4,

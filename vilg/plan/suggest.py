@@ -79,6 +79,4 @@ def _changed(settings: config.Pretraining, size: int, recompute: str, stage: int
 def _seconds(result: Estimate, settings: config.Pretraining, changed: config.Pretraining) -> float:
     seconds = result.seconds + result.traffic.inside / _INSIDE + result.traffic.across / _ACROSS
     seconds *= 1 + _SMALLER * (settings.train.micro_batch // changed.train.micro_batch).bit_length()
-    states = result.states
-    up_and_down = states.host_gradients * result.accumulation * 2 + states.host_masters
-    return seconds + up_and_down / _TO_HOST + 2 * result.host_bytes / _HOST
+    return seconds + result.traffic.host / _TO_HOST + 2 * result.host_bytes / _HOST

@@ -1,4 +1,4 @@
-"""Bytes that a step sends within nodes and between nodes.
+"""Bytes that a step sends within nodes, between nodes, and between a device and host memory.
 
 Collectives are counted as rings in rank order: a ring sends the fewest bytes possible, and only between neighbours.
 tests/fleet/test_sharded_training.py compares the collectives with those of real jobs.
@@ -13,6 +13,8 @@ from vilg.distributed.recompute import recomputed_blocks
 from vilg.distributed.topology import Topology
 from vilg.plan.states import padded_to_shards, padding
 
+_HOST_WIDTH = 4  # bytes of an element that is copied to or from host memory
+
 # Bytes that a member of a ring of n sends for each byte of the array.
 _SENT = {
     "all_reduce": lambda n: 2 * (n - 1) / n,
@@ -24,10 +26,15 @@ _SENT = {
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes per step: the most that one device sends within its node, and that one node sends to other nodes."""
+    """Bytes per step: the most that one device sends within its node, and that one node sends to other nodes; and what
+    one device exchanges with host memory, in both directions together.
+
+    host: model states only, so it is 0 without offload. A checkpoint and the training data are not included.
+    """
 
     inside: float
     across: float
+    host: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,21 @@ def traffic(
     for collective in collectives(shapes, settings, topology, accumulation, width, directions):
         members = topology.shards if collective.over == "shards" else topology.replicas
         volume[collective.over] += _SENT[collective.kind](members) * collective.elements * width
-    return _on_wires(topology, per_node, volume["shards"], volume["replicas"])
+    inside, across = _on_wires(topology, per_node, volume["shards"], volume["replicas"])
+    return Traffic(inside, across, sum(host_copies(shapes, settings, topology, width)) * _HOST_WIDTH)
+
+
+def host_copies(
+    shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int
+) -> tuple[int, int]:
+    """Elements that one device copies to host memory and back in a step: gradients for the update, and then parameters.
+    Both are fp32. Their number does not depend on accumulation (vilg/distributed/offload.py).
+    """
+    if not settings.offload or topology.shards == 1:
+        return 0, 0
+    n, sizes = topology.shards, [prod(shape) for shape in shapes.values()]
+    own = sum(padded_to_shards(size, n, width) // n if size > settings.segment_size else size for size in sizes)
+    return own, own
 
 
 def collectives(
@@ -112,9 +133,9 @@ def _recomputed(name: str, setting: str) -> bool:
     )
 
 
-def _on_wires(topology: Topology, per_node: int, sharded: float, replicated: float) -> Traffic:
-    """sharded, replicated: bytes that each rank sends to the next rank of its sharding group and of its replica
-    group.
+def _on_wires(topology: Topology, per_node: int, sharded: float, replicated: float) -> tuple[float, float]:
+    """(inside, across) of `Traffic`. sharded, replicated: bytes that each rank sends to the next rank of its sharding
+    group and of its replica group.
     """
     inside, across = [0.0] * topology.ranks, [0.0] * -(-topology.ranks // per_node)
     groups = [(topology.sharding_group(first), sharded) for first in range(0, topology.ranks, topology.shards)]
@@ -125,4 +146,4 @@ def _on_wires(topology: Topology, per_node: int, sharded: float, replicated: flo
                 inside[rank] += size
             else:
                 across[rank // per_node] += size
-    return Traffic(max(inside), max(across))
+    return max(inside), max(across)
