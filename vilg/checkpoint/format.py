@@ -11,7 +11,7 @@ A checkpoint is written under a hidden name and renamed after everything in it h
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from vilg.checkpoint.storage import Location, join, open_storage, split_location
 from vilg.errors import UserError, os_reason
@@ -69,7 +69,8 @@ class Manifest:
     topology: {"ranks", "shards"} of the job that wrote it. settings: the resolved settings of the run. tokenizers:
     fingerprints of the tokenizers that the model was trained with, {"text": .., "image": ..}; empty for an image
     tokenizer. data: {"shards", "sha256"} of the training data. loss_scale: state of the fp16 loss scaler; empty in
-    other precisions.
+    other precisions. spikes: the steps that were passed over and the recent losses, see vilg/training/spikes.py; empty
+    in older checkpoints.
     """
 
     version: int
@@ -82,6 +83,7 @@ class Manifest:
     loss_scale: dict
     tensors: dict[str, Tensor]
     files: dict[str, File]
+    spikes: dict = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as JSON, with a hash of itself so that later changes are detected."""

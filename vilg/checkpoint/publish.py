@@ -40,6 +40,7 @@ class CheckpointInfo:
     tokenizers: dict[str, str] = field(default_factory=dict)
     data: dict = field(default_factory=dict)
     loss_scale: dict = field(default_factory=dict)
+    spikes: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,10 @@ class Train:
     sample_images_every: int = 0  # steps between sample images in VisualDL; 0: never
     profile: list[int] = field(default_factory=list)  # [first, last] step of a trace in RUN/profile; []: none
     profile_ranks: list[int] = field(default_factory=lambda: [0])  # the ranks that write a trace
+    on_spike: str = "stop"  # stop | skip | rollback: what follows a step that is not finite; see docs/reliability.md
+    spike_threshold: float = 0.0  # also a loss or gradient norm this many deviations above its median; 0: never
+    spike_window: int = 128  # steps of that median and deviation
+    max_spikes: int = 20  # the run stops at the next one
     peak_tflops: float = 0.0  # peak of a device in TFLOP/s, for MFU; 0: that of known GPUs in 16 bits
 
     def __post_init__(self):
@@ -84,6 +88,13 @@ class Train:
         require(self.adam_epsilon > 0, f"train.adam_epsilon={self.adam_epsilon}: must be positive")
         for name in ("beta1", "beta2", "caption_dropout", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"train.{name}={getattr(self, name)}: must be in [0, 1)")
+        for name in ("spike_threshold", "max_spikes"):
+            require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
+        require(self.spike_window > 1, f"train.spike_window={self.spike_window}: must be at least 2")
+        require(
+            self.on_spike in ("stop", "skip", "rollback"),
+            f"train.on_spike={self.on_spike}: none of stop, skip, rollback",
+        )
         require(
             not self.profile or (len(self.profile) == 2 and 0 < self.profile[0] < self.profile[1]),
             f"train.profile={self.profile}: must be [first, last], two steps of which the first is smaller",

@@ -13,6 +13,10 @@ class NonFiniteGradientError(ArithmeticError):
     """The gradient is not finite. No parameter has been updated with it."""
 
 
+class RefusedGradientError(ArithmeticError):
+    """The caller does not accept the norm of the gradient. No parameter has been updated with it."""
+
+
 class GlobalNormClip(ClipGradBase):
     """Scales gradients so that their global norm is at most `max_norm` (0: no clipping), and stores the norm in `norm`.
 
@@ -20,7 +24,7 @@ class GlobalNormClip(ClipGradBase):
     group}, equal on all ranks; the engine sets it.
 
     Raises NonFiniteGradientError on all ranks if the norm is not finite, unless `may_overflow` (fp16), where the loss
-    scaler skips such a step.
+    scaler skips such a step. Raises RefusedGradientError on all ranks if `accepts(norm)` is false on one of them.
 
     The optimizer calls it with the parameters that this rank updates. group: the ranks that shard the parameters, or
     None. is_replicated(parameter): whether every rank of the group holds the whole parameter, so that it counts once.
@@ -38,24 +42,33 @@ class GlobalNormClip(ClipGradBase):
         super().__init__()
         self.max_norm, self.group, self.is_replicated, self.may_overflow = max_norm, group, is_replicated, may_overflow
         self.norm = 0.0
+        self.accepts: Callable[[float], bool] | None = None
         self.groups: dict[str, str] = {}
         self.group_norms: dict[str, float] = {}
         self._place = paddle.framework._current_expected_place()  # offloaded gradients are in host memory
 
     @paddle.no_grad()
     def _dygraph_clip(self, params_grads):
-        whole = self._squares([pair for pair in params_grads if self.is_replicated(pair[0])])
-        split = self._sum(self._squares([pair for pair in params_grads if not self.is_replicated(pair[0])]))
-        self.norm, *norms = (value**0.5 for value in (whole + split).tolist())
-        self.group_norms = dict(zip(self._group_names(), norms))
+        self.measure(params_grads)
         if not math.isfinite(self.norm):
             if self.may_overflow:
                 return params_grads
             raise NonFiniteGradientError
+        if self.accepts is not None and not self._all_ranks(self.accepts(self.norm)):
+            raise RefusedGradientError
         if 0 < self.max_norm < self.norm:
             for _, gradient in params_grads:
                 gradient.scale_(self.max_norm / self.norm)
         return params_grads
+
+    @paddle.no_grad()
+    def measure(self, params_grads) -> float:
+        """Set `norm` and `group_norms`, and return the norm."""
+        whole = self._squares([pair for pair in params_grads if self.is_replicated(pair[0])])
+        split = self._sum(self._squares([pair for pair in params_grads if not self.is_replicated(pair[0])]))
+        self.norm, *norms = (value**0.5 for value in (whole + split).tolist())
+        self.group_norms = dict(zip(self._group_names(), norms))
+        return self.norm
 
     def _group_names(self) -> list[str]:
         return list(dict.fromkeys(self.groups.values()))
@@ -72,6 +85,14 @@ class GlobalNormClip(ClipGradBase):
                 if group is not None:
                     sums[group] += square
         return np.array(list(sums.values()), np.float64)
+
+    def _all_ranks(self, accepted: bool) -> bool:
+        """Whether all ranks of the job accept: replicas may compute norms that differ in the last bit."""
+        if dist.get_world_size() == 1:
+            return accepted
+        refusals = paddle.to_tensor([float(not accepted)], place=self._place)
+        dist.all_reduce(refusals)
+        return float(refusals) == 0.0
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """Sum over the ranks of the group, in one reduction."""

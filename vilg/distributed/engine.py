@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.nn.layer.norm import _BatchNormBase
 
 from vilg import config
 from vilg.distributed import precision, stages, states
-from vilg.distributed.clipping import NonFiniteGradientError
+from vilg.distributed.clipping import NonFiniteGradientError, RefusedGradientError
 from vilg.distributed.layer_groups import layer_groups
 from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.weight_average import PREFIX, WeightAverage
@@ -61,6 +62,14 @@ class Engine:
         self.average = WeightAverage(self._sharded_parameters(), world.rank, ema_decay) if ema_decay else None
         self._reduces_at_end = world.ranks > 1 and (world.topology.shards == 1 or settings.stage == 1)
         self.reduction_seconds: float | None = None
+        self.refused = False  # whether the last step was not made because `accepts` was false
+        self._has_gradients = self._is_reduced = False
+        self._statistics = _running_statistics(model)
+        self._statistics_before: list[paddle.Tensor] = []
+
+    def begin_step(self) -> None:
+        """Call it before the micro-steps. Remembers what forward passes change, for `discard_step`."""
+        self._statistics_before = [value.clone() for value in self._statistics]
 
     def micro_step(self, losses: Losses, factors: dict[str, float]) -> dict[str, float]:
         """Accumulate the gradients of the sum of factor x loss, and return the losses.
@@ -69,6 +78,7 @@ class Engine:
         Gradients are averaged over ranks, so for a mean over all ranks the factor has to include the number of ranks.
         """
         values = {}
+        self._has_gradients = True
         with self.precision.autocast():
             for name, loss in losses(self.stage.model):
                 scaled = loss * factors[name]
@@ -76,27 +86,61 @@ class Engine:
                 values[name] = float(loss)
         return values
 
-    def step(self, lr: float) -> float:
+    def step(self, lr: float, accepts: Callable[[float], bool] | None = None) -> float:
         """Reduce, clip and update with learning rate `lr`. Returns the global gradient norm before clipping.
 
-        If the norm is not finite, nothing was updated. With fp16 this is expected now and then, and the next step uses
-        a smaller loss scale. In other precisions training cannot continue.
+        accepts(norm): asked before anything is updated. If it is false on any rank, `refused` is true and nothing was
+        updated. If the norm is not finite, nothing was updated either. With fp16 this is expected now and then, and the
+        next step uses a smaller loss scale.
         """
-        stage = self.stage
-        stage.optimizer.set_lr(lr)
-        stage.clip.norm, stage.clip.group_norms = float("inf"), {}  # for a step that the scaler skips
+        self.stage.optimizer.set_lr(lr)
+        return self._apply(accepts)
+
+    def discard_step(self) -> None:
+        """Undo the micro-steps since `begin_step`. All ranks call this.
+
+        Does what `step` does except for the update, because Paddle's stages reset gradients only after reducing them.
+        """
+        if self._has_gradients:
+            self._apply(lambda norm: False)
+        for value, before in zip(self._statistics, self._statistics_before):
+            value.set_value(before)
+
+    def gradient_norm(self) -> float:
+        """Reduce the gradients and return their global norm. The next `step` does not reduce them again. Stage 0 only,
+        where each rank has all gradients.
+        """
         self._reduce()
+        self._is_reduced = True
+        pairs = [(value, value.grad) for value in self._trained.values() if value.grad is not None]
+        return self.stage.clip.measure(pairs)
+
+    def clear_gradients(self) -> None:
+        """Reset the gradients without reducing them. Stage 0 only."""
+        self.stage.clear()
+        self._has_gradients = self._is_reduced = False
+
+    def _apply(self, accepts: Callable[[float], bool] | None) -> float:
+        stage = self.stage
+        stage.clip.norm, stage.clip.group_norms = float("inf"), {}  # for a step that the scaler skips
+        stage.clip.accepts, self.refused = accepts, False
+        if not self._is_reduced:
+            self._reduce()
+        updated = True
         try:
             if stage.scaler is None:
                 stage.optimizer.step()
             else:
                 stage.scaler.step(stage.optimizer)
                 stage.scaler.update()
-        except NonFiniteGradientError:
-            return stage.clip.norm
+        except (NonFiniteGradientError, RefusedGradientError) as error:
+            self.refused, updated = isinstance(error, RefusedGradientError), False
+            if stage.scaler is not None:
+                stage.scaler._optimizer_states.clear()  # Paddle's scaler expects a step to be completed
         stage.clear()
-        if self.average and math.isfinite(stage.clip.norm):
+        if updated and self.average and math.isfinite(stage.clip.norm):
             self.average.update(self._sharded_parameters())
+        self._has_gradients = self._is_reduced = False
         return stage.clip.norm
 
     @contextmanager
@@ -206,6 +250,12 @@ def _wait_for_device() -> None:
     """Kernels on a GPU run after the host has started them."""
     if paddle.get_device().startswith("gpu"):
         paddle.device.synchronize()
+
+
+def _running_statistics(model: nn.Layer) -> list[paddle.Tensor]:
+    """The means and variances of batch norm, the only tensors that a forward pass changes."""
+    layers = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, _BatchNormBase)]
+    return [value for layer in layers for value in (layer._mean, layer._variance)]
 
 
 def _difference(expected: dict[str, list], stored: dict[str, list]) -> str:

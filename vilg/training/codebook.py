@@ -22,14 +22,15 @@ class Codebook:
         self.ema: EMACodebook | None = None
         if self.nearest and settings.codebook.update == "ema":
             self.ema = EMACodebook(self.nearest, settings.codebook.decay)
-        # For each micro-batch of this step: the features, and the sums for the EMA.
+        # For each micro-batch of this step: the counts of codes, the features, and the sums for the EMA.
+        self._counts: list[paddle.Tensor] = []
         self._features: list[paddle.Tensor] = []
         self._step: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 
     def add(self, indices: paddle.Tensor, features: paddle.Tensor | None = None) -> None:
         """Count the codes [B, h, w] of a micro-batch. Nearest-code quantizers also pass the features [B, h, w, d]."""
         chosen = self.world.sum_tensor(count_codes(indices, self.usage.counts.shape[0]))
-        self.usage.add(chosen)
+        self._counts.append(chosen)
         if self.nearest and features is not None:
             self._features.append(features.detach())
         if self.ema:
@@ -45,10 +46,11 @@ class Codebook:
     def on_step_end(self, step: int) -> dict[str, float]:
         """Apply EMA updates and restarts. Returns usage metrics at the end of each window."""
         metrics: dict[str, float] = {}
+        for chosen in self._counts:
+            self.usage.add(chosen)
         if self.ema and self._step:
             chosen, summed = (sum(part[1:], part[0]) for part in zip(*self._step, strict=True))
             self.ema.update(chosen, self.world.sum_tensor(summed))
-            self._step = []
         rules = self.settings.dead_codes
         if step % rules.every == 0 and self.usage.counts.any():
             metrics |= {"codebook_used": self.usage.used(), "codebook_perplexity": self.usage.perplexity()}
@@ -57,8 +59,12 @@ class Codebook:
             if self.nearest and whole and step <= rules.until * self.settings.train.steps:
                 metrics["codes_restarted"] = self._restart_dead_codes(self.nearest, step)
             self.usage.reset()
-        self._features = []
+        self.discard_step()
         return metrics
+
+    def discard_step(self) -> None:
+        """Forget the micro-batches of this step."""
+        self._counts, self._features, self._step = [], [], []
 
     def _restart_dead_codes(self, quantizer: NearestCode, step: int) -> int:
         """All ranks have the features of the whole batch and the same seed, so their codebooks stay equal."""

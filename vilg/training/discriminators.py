@@ -34,9 +34,26 @@ class Adversaries:
     ):
         self.engines = {name: Engine(world, model, make_optimizer, clip) for name, model in models.items()}
 
-    def step(self, lr: float, losses: dict[str, float]) -> dict[str, float]:
-        """Update the models that had a loss. Returns their gradient norms as `grad_norm_NAME`."""
-        return {f"grad_norm_{name}": engine.step(lr) for name, engine in self.engines.items() if name in losses}
+    def begin_step(self) -> None:
+        """See Engine."""
+        for engine in self.engines.values():
+            engine.begin_step()
+
+    def gradient_norms(self, losses: dict[str, float]) -> dict[str, float]:
+        """The gradient norms of the models that had a loss, as `grad_norm_NAME`. Nothing is updated yet."""
+        return {f"grad_norm_{name}": engine.gradient_norm() for name, engine in self.engines.items() if name in losses}
+
+    def step(self, lr: float, losses: dict[str, float]) -> None:
+        """Update the models that had a loss."""
+        for name, engine in self.engines.items():
+            if name in losses:
+                engine.step(lr)
+
+    def discard_step(self) -> None:
+        """Undo what the micro-batches of this step have changed."""
+        for engine in self.engines.values():
+            engine.clear_gradients()
+            engine.discard_step()
 
     def state(self) -> list[TensorShard]:
         return [

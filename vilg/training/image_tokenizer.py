@@ -125,6 +125,9 @@ class ImageTokenizerTraining(ABC):
     def on_step_end(self, step: int) -> dict[str, float]:
         return {name: float(value) for name, value in self.parts.items()} | self.codebook.on_step_end(step)
 
+    def discard_step(self) -> None:
+        self.codebook.discard_step()
+
     def evaluate(self) -> dict[str, float]:
         """Reconstruction metrics and code usage on the held-out images, which the ranks divide. Equal on all ranks.
 

@@ -1,11 +1,11 @@
 """The training loop, for all objectives and any number of ranks."""
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NoReturn
 
 import paddle
 
@@ -26,8 +26,10 @@ from vilg.training.objective import Objective
 from vilg.training.optimizer import adamw
 from vilg.training.schedules import learning_rate
 from vilg.training.seed import step_seed
+from vilg.training.spikes import NOT_FINITE, SpikeError, Spikes
 from vilg.training.step_metrics import StepMetrics
 from vilg.training.step_profiler import StepProfiler
+from vilg.training.update import Update
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class TrainingLoop:
         )
         self.step_metrics = StepMetrics(settings.train, objective, self.engine, world)
         self.profiler = StepProfiler(settings.train, self.folder / "profile", world)
+        self.spikes = Spikes(settings.train, self.folder, world)
+        self._update = Update(objective, self.engine, self.adversaries, self.spikes, world)
         self.step = self.consumed = 0
         self.checkpoints = CheckpointManager(
             checkpoint.location(settings.checkpoint.directory(settings.run)), world, settings.checkpoint
@@ -69,10 +73,7 @@ class TrainingLoop:
         self._resume()
         train, timer = self.settings.train, self.step_metrics.timer
         last = min(train.steps, train.stop_at or train.steps)
-        with self.world.fail_together():
-            metrics_writer = self._open_metrics()
-            stream = self.objective.batches(self.consumed)
-            batches = timer.each("data", stream)
+        self._start()
         with (
             Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.is_rank_zero) as progress,
             stop_requested() as stop,
@@ -86,11 +87,12 @@ class TrainingLoop:
                     self._save_and_stop()
                     break
                 try:
-                    with self.profiler.step(self.step + 1):
-                        metrics = self._train_step(batches)
+                    metrics = self._step_or_pass_over()
                 except UserError:  # on all ranks
                     self._finish_saving()
                     raise
+                if metrics is None:
+                    continue
                 if self._due(train.eval_every, last):
                     with timer.part("evaluation"):
                         metrics.update(self.objective.evaluate())
@@ -99,24 +101,32 @@ class TrainingLoop:
                     with timer.part("sample_images"), self.engine.averaged_weights():
                         images = self.objective.sample_images()
                 left = train.rampup.ahead(last - self.step, self.consumed)
-                metrics.update(self.step_metrics.line(metrics, stream.samples, left))
-                if metrics_writer:
-                    metrics_writer.write_metrics(metrics)
-                    metrics_writer.write_images(self.step, images)
+                metrics.update(self.step_metrics.line(metrics, self._stream.samples, left))
+                if self._metrics_writer:
+                    self._metrics_writer.write_metrics(metrics)
+                    self._metrics_writer.write_images(self.step, images)
                 # Save after writing metrics: a resumed run must not lack metrics of steps up to the checkpoint. Later
                 # lines are dropped when it resumes.
                 if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or flags["due"]:
                     with timer.part("save"):
                         self._save()
-                progress.advance(**self._progress(metrics))
+                progress.advance(self.step - progress.done, **self._progress(metrics))
             self.profiler.stop()
             self.checkpoints.finish()
             self._require_saved()
-        if metrics_writer:
-            metrics_writer.close()
+        if self._metrics_writer:
+            self._metrics_writer.close()
             if self.step >= train.steps:
                 self.objective.on_train_end(self.folder)
         self.world.barrier()
+
+    def _start(self) -> None:
+        """Open the records and the data of the run at the current step."""
+        with self.world.fail_together():
+            self._metrics_writer = self._open_metrics()
+            self._stream = self.objective.batches(self.consumed)
+        self._batches = self.step_metrics.timer.each("data", self._stream)
+        self.spikes.write()
 
     def _progress(self, metrics: dict[str, float]) -> dict[str, float]:
         """The values that the progress line shows."""
@@ -124,8 +134,20 @@ class TrainingLoop:
         shown = {"loss": metrics["loss"], f"{unit}/s": metrics[f"{unit}_per_second"], "mfu": metrics.get("mfu")}
         return {name: value for name, value in shown.items() if value is not None}
 
+    def _step_or_pass_over(self) -> dict[str, float] | None:
+        """`_train_step`, or None for a step that was not taken, after which train.on_spike has been followed."""
+        try:
+            with self.profiler.step(self.step + 1):
+                return self._train_step(self._batches)
+        except SpikeError as spike:  # on all ranks
+            self._pass_over(spike)
+            return None
+
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Make one optimizer update and return its line of metrics.jsonl."""
+        """Make one optimizer update and return its line of metrics.jsonl.
+
+        Raises SpikeError for a step that must not be taken; with train.on_spike=stop, UserError.
+        """
         began = time.perf_counter()
         train = self.settings.train
         batch = train.rampup.at(self.consumed)
@@ -135,17 +157,12 @@ class TrainingLoop:
         self.objective.on_step_begin(self.step + 1)
         with self.world.fail_together():  # one rank may exceed data.max_bad_samples
             inputs = [self.objective.prepare_batch(next(batches)) for _ in range(accumulation)]
-        losses, weights = self._losses(inputs)
-        total = sum(weights[name] * value for name, value in losses.items() if name not in self.adversaries.engines)
-        if not all(map(math.isfinite, losses.values())):
-            self._stop_on_non_finite(inputs, **{f"loss_{name}": value for name, value in losses.items()})
-        lr = learning_rate(train, self.step + 1)
-        norm = self.engine.step(lr)
-        if not (math.isfinite(norm) or self.engine.may_overflow):
-            self._stop_on_non_finite(inputs, grad_norm=norm)
-        norms = self.adversaries.step(lr, losses)
-        if not all(map(math.isfinite, norms.values())):
-            self._stop_on_non_finite(inputs, **norms)
+        try:
+            updated = self._update(inputs, learning_rate(train, self.step + 1))
+        except SpikeError as spike:
+            if train.on_spike == "stop":
+                self._stop(spike, inputs)
+            raise
         self.step += 1
         self.consumed += batch
         extra = self.objective.on_step_end(self.step)
@@ -153,35 +170,13 @@ class TrainingLoop:
         units = sum(map(self.objective.throughput_units, inputs)) * self.world.ranks
         return {
             "step": self.step,
-            "loss": total,
-            **{f"loss_{name}": value for name, value in losses.items()},
-            "lr": lr,
-            "grad_norm": norm,
-            **norms,
+            **updated,
             f"{self.objective.throughput_unit}_per_second": units / seconds,
             "seconds": seconds,
             "global_batch": batch,
             "consumed_samples": self.consumed,
             **extra,
         }
-
-    def _losses(self, inputs: list) -> tuple[dict[str, float], dict[str, float]]:
-        """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches, and
-        their weights.
-        """
-        counts: dict[str, float] = {}
-        for micro_batch in inputs:
-            for name, count in self.objective.loss_denominators(micro_batch).items():
-                counts[name] = counts.get(name, 0.0) + count
-        counts = self.world.sum(counts)
-        sums = dict.fromkeys(counts, 0.0)
-        # The engine averages over ranks, so the factor of a mean over all ranks includes their number.
-        weights = self.objective.weights(counts)
-        factors = {name: weights[name] * self.world.ranks / count for name, count in counts.items()}
-        for micro_batch in inputs:
-            for name, summed in self.engine.micro_step(partial(self.objective.losses, micro_batch), factors).items():
-                sums[name] += summed
-        return {name: value / counts[name] for name, value in self.world.sum(sums).items()}, weights
 
     def _due(self, every: int, last: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == last)
@@ -215,6 +210,7 @@ class TrainingLoop:
                 self.objective.tokenizers(),
                 self._data,
                 self.engine.loss_scale,
+                self.spikes.state(),
             ),
         )
         self._saved_at = time.monotonic()
@@ -252,8 +248,7 @@ class TrainingLoop:
             own = chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(reader.manifest.step))
             resuming.check_compatible(chosen, reader.manifest, self.settings, self.objective.tokenizers(), self._data)
             resuming.check_changes(chosen, reader.manifest, self.settings, own, quiet=not self.world.is_rank_zero)
-            resuming.load_states(reader, self.engine, self.adversaries, self.objective)
-        self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
+        self._load(reader)
         if self.world.is_rank_zero:
             log.info("resumed %s at step %d, after %d samples", chosen, self.step, self.consumed)
         resuming.remove_later_checkpoints(self.settings, self.checkpoints.folder, self.step, self.world)
@@ -263,12 +258,43 @@ class TrainingLoop:
             self._save()
             self.checkpoints.finish()
 
-    def _stop_on_non_finite(self, inputs: list, **figures: float) -> None:
-        file = self.folder / f"nonfinite-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
+    def _load(self, reader: checkpoint.CheckpointReader) -> None:
+        """Load a verified checkpoint. All ranks call this."""
+        with self.world.fail_together():
+            resuming.load_states(reader, self.engine, self.adversaries, self.objective)
+        self.step, self.consumed = reader.manifest.step, reader.manifest.consumed_samples
+        self.spikes.load_state(reader.manifest.spikes)
+
+    def _pass_over(self, spike: SpikeError) -> None:
+        """Continue with the data after a step that was not taken, with the weights before it or of the checkpoint."""
+        step, begin = self.step + 1, self.consumed
+        end = begin + self.settings.train.rampup.at(begin)
+        self.spikes.check_limit(spike, step)
+        if self.settings.train.on_spike == "skip":
+            self.spikes.record(spike, step, begin, end)
+            self.consumed = end
+            return
+        self.checkpoints.finish()
+        newest, records = self.checkpoints.newest, self.spikes.records
+        if newest is None:
+            raise UserError(f"step {step}: {spike}; train.on_spike=rollback, but there is no checkpoint yet")
+        checkpoint.verify(newest, self.world)
+        self._load(checkpoint.CheckpointReader(newest))
+        self.spikes.records = records
+        self.spikes.record(spike, step, self.consumed, end)
+        self.consumed = end
+        # Replaces the checkpoint, so that a restart passes over the same data.
+        self._save()
+        if self._metrics_writer:
+            self._metrics_writer.close()
+        self._start()
+
+    def _stop(self, spike: SpikeError, inputs: list) -> NoReturn:
+        kind = "nonfinite" if spike.reason == NOT_FINITE else "spike"
+        file = self.folder / f"{kind}-step-{self.step + 1:08d}-rank-{self.world.rank:05d}.npz"
         dump_inputs(file, inputs)
-        self._finish_saving()
-        values = ", ".join(f"{name} {value:g}" for name, value in figures.items())
+        self._finish_saving()  # before the message names the newest checkpoint
         raise UserError(
-            f"step {self.step + 1}: not finite ({values}); newest checkpoint: "
-            f"{self.checkpoints.newest or 'none'}; inputs of the step: {file}"
+            f"step {self.step + 1}: {spike}; newest checkpoint: {self.checkpoints.newest or 'none'}; "
+            f"inputs of the step: {file}"
         )

@@ -64,6 +64,9 @@ class Objective(Protocol):
         """Called after the optimizer update. The returned values are added to metrics.jsonl."""
         ...
 
+    def discard_step(self) -> None:
+        """Called instead of `on_step_end` if the optimizer makes no update with the micro-batches of this step."""
+
     def evaluate(self) -> dict[str, float]:
         """Metrics on the held-out data. All ranks call it and get equal results."""
         ...

@@ -156,6 +156,9 @@ class Pretraining:
     def on_step_end(self, step: int) -> dict[str, float]:
         return {}
 
+    def discard_step(self) -> None:
+        pass
+
     def evaluate(self) -> dict[str, float]:
         """Both directions, also with the loss weight 0 of one: its likelihood tells what fine-tuning on the other one
         costs it.
