@@ -100,7 +100,7 @@ def spikes_file(settings):
 
 def test_a_skipped_step_leaves_no_trace(small, monkeypatch):
     """Later steps are those of a run that has never had this data, to the last bit; also after resuming."""
-    small = changed(small, model={"dropout": 0.1}, train={"on_spike": "skip"})
+    small = changed(small, model={"dropout": 0.1}, train={"on_spike": "skip", "ema_decay": 0.9})
     passing_over(monkeypatch, changed(small, run={"name": "reference"}), 2 * BATCH, 3 * BATCH)
     Poisoned(monkeypatch, [2 * BATCH + 5])  # in the second micro-batch of the third step
     one, parts = (changed(small, run={"name": name}) for name in ("one", "parts"))
@@ -151,7 +151,7 @@ def test_a_loss_far_above_its_recent_values_follows_the_policy(small, monkeypatc
 
 def test_rolling_back_equals_resuming_from_the_checkpoint_with_later_data(small, monkeypatch):
     """To the last bit. A restart from the checkpoint passes over the same data, and metrics have no step twice."""
-    small = changed(small, train={"on_spike": "rollback", "micro_batch": 8})
+    small = changed(small, train={"on_spike": "rollback", "micro_batch": 8, "ema_decay": 0.9})
     begun = changed(small, run={"name": "begun"}, train={"stop_at": 3})
     pretrain(begun)
 

@@ -92,7 +92,7 @@ class GlobalNormClip(ClipGradBase):
             return accepted
         refusals = paddle.to_tensor([float(not accepted)], place=self._place)
         dist.all_reduce(refusals)
-        return float(refusals) == 0.0
+        return float(refusals[0]) == 0.0
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         """Sum over the ranks of the group, in one reduction."""

@@ -46,6 +46,11 @@ class Spikes:
         self._recent = {name: deque[float](maxlen=settings.spike_window) for name in ("loss", "grad_norm")}
 
     @property
+    def compares(self) -> bool:
+        """Whether finite values can be spikes."""
+        return self.settings.spike_threshold > 0
+
+    @property
     def far(self) -> str:
         """The reason of a SpikeError for a finite value."""
         return f"far above the last {self.settings.spike_window} steps"
@@ -55,16 +60,20 @@ class Spikes:
         deviations, which are estimated by the median absolute deviation. Earlier spikes distort neither.
         """
         recent = self._recent[name]
-        if not self.settings.spike_threshold or len(recent) < self.settings.spike_window:
+        if not self.compares or len(recent) < self.settings.spike_window:
             return False
         values = np.array(recent)
         median = float(np.median(values))
         deviation = max(_MAD_TO_DEVIATION * float(np.median(abs(values - median))), _MIN_DEVIATION * abs(median))
         return value > median + self.settings.spike_threshold * deviation
 
+    def accepts_norm(self, norm: float) -> bool:
+        """Whether an update with a gradient of this norm may be made."""
+        return not self.is_far("grad_norm", norm)
+
     def add_step(self, loss: float, grad_norm: float) -> None:
         """Remember the values of a step that was made."""
-        if self.settings.spike_threshold:
+        if self.compares:
             self._recent["loss"].append(loss)
             if math.isfinite(grad_norm):  # in fp16 the scaler skips a step now and then
                 self._recent["grad_norm"].append(grad_norm)

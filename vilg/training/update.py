@@ -43,7 +43,7 @@ class Update:
         norms = self._adversaries.gradient_norms(losses)
         if not all(map(math.isfinite, norms.values())):
             raise SpikeError(NOT_FINITE, **norms)
-        norm = self._engine.step(lr, lambda norm: not self._spikes.is_far("grad_norm", norm))
+        norm = self._engine.step(lr, self._spikes.accepts_norm if self._spikes.compares else None)
         if not (math.isfinite(norm) or self._engine.may_overflow):
             raise SpikeError(NOT_FINITE, grad_norm=norm)
         if self._engine.refused:
