@@ -146,7 +146,7 @@ def test_a_failing_file_system_is_no_lost_lock(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr(folder_lock, "_read", fail)
+    monkeypatch.setattr(folder_lock, "read_lock", fail)
     assert lock.beat()
 
 

@@ -1,9 +1,12 @@
 """The state of a run and where its time goes, from written lines."""
 
 import json
+import os
+from dataclasses import asdict
 
 import pytest
 
+from vilg.distributed.folder_lock import HEARTBEAT_LIMIT_S, NAME, Holder
 from vilg.monitoring.run_folder import RunFolder
 from vilg.monitoring.summary import summarize
 
@@ -20,6 +23,13 @@ def run_folder(folder, lines, **train):
     return run
 
 
+def held(folder, heartbeat, **changed):
+    """A lock of this process, with its last heartbeat."""
+    folder.mkdir(exist_ok=True)
+    (folder / NAME).write_text(json.dumps(asdict(Holder.this_process()) | changed))
+    os.utime(folder / NAME, (heartbeat, heartbeat))
+
+
 def lines(count, pace=1.0, start=1000.0, **values):
     return [
         {"step": step, "timestamp": start + pace * step, "loss": 1.0, "seconds": pace, **values}
@@ -30,25 +40,46 @@ def lines(count, pace=1.0, start=1000.0, **values):
 @pytest.mark.parametrize(
     "count, pace, silent, state, stalled",
     [
-        (10, 1, 2, "running", False),
-        (10, 1, 59, "running", False),
-        (10, 1, 100, "no step for 1 min 40 s (usually 1 s at most): slow, stalled or ended", True),
-        (10, 80, 200, "running", False),  # steps of 80 s
-        (10, 80, 700, "no step for 11 min 40 s: ended or stalled (over cluster.stall_timeout)", True),
+        (10, 1, 2, "running, process", False),
+        (10, 1, 59, "running, process", False),
+        (10, 1, 100, "no step for 1 min 40 s (usually 1 s at most): slow or stalled, process", True),
+        (10, 80, 200, "running, process", False),  # steps of 80 s
+        (10, 80, 700, "no step for 11 min 40 s: stalled (over cluster.stall_timeout), process", True),
         (100, 1, 9999, "finished", False),
     ],
 )
 def test_the_state(tmp_path, count, pace, silent, state, stalled):
-    run = run_folder(tmp_path / "run", lines(count, pace))
-    summary = summarize(run, 1000 + pace * count + silent)
-    assert (summary.state, summary.is_stalled) == (state, stalled)
+    now = 1000 + pace * count + silent
+    held(tmp_path / "run", now)
+    summary = summarize(run_folder(tmp_path / "run", lines(count, pace)), now)
+    assert summary.state.startswith(state) and summary.is_stalled == stalled
     assert (summary.step, summary.steps) == (count, 100)
 
 
 def test_a_run_without_a_step_and_one_that_stopped_on_purpose(tmp_path):
-    assert summarize(run_folder(tmp_path / "new", None), 5.0).state == "started, no step yet"
+    held(tmp_path / "new", 5.0)
+    assert summarize(run_folder(tmp_path / "new", None), 6.0).state.startswith("started, no step yet, process")
     stopped = summarize(run_folder(tmp_path / "stopped", lines(10), stop_at=10), 1e6)
     assert stopped.state == "ended at train.stop_at=10" and stopped.ended
+
+
+def test_a_run_whose_job_is_gone(tmp_path):
+    """Its lock is released, or was left by a process that was killed, here or on another machine."""
+    folder = tmp_path / "run"
+    run = run_folder(folder, lines(10))
+    assert summarize(run, 1011.0).state == "ended before its last step: no job uses this folder"
+
+    held(folder, 1010.0, started=1)  # another process had this id
+    run.update()
+    summary = summarize(run, 1011.0)
+    assert summary.is_stalled and not summary.ended
+    assert summary.state.startswith("ended before its last step: process") and summary.state.endswith("is gone")
+
+    held(folder, 1010.0, machine="another", host="node-7")
+    run.update()
+    assert summarize(run, 1011.0).state.startswith("running, process")
+    state = summarize(run, 1010.0 + HEARTBEAT_LIMIT_S + 1).state
+    assert state.startswith("ended before its last step: process") and " on node-7" in state
 
 
 def test_shares_of_the_time_add_up_and_have_advice(tmp_path):

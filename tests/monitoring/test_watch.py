@@ -13,6 +13,7 @@ import pytest
 
 from tests.processes import ROOT
 from vilg.cli import main
+from vilg.distributed.folder_lock import FolderLock
 from vilg.monitoring.run_folder import RunFolder
 from vilg.training.entry_points import pretrain
 
@@ -86,13 +87,13 @@ def test_a_run_that_crashed_or_has_just_started(tmp_path, capsys):
     (run / "log" / "node-0").mkdir(parents=True)
     (run / "log" / "node-0" / "workerlog.0").write_text("loading\rstep 1\r\nTraceback\n\x1b[31mOSError: \x07lost\n")
     out = shown(capsys, run, "--once")
-    assert "started, no step yet" in out and "no checkpoint" in out
+    assert "no job uses this folder" in out and "no checkpoint" in out
     assert "end of log/node-0/workerlog.0" in out and "OSError: lost" in out and "\x07" not in out
 
     (run / "settings.yaml").write_text("train: {steps: 50}")
     (run / "metrics.jsonl").write_text('{"step": 1, "timestamp": 1000.0, "loss": Infinity}\n{"step": 2, "tim')
     out = shown(capsys, run, "--once")
-    assert "step 1 of 50 (2%)" in out and "ended or stalled" in out and "loss: no value yet" in out
+    assert "step 1 of 50 (2%)" in out and "ended before its last step" in out and "loss: no value yet" in out
 
     (run / "settings.yaml").write_text("")
     assert "step 1\n" in shown(capsys, run, "--once")
@@ -118,6 +119,8 @@ def test_a_terminal_shows_new_steps_until_it_is_interrupted(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "settings.yaml").write_text("train: {steps: 50}")
+    lock = FolderLock(run)
+    lock.acquire()
 
     def write(step):
         with (run / "metrics.jsonl").open("a") as file:
@@ -149,6 +152,7 @@ def test_a_terminal_shows_new_steps_until_it_is_interrupted(tmp_path):
         process.send_signal(2)
         text += _read_until(controller, None)
         assert process.wait(20) == 0
+        assert lock.beat()  # watching takes nothing from the job
     finally:
         process.kill()
         process.wait()

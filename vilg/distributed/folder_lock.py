@@ -97,7 +97,7 @@ class FolderLock:
             self._own.write_text(json.dumps(asdict(self.holder)), "utf-8")
             try:
                 while not self._create(self.file):
-                    found = _read(self.file)
+                    found = read_lock(self.file)
                     if found is None:
                         continue  # it has just been released
                     self._await_end(*found)
@@ -113,7 +113,7 @@ class FolderLock:
         A failure of the file system is not reported: the next call tries again.
         """
         try:
-            found = _read(self.file)
+            found = read_lock(self.file)
             if found is not None and found[0].token != self.holder.token:
                 return False
             os.utime(self.file)
@@ -124,7 +124,7 @@ class FolderLock:
     def release(self) -> None:
         """Remove the lock, and the folder if nothing else is in it."""
         try:
-            found = _read(self.file)
+            found = read_lock(self.file)
             if found is not None and found[0].token == self.holder.token:
                 self.file.unlink()
             self.folder.rmdir()
@@ -158,7 +158,7 @@ class FolderLock:
             time.sleep(_PAUSE_S)
             return False
         try:
-            found = _read(self.file)
+            found = read_lock(self.file)
             if found is None or found[0].token != ended.token:
                 return False
             replacement = self.folder / f".{NAME}.{self.holder.token}.new"
@@ -176,7 +176,7 @@ class FolderLock:
         began = silent_since = time.monotonic()
         works = holder.is_on_this_machine
         while not holder.has_ended:
-            found, now = _read(self.file), time.monotonic()
+            found, now = read_lock(self.file), time.monotonic()
             if found is None or found[0].token != holder.token:
                 return
             if found[1] != heartbeat:
@@ -191,7 +191,7 @@ class FolderLock:
             time.sleep(_PAUSE_S)
 
 
-def _read(file: Path) -> tuple[Holder, int] | None:
+def read_lock(file: Path) -> tuple[Holder, int] | None:
     """The holder of a lock, and its heartbeat in nanoseconds; None if there is no lock."""
     try:
         with open(file, encoding="utf-8") as opened:  # opening makes a network file system ask its server

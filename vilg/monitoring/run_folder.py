@@ -4,11 +4,13 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from vilg.distributed.folder_lock import NAME, Holder, read_lock
 from vilg.errors import UserError
 from vilg.monitoring.metrics_file import MetricsFile
 
@@ -44,6 +46,8 @@ class RunFolder:
         self.settings = RunSettings()
         self.checkpoints: list[str] = []
         self.log: tuple[Path, list[str]] | None = None
+        self.holder: Holder | None = None  # the process whose job writes into the folder
+        self.heartbeat = 0.0  # its last sign of life, in seconds since 1970
         self._metrics = MetricsFile(folder / "metrics.jsonl")
         self._listed_at = -_CHECKPOINTS_EVERY
 
@@ -52,6 +56,9 @@ class RunFolder:
         self._metrics.update()
         self.settings = _read_settings(self.folder / "settings.yaml")
         self.log = _newest_log(self.folder / "log")
+        with suppress(OSError):  # for example of a network file system; the next look may succeed
+            lock = read_lock(self.folder / NAME)
+            self.holder, self.heartbeat = (lock[0], lock[1] / 1e9) if lock else (None, 0.0)
         if time.monotonic() - self._listed_at >= _CHECKPOINTS_EVERY:
             self.checkpoints = self._list_checkpoints()
             self._listed_at = time.monotonic()

@@ -4,6 +4,7 @@ import itertools
 import statistics
 from dataclasses import dataclass
 
+from vilg.distributed.folder_lock import HEARTBEAT_LIMIT_S
 from vilg.monitoring.run_folder import RunFolder
 from vilg.progress import duration
 
@@ -28,7 +29,7 @@ _GRACE = 60.0  # seconds without a step that say nothing yet
 
 @dataclass(frozen=True)
 class Summary:
-    """state: one line, for example "running". ended: it is known that no step will follow. shares: {part: share of the
+    """state: one line, for example "running". ended: all steps are done. is_stalled: somebody should look. shares: {part: share of the
     recent time}, where "computing" is the rest; empty if it is not known. advice: about parts that take notable time.
     """
 
@@ -44,25 +45,34 @@ class Summary:
 def summarize(run: RunFolder, now: float) -> Summary:
     """now: seconds since 1970."""
     step = int(run.lines[-1]["step"]) if run.lines else 0
-    steps, stop_at = run.settings.steps, run.settings.stop_at
-    last = min(steps, stop_at or steps)
     shares = _shares(run.lines[-_RECENT:])
     advice = [f"{_PARTS[name]}: {text}" for name, text in _ADVICE.items() if shares.get(_PARTS[name], 0.0) > _NOTABLE]
-    if last and step >= last:
-        what = "finished" if step >= steps else f"ended at train.stop_at={stop_at}"
-        return Summary(what, True, False, step, steps, shares, advice)
-    written = run.written_at()
+    state, ended, is_stalled = _state(run, step, now)
+    return Summary(state, ended, is_stalled, step, run.settings.steps, shares, advice)
+
+
+def _state(run: RunFolder, step: int, now: float) -> tuple[str, bool, bool]:
+    """(state, whether it has ended as planned, whether somebody should look at it)."""
+    steps, stop_at = run.settings.steps, run.settings.stop_at
+    if steps and step >= steps:
+        return "finished", True, False
+    if stop_at and step >= stop_at:
+        return f"ended at train.stop_at={stop_at}", True, False
+    written, holder = run.written_at(), run.holder
+    if holder is None and (written is None or "timestamp" in run.lines[-1]):  # a run of this version has a lock
+        return "ended before its last step: no job uses this folder", False, True
+    if holder is not None and (holder.has_ended or now - run.heartbeat > HEARTBEAT_LIMIT_S):
+        return f"ended before its last step: {holder} is gone", False, True
+    by = f", {holder}" if holder else ""
     if written is None:
-        return Summary("started, no step yet", False, False, step, steps, shares, advice)
+        return f"started, no step yet{by}", False, False
     silent, expected = now - written, _longest_pause(run.lines[-_RECENT:])
     if silent <= max(_GRACE, 3 * expected):
-        return Summary("running", False, False, step, steps, shares, advice)
+        return f"running{by}", False, False
     state = f"no step for {duration(silent)}"
     if silent > run.settings.stall_timeout:
-        state += ": ended or stalled (over cluster.stall_timeout)"
-    else:
-        state += f" (usually {duration(expected)} at most): slow, stalled or ended"
-    return Summary(state, False, True, step, steps, shares, advice)
+        return f"{state}: stalled (over cluster.stall_timeout){by}", False, True
+    return f"{state} (usually {duration(expected)} at most): slow or stalled{by}", False, True
 
 
 def _longest_pause(lines: list[dict[str, float]]) -> float:
