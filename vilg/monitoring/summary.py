@@ -29,8 +29,12 @@ _GRACE = 60.0  # seconds without a step that say nothing yet
 
 @dataclass(frozen=True)
 class Summary:
-    """state: one line, for example "running". ended: all steps are done. is_stalled: somebody should look. shares: {part: share of the
-    recent time}, where "computing" is the rest; empty if it is not known. advice: about parts that take notable time.
+    """Where a run stands.
+
+    - state: one line, for example "running"
+    - ended: all steps are done; is_stalled: somebody should look at it
+    - shares: {part: share of the recent time}, where "computing" is the rest; empty if it is not known
+    - advice: about parts that take notable time
     """
 
     state: str
