@@ -235,8 +235,9 @@ def test_a_sharded_run_evaluates_samples_images_and_resumes_on_other_world_sizes
     assert made.self_test["logits"] < 1e-4 and made.checkpoint == str(half)
 
 
-def test_sigterm_to_fleetrun_saves(small, tmp_path):
-    """What a container and Slurm send. fleetrun waits for the ranks as long as it was told to."""
+@pytest.mark.parametrize("receiver, code", [("fleetrun", signal.SIGTERM), ("rank", os.EX_TEMPFAIL)])
+def test_sigterm_to_vilg_fleetrun_or_a_rank_saves_and_is_no_success(small, tmp_path, receiver, code):
+    """What a container and Slurm send, to one or all nodes. A scheduler starts the node again unless it succeeds."""
     slow = overrides(tmp_path, "preempted", "train.eval_every=1", "checkpoint.every_steps=1000")
     command = fleetrun_command(2, "pretrain", *slow, cwd=tmp_path)
     assert command[1:3] == ["-m", "paddle.distributed.launch"]
@@ -246,8 +247,8 @@ def test_sigterm_to_fleetrun_saves(small, tmp_path):
         while not ((run / "metrics.jsonl").exists() and len(metrics(run)) >= 3):
             time.sleep(0.05)
             assert process.poll() is None, process.communicate()
-        process.terminate()
-        process.wait(timeout=60)
+        os.kill(process.pid if receiver == "fleetrun" else ranks_of("preempted")[0], signal.SIGTERM)
+        assert process.wait(timeout=60) == code
         assert not running("run.name=preempted")
     newest = checkpoint.checkpoints_in(run / "checkpoints")
     assert [path.name for path in newest] == [checkpoint.step_directory(len(metrics(run)))]

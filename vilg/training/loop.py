@@ -14,7 +14,7 @@ from vilg.checkpoint import CheckpointInfo, CheckpointManager
 from vilg.data.loader import Batch, fingerprint
 from vilg.distributed.engine import Engine
 from vilg.distributed.states import replicated
-from vilg.distributed.stop_signals import stop_requested
+from vilg.distributed.stop_signals import report_stop, stop_requested
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.progress import Progress
@@ -221,6 +221,7 @@ class TrainingLoop:
             self._save()
             self.checkpoints.finish()
         self._require_saved()
+        report_stop()
         if self.world.is_rank_zero and self.step:
             log.info("stopped: step %d is saved; resume=auto continues from it", self.step)
 

@@ -8,19 +8,27 @@ option. A terminal that is closed counts as a SIGTERM too.
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 
 from vilg import runtime
 from vilg.distributed.processes import FLEETRUN_PID
+from vilg.distributed.stop_signals import STOPPED_EXIT_CODE, STOPPED_FILE
 
 
 def run(grace_period: int, arguments: list[str]) -> None:
     """Run fleetrun in this process, which ends with its exit code.
 
+    If a stopped run ends without an error, the exit code is STOPPED_EXIT_CODE: on Kubernetes, the pods of a job that
+    did not get the SIGTERM themselves would else count as complete, and never be started again.
+
     grace_period: seconds between SIGTERM and SIGKILL. arguments: those of fleetrun.
     """
     environment = runtime.environment_before()  # each rank chooses its own number of threads
     os.environ.clear()
-    os.environ.update(environment, **{FLEETRUN_PID: str(os.getpid())})
+    folder = tempfile.TemporaryDirectory(prefix="vilg-fleetrun-")
+    stopped = Path(folder.name) / "stopped"
+    os.environ.update(environment, **{FLEETRUN_PID: str(os.getpid()), STOPPED_FILE: str(stopped)})
 
     from paddle.distributed.launch.controllers.controller import ControllerBase
     from paddle.distributed.launch.main import launch
@@ -36,4 +44,11 @@ def run(grace_period: int, arguments: list[str]) -> None:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     sys.argv = ["fleetrun", *arguments]
-    launch()
+    try:
+        launch()
+    except SystemExit as end:
+        if not end.code and stopped.exists():
+            raise SystemExit(STOPPED_EXIT_CODE) from None
+        raise
+    finally:
+        folder.cleanup()

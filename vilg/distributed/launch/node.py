@@ -23,6 +23,7 @@ from pathlib import Path
 from vilg import runtime
 from vilg.distributed.launch.previous_attempts import end_previous_attempts
 from vilg.distributed.processes import die_with_parent, start_time, variable
+from vilg.distributed.stop_signals import STOPPED_EXIT_CODE
 
 _PAUSE = 0.05  # seconds between two polls
 _GRACE = 10.0  # seconds for fleetrun to end its ranks
@@ -144,6 +145,8 @@ def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -
     finally:
         node.end()
     _report_output(node)
+    if code == STOPPED_EXIT_CODE:
+        code = 0  # the ranks have saved, as they were told
     if code:
         emit(fleetrun=node.last_messages())
     emit(code=code)
