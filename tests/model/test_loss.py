@@ -6,7 +6,7 @@ import pytest
 
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
-from vilg.model.loss import summed_nll
+from vilg.model.loss import summed_nll, summed_z_loss
 from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import padding
 
@@ -40,3 +40,15 @@ def test_non_finite_logits_give_a_non_finite_loss(classes, value):
     logits = paddle.full([1, 2, classes], value)
     ids, counted = paddle.zeros([1, 2], "int64"), paddle.ones([1, 2], "bool")
     assert not np.isfinite(float(summed_nll(logits, ids, counted)))
+
+
+def test_z_loss_and_its_gradient_against_numpy():
+    rng = np.random.default_rng(0)
+    values, counted = rng.normal(size=[2, 3, 5]).astype("float32") + 2, rng.random([2, 3]) > 0.3
+    logits = paddle.to_tensor(values, stop_gradient=False)
+    loss = summed_z_loss(logits, paddle.to_tensor(counted))
+    log_z = np.log(np.exp(values.astype("float64")).sum(-1))
+    assert np.isclose(float(loss), (log_z**2)[counted].sum(), rtol=1e-5)
+    loss.backward()
+    softmax = np.exp(values - log_z[..., None])
+    assert np.allclose(logits.grad.numpy(), 2 * (log_z * counted)[..., None] * softmax, atol=1e-5)

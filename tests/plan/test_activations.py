@@ -5,6 +5,8 @@ Within 1.5%, and within 5% for dense attention, which no job uses. docs/launch.m
 
 from functools import partial
 
+import numpy as np
+import paddle
 import pytest
 
 from vilg import config
@@ -13,7 +15,8 @@ from vilg.bench.random_pairs import random_losses
 from vilg.bench.timing import extra_bytes
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
-from vilg.model.transformer import Transformer
+from vilg.model.loss import summed_nll, summed_z_loss
+from vilg.model.transformer import Transformer, targets
 from vilg.plan import activations
 from vilg.plan.input_sizes import PAPER
 from vilg.plan.memory_tracker import MemoryTracker
@@ -52,6 +55,28 @@ CASES = {
 }
 
 
+def test_predicted_peak_with_a_z_loss():
+    """Its gradient needs the logits a second time."""
+    settings, words, codes, text, side, batch, recompute, backend = CASES["many words"]
+    made = model(settings, words, codes, text, side, backend)
+    engine = Engine(World(), made, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute))
+    rng = np.random.default_rng(0)
+    ids = [paddle.to_tensor(rng.integers(0, most, [batch, n])) for most, n in ((words, text), (codes, side**2))]
+
+    def loss(called, direction):
+        expected, counted = targets(direction, *ids, words)
+        logits = called(direction, *ids)
+        return summed_nll(logits, expected, counted) + 1e-4 * summed_z_loss(logits, counted)
+
+    def losses(called):
+        for direction in DIRECTIONS:
+            yield direction, loss(called, direction)
+
+    engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0))
+    measured = extra_bytes(lambda: engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0)))
+    assert activations.peak(made, backend, recompute, batch, FP32, z_loss=True) == pytest.approx(measured, rel=0.015)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_predicted_peak_matches_the_allocator(case):
     settings, words, codes, text, side, batch, recompute, backend = CASES[case]
@@ -82,7 +107,7 @@ def test_replay_frees_all_but_the_gradient_of_the_embedded_tokens(recompute, bac
     """Only the gradient of the embedded tokens remains at the end."""
     made = model(ALL, 50, 40, 8, 4, backend)
     for direction in DIRECTIONS:
-        replay = activations._Replay(made, direction, backend, recompute, 3, width)
+        replay = activations._Replay(made, direction, backend, recompute, 3, width, z_loss=True)
         replay.peak()
         assert replay.memory.live == replay.x
 

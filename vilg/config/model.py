@@ -14,8 +14,10 @@ class Model:
     heads: int = 64
     conv_kernel: int = 11
     dropout: float = 0.0
-    sandwich_norm: bool = False
-    qk_norm: bool = False
+    # Against divergence; see docs/stability.md.
+    sandwich_norm: bool = False  # LayerNorm also at the end of both branches of a block (CogView)
+    qk_norm: bool = False  # LayerNorm of the queries and keys of each head (ViT-22B, Chameleon)
+    embedding_gradient_scale: float = 1.0  # factor of the gradients of token embeddings (0.1 in CogView and GLM-130B)
 
     def __post_init__(self):
         for name in ("layers", "hidden", "heads", "conv_kernel"):
@@ -23,6 +25,8 @@ class Model:
         require(self.hidden % self.heads == 0, f"model.heads={self.heads}: must divide model.hidden={self.hidden}")
         require(self.conv_kernel % 2 == 1, f"model.conv_kernel={self.conv_kernel}: must be odd")
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout}: must be in [0, 1)")
+        scale = self.embedding_gradient_scale
+        require(0 < scale <= 1, f"model.embedding_gradient_scale={scale}: must be in (0, 1]")
 
 
 @dataclass

@@ -30,11 +30,13 @@ class LossWeights:
     # direction: the loss of each direction is a mean over its own target tokens | tokens: the paper's sum over the
     # target tokens of both directions, divided by their number
     normalization: str = "direction"
+    z_loss: float = 0.0  # weight of the squared log of the softmax denominator; 0: none; see docs/stability.md
 
     def __post_init__(self):
         for name in ("text_to_image", "image_to_text"):
             require(0 <= getattr(self, name) < float("inf"), f"loss.{name}={getattr(self, name)}: must not be negative")
         require(bool(self.directions), "loss.text_to_image=0, loss.image_to_text=0: one of them must be positive")
+        require(0 <= self.z_loss < float("inf"), f"loss.z_loss={self.z_loss}: must not be negative")
         choices = ("direction", "tokens")
         require(self.normalization in choices, f"loss.normalization={self.normalization}: none of {', '.join(choices)}")
 

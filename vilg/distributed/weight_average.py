@@ -51,10 +51,11 @@ class WeightAverage:
             precise, *others = parameter.tensors
             with _on_device_of(precise):
                 average, weight = self._averages[parameter.name], precise.detach().astype("float32").clone()
-                precise.set_value(average.astype(precise.dtype))
                 self._averages[parameter.name] = weight
-                for tensor in others:
-                    tensor.set_value(average.astype(tensor.dtype))
+                # With offload the other tensor is on the device.
+                rounded = [(tensor, average.astype(tensor.dtype)) for tensor in (precise, *others)]
+            for tensor, value in rounded:
+                tensor.set_value(value._copy_to(tensor.place, True))
 
     def tensor_shards(self, parameters: list[ShardedParameter]) -> list[TensorShard]:
         """What this rank stores in a checkpoint: `ema/NAME`."""

@@ -34,8 +34,9 @@ class Transformer(nn.Layer):
         self.settings, self.vocab_size, self.codebook_size = settings, vocab_size, codebook_size
         self.text_length, self.grid = text_length, (grid[0], grid[1])
         backend = (attention or config.Attention()).backend
-        self.embed_text = TextEmbedding(vocab_size, text_length, settings.hidden)
-        self.embed_image = ImageEmbedding(codebook_size, grid, settings.hidden)
+        scale = settings.embedding_gradient_scale
+        self.embed_text = TextEmbedding(vocab_size, text_length, settings.hidden, scale)
+        self.embed_image = ImageEmbedding(codebook_size, grid, settings.hidden, scale)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.LayerList([Block(settings, backend) for _ in range(settings.layers)])
         self.patterns = schedule(settings.layers)

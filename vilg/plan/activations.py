@@ -14,15 +14,16 @@ from vilg.plan.memory_tracker import MemoryTracker
 _FP32 = 4
 
 
-def peak(model: Transformer, backend: str, recompute: str, batch: int, width: int) -> int:
+def peak(model: Transformer, backend: str, recompute: str, batch: int, width: int, z_loss: bool = False) -> int:
     """Bytes of activations and intermediate gradients at the worst moment of the trained directions.
 
     backend: operator, blockwise or dense. recompute: as in the settings. batch: pairs in a micro-batch. width: bytes of
-    an element, 4 or 2. Accumulated gradients are counted as states and not here.
+    an element, 4 or 2. z_loss: whether there is one. Accumulated gradients are counted as states and not here.
     """
     return round(
         max(
-            _Replay(model, direction, backend, recompute, batch, width).peak() for direction in model.trained_directions
+            _Replay(model, direction, backend, recompute, batch, width, z_loss).peak()
+            for direction in model.trained_directions
         )
     )
 
@@ -30,8 +31,17 @@ def peak(model: Transformer, backend: str, recompute: str, batch: int, width: in
 class _Replay:
     """The replay of one direction. Sizes are in bytes. `x` is the size of the hidden states of all tokens."""
 
-    def __init__(self, model: Transformer, direction: str, backend: str, recompute: str, batch: int, width: int):
-        self.model, self.settings, self.batch, self.width = model, model.settings, batch, width
+    def __init__(
+        self,
+        model: Transformer,
+        direction: str,
+        backend: str,
+        recompute: str,
+        batch: int,
+        width: int,
+        z_loss: bool,
+    ):
+        self.model, self.settings, self.batch, self.width, self.z_loss = model, model.settings, batch, width, z_loss
         self.backend, self.again = backend, recomputed_blocks(recompute, self.settings.layers)
         image = model.grid[0] * model.grid[1]
         self.tokens = batch * (model.text_length + image)
@@ -136,6 +146,8 @@ class _Replay:
             memory.allocate(logits * _FP32)
             memory.free(logits * self.width)
         memory.allocate(logits * _FP32)  # softmax in addition to the logits
+        if self.z_loss:
+            memory.allocate_briefly(logits * _FP32)  # its gradient, which also needs the logits
         memory.free(logits * _FP32)
         if self.width < _FP32:
             memory.allocate(logits * self.width)  # the gradient replaces the softmax, and is then converted to 16 bits

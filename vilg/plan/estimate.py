@@ -95,7 +95,14 @@ def estimate(
     in_shards = topology.shards if distributed.stage == 3 else 1
     fullest = fullest.with_averages() if settings.train.ema_decay else fullest
     fullest = replace(fullest, parameters=fullest.parameters + frozen // in_shards)
-    worked = activations.peak(model, _backend(settings), distributed.recompute, settings.train.micro_batch, width)
+    worked = activations.peak(
+        model,
+        _backend(settings),
+        distributed.recompute,
+        settings.train.micro_batch,
+        width,
+        z_loss=settings.loss.z_loss > 0,
+    )
     buffers = _buffers(shapes, distributed, topology, width)
     update = _update(shapes, distributed, topology, width)
     pairs, directions = settings.train.global_batch, len(model.trained_directions)

@@ -19,13 +19,14 @@ from vilg.generation.decoder import TransformerDecodingModel
 from vilg.generation.sampling import Sampler
 from vilg.generation.text_to_image import generate_codes
 from vilg.model import flops
-from vilg.model.loss import summed_nll
+from vilg.model.loss import summed_nll, summed_z_loss
 from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import load_tokenizer
 from vilg.training.heldout_pairs import read_heldout_pairs
 from vilg.training.input_noise import corrupt_tokens
 from vilg.training.loss_weights import mean_weights
+from vilg.training.z_loss import ZLossMetric
 
 ABBREVIATION = {TEXT_TO_IMAGE: "t2i", IMAGE_TO_TEXT: "i2t"}
 _DRAWN = 8  # held-out captions for which images are generated
@@ -78,6 +79,7 @@ class Pretraining:
             settings.attention,
         )
         self.model.train_only(settings.loss.directions)
+        self._z_losses = ZLossMetric()
         # Computed once: both are frozen, and hashing large weights takes seconds.
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
@@ -115,7 +117,7 @@ class Pretraining:
         return flops.model_flops(self.model, 1)
 
     def on_step_begin(self, step: int) -> None:
-        pass
+        self._z_losses = ZLossMetric()
 
     @paddle.no_grad()
     def prepare_batch(self, batch: Batch) -> Inputs:
@@ -145,8 +147,19 @@ class Pretraining:
 
     def losses(self, inputs: Inputs, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
         for direction in self.settings.loss.directions:
-            logits = model(direction, *inputs.model_inputs(direction))
-            yield ABBREVIATION[direction], summed_nll(logits, *self._targets(direction, inputs))
+            yield ABBREVIATION[direction], self._loss(direction, inputs, model)
+
+    def _loss(self, direction: str, inputs: Inputs, model: nn.Layer) -> paddle.Tensor:
+        """The summed loss of a direction. After it nothing here refers to the logits, which are large."""
+        logits = model(direction, *inputs.model_inputs(direction))
+        ids, counted = self._targets(direction, inputs)
+        loss = summed_nll(logits, ids, counted)
+        if not self.settings.loss.z_loss:
+            return loss
+        z_loss = summed_z_loss(logits, counted)
+        self._z_losses.add(ABBREVIATION[direction], z_loss, counted)
+        # Its gradient only: the reported loss stays the likelihood.
+        return loss + self.settings.loss.z_loss * (z_loss - z_loss.detach())
 
     def weights(self, counts: dict[str, float]) -> dict[str, float]:
         tokens = {direction: counts[ABBREVIATION[direction]] for direction in self.settings.loss.directions}
@@ -154,7 +167,7 @@ class Pretraining:
         return {ABBREVIATION[direction]: weight for direction, weight in weights.items()}
 
     def on_step_end(self, step: int) -> dict[str, float]:
-        return {}
+        return self._z_losses.means(self.world) if self.settings.loss.z_loss else {}
 
     def discard_step(self) -> None:
         pass
