@@ -57,6 +57,11 @@ def test_list_leaves_out_what_a_running_job_removes_meanwhile(run, capsys, monke
         assert [line.split()[0] for line in lines] == ["step", "20", "30", "40"]
 
 
+def test_a_run_that_was_renamed(run):
+    (run / "settings.yaml").write_text("checkpoint: {folder: ''}\nrun: {name: x}\n")
+    assert inspection.checkpoint_folder(run.rename(run.with_name("y"))) == run.with_name("y") / "checkpoints"
+
+
 @pytest.mark.parametrize("content", ["", "?", "- 1", "checkpoint: {}", "checkpoint: 3\nrun: {name: x}", "a: [", "\x00"])
 def test_damaged_settings_of_a_run(run, capsys, caplog, content):
     (run / "settings.yaml").write_text(content)

@@ -252,6 +252,7 @@ def test_a_run_is_resumed_with_other_settings(small, caplog):
     resume("resume=auto", "train.stop_at=0", "train.lr=0.03", "train.eval_every=6", "resume.allow=[learning_rate]")
     assert "(training): train.lr: 0.003 -> 0.03" in caplog.text
     assert "(hardware, files and reports): train.stop_at: 3 -> 0, train.eval_every: 0 -> 6" in caplog.text
+    assert with_(small).resume == config.Resume("auto")  # what was allowed once is not kept
     first = metrics(small.run.folder)[3:]
 
     with pytest.raises(UserError, match=r"checkpoints after step 3; .*set resume.allow=\[later_checkpoints\]"):
@@ -261,3 +262,20 @@ def test_a_run_is_resumed_with_other_settings(small, caplog):
     assert [checkpoint.step_of(path) for path in checkpoint.checkpoints_in(stored)] == [3, 5]
     assert steps() == [1, 2, 3, 4, 5]
     assert [line["loss"] for line in metrics(small.run.folder)[3:]] == [line["loss"] for line in first[:2]]
+
+
+def test_two_runs_of_one_name_do_not_continue_each_other(small):
+    small.checkpoint.folder, small.train.stop_at = f"{small.run.dir}/shared", 1
+    pretrain(small)
+    with pytest.raises(UserError, match=r"holds checkpoints of the run .*allow=\[run_dir\]"):
+        pretrain(with_(small, f"run.dir={small.run.dir}/other", "resume=auto"))
+
+
+def test_a_path_to_the_own_checkpoint_may_be_relative(small, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.chdir(small.run.dir.removesuffix("/runs"))
+    small.train.stop_at = 1
+    pretrain(small)
+    caplog.clear()
+    pretrain(with_(small, "resume=runs/run/checkpoints/step-00000001"))
+    assert "nothing left to train" in caplog.text and "saved" not in caplog.text

@@ -5,7 +5,7 @@ from vilg.checkpoint.inspection import checkpoint_folder
 from vilg.checkpoint.load import CheckpointReader, load, newest_valid, resolve_resume, verify
 from vilg.checkpoint.publish import CheckpointInfo
 from vilg.checkpoint.save import CheckpointManager
-from vilg.checkpoint.storage import Location, join, location
+from vilg.checkpoint.storage import Location, join, location, same_location
 
 __all__ = [
     "CheckpointError",
@@ -22,6 +22,7 @@ __all__ = [
     "newest_valid",
     "read_manifest",
     "resolve_resume",
+    "same_location",
     "step_directory",
     "step_of",
     "verify",

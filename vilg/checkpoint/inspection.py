@@ -30,7 +30,9 @@ def checkpoint_folder(run: Path) -> Location:
     try:
         tree = yaml.safe_load(file.read_text("utf-8"))
         settings = config.Checkpoint(folder=tree["checkpoint"].get("folder", ""))
-        return location(settings.directory(config.Run(name=tree["run"]["name"], dir=str(run.parent))))
+        directory = settings.directory(config.Run(name=tree["run"]["name"], dir=str(run.parent)))
+        # Without checkpoint.folder, the checkpoints are in the run, which may have been renamed.
+        return location(directory) if settings.folder else run / "checkpoints"
     except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError):
         log.warning("%s: empty or damaged; its checkpoints are expected in %s/checkpoints", file, run)
         return run / "checkpoints"

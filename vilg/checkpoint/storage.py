@@ -206,6 +206,14 @@ def split_location(checkpoint: Location) -> tuple[Storage, str]:
     return LocalStorage(place.parent), place.name
 
 
+def same_location(one: Location, other: Location) -> bool:
+    """Whether two locations are the same. Paths may be relative or contain links."""
+    first, second = location(one), location(other)
+    return first == second or (
+        isinstance(first, Path) and isinstance(second, Path) and first.resolve() == second.resolve()
+    )
+
+
 def join(folder: Location, name: str) -> Location:
     place = location(folder)
     return f"{place}/{name}" if isinstance(place, str) else place / name

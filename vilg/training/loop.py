@@ -246,7 +246,8 @@ class TrainingLoop:
             return
         with self.world.fail_together():
             reader = checkpoint.CheckpointReader(chosen)
-            own = chosen == checkpoint.join(self.checkpoints.folder, checkpoint.step_directory(reader.manifest.step))
+            step_directory = checkpoint.step_directory(reader.manifest.step)
+            own = checkpoint.same_location(chosen, checkpoint.join(self.checkpoints.folder, step_directory))
             resuming.check_compatible(chosen, reader.manifest, self.settings, self.objective.tokenizers(), self._data)
             resuming.check_changes(chosen, reader.manifest, self.settings, own, quiet=not self.world.is_rank_zero)
         self._load(reader)

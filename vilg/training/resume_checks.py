@@ -50,7 +50,7 @@ def check_run_dir(settings: Settings, stored: Settings) -> None:
     """
     if not settings.checkpoint.folder or "run_dir" in settings.resume.allow:
         return
-    if not _same(Path(stored.run.dir), Path(settings.run.dir)):
+    if not checkpoint.same_location(Path(stored.run.dir), Path(settings.run.dir)):
         raise UserError(
             f"{settings.checkpoint.directory(settings.run)}: holds checkpoints of the run {stored.run.folder}, not of "
             f"{settings.run.folder}; choose another run.name or checkpoint.folder, or set resume.allow=[run_dir] if "
@@ -71,7 +71,7 @@ def check_no_steps_are_lost(settings: Settings, folder: Location, step: int) -> 
     if recorded <= step:
         return
     earlier = _earlier_settings(settings)
-    moved_from = _later_checkpoint_elsewhere(earlier, run, folder, step) if earlier else None
+    moved_from = _later_checkpoint_elsewhere(run, folder, step) if earlier else None
     if moved_from is None and not _checkpoints_are_missing(settings, earlier, folder, recorded):
         return
     where = f"they are in {moved_from}" if moved_from else "perhaps their file system is not mounted"
@@ -91,11 +91,10 @@ def _earlier_settings(settings: Settings) -> Settings | None:
         return None
 
 
-def _later_checkpoint_elsewhere(earlier: Settings, run: Path, folder: Location, step: int) -> Location | None:
+def _later_checkpoint_elsewhere(run: Path, folder: Location, step: int) -> Location | None:
     """The folder of the run's earlier checkpoints if it is another one and has a checkpoint after `step`."""
-    before = earlier.checkpoint.directory(earlier.run) if earlier.checkpoint.folder else run / "checkpoints"
-    before = checkpoint.location(before)
-    if before == folder or (isinstance(before, Path) and isinstance(folder, Path) and _same(before, folder)):
+    before = checkpoint.checkpoint_folder(run)
+    if checkpoint.same_location(before, folder):
         return None
     return before if _newest_step(before) > step else None
 
@@ -106,10 +105,6 @@ def _checkpoints_are_missing(settings: Settings, earlier: Settings | None, folde
     if not all(one.every_steps and one.on_failure == "stop" for one in known):
         return False
     return recorded > _newest_step(folder) + _MAX_INTERVALS * max(one.every_steps for one in known)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
 
 
 def _newest_step(folder: Location) -> int:
