@@ -88,6 +88,7 @@ def test_equal_settings_are_never_refused(file):
         ("losses", "loss.image_to_text=0.1"),
         ("losses", "loss.text_to_image=0"),
         ("losses", "loss.normalization=tokens"),
+        ("losses", "loss.z_loss=0.0001"),
     ],
 )
 def test_a_jump_that_is_unlikely_to_be_meant_is_refused(name, change):

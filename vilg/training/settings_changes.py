@@ -38,9 +38,9 @@ _SCHEDULE = tuple(f"train.{key}" for key in ("lr", "steps", "warmup", "schedule"
 _LIMITED = {
     "optimizer": ("train.beta1", "train.beta2", "train.adam_epsilon", "train.weight_decay", "train.max_grad_norm"),
     "losses": (
-        *("loss.text_to_image", "loss.image_to_text", "loss.normalization", "pixel_loss.kind", "codebook.update"),
+        *("loss.text_to_image", "loss.image_to_text", "loss.z_loss", "loss.normalization", "pixel_loss.kind"),
         *("vqvae.commitment_weight", "vqgan.commitment_weight", "perceptual.weight", "discriminator.weight"),
-        "gumbel.kl_weight",
+        *("gumbel.kl_weight", "codebook.update"),
     ),
 }
 
