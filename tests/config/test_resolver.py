@@ -79,6 +79,8 @@ def test_a_wrong_type_names_the_key(override, key):
         "train.warmup=-5",
         "train.eval_every=-3",
         "train.schedule=polynomial",
+        "train.eval_every_minutes=-1",
+        "cluster.storage_speed=-1",
         "train.schedule=wsd",
         "train.decay_steps=5",
         "train.beta1=2",

@@ -255,10 +255,11 @@ def test_sigterm_to_vilg_fleetrun_or_a_rank_saves_and_is_no_success(small, tmp_p
 
 
 def test_sigterm_to_one_rank_saves_on_all_ranks_and_exits_with_0(small, tmp_path):
-    whole = fleetrun(2, "pretrain", *overrides(tmp_path, "whole"), cwd=tmp_path)
+    four = "train.micro_batch=1"  # micro-batches in a step: the signal usually arrives in the middle of one
+    whole = fleetrun(2, "pretrain", *overrides(tmp_path, "whole", four), cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     # An evaluation after each step makes the run slow enough.
-    slow = overrides(tmp_path, "ended", "train.eval_every=1", "checkpoint.every_steps=1000")
+    slow = overrides(tmp_path, "ended", four, "train.eval_every=1", "checkpoint.every_steps=1000")
     with started(fleetrun_command(2, "pretrain", *slow, cwd=tmp_path), tmp_path) as process:
         file = tmp_path / "runs" / "ended" / "metrics.jsonl"
         while not (file.exists() and len(file.read_text().splitlines()) >= 3):
@@ -274,7 +275,7 @@ def test_sigterm_to_one_rank_saves_on_all_ranks_and_exits_with_0(small, tmp_path
         checkpoint.step_directory(steps)
     ]
     assert f"stopped: step {steps} is saved" in (tmp_path / "log" / "workerlog.0").read_text()
-    going_on = fleetrun(2, "pretrain", *overrides(tmp_path, "ended", "resume=auto"), cwd=tmp_path)
+    going_on = fleetrun(2, "pretrain", *overrides(tmp_path, "ended", four, "resume=auto"), cwd=tmp_path)
     assert going_on.returncode == 0, going_on.stderr
     assert (exact(tmp_path, "ended") == exact(tmp_path, "whole")).all()
     assert not running("run.name=ended")

@@ -57,3 +57,14 @@ def test_the_sentences_around_the_table_say_the_same():
     assert f"({eight.start / 1e9:.1f} GB for ten billion parameters)" in PAGE
     across = planned(4, *COLUMNS[1]).traffic.across / 1e9
     assert f"{round(across, -1):,.0f} GB per step are {across / 50:.0f} seconds at 50 GB/s" in PAGE
+
+
+def test_the_days_of_the_whole_run_are_those_of_the_plan():
+    four, eight = planned(4).run, planned(8).run
+    said = f"{four.days:.0f} days on 4 nodes"
+    assert said in PAGE and f"{eight.days:.0f} days on 8" in PAGE
+    yaml = (ROOT / "fleet_configs/10b.yaml").read_text("utf-8")
+    assert said in yaml and f"{eight.days:.0f} days on 8 nodes: {four.device_hours:,.0f} device hours" in yaml
+    performance = (ROOT / "docs/performance.md").read_text("utf-8")
+    assert f"{four.days:.0f} days; on 8 nodes {eight.days:.0f} days" in performance
+    assert f"takes {planned(4).seconds:.0f} seconds on 4 nodes" in performance

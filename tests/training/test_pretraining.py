@@ -44,7 +44,8 @@ def weights(run_folder, step):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_stopped_is_saved(small, monkeypatch, number):
-    """With a checkpoint every third step, nothing else would have saved the second one."""
+    """With a checkpoint every third step, nothing else would have saved the second one. It has a single micro-batch."""
+    small = changed(small, train={"micro_batch": 8})
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(Pretraining, "on_step_begin", lambda _, step: step == 2 and os.kill(os.getpid(), number))
     pretrain(small)
@@ -253,6 +254,55 @@ def test_a_growing_batch_keeps_the_order_and_resumes_from_consumed_samples(small
     pretrain(changed(parts, train={"stop_at": 1}))
     pretrain(changed(parts, resume="auto"))
     assert exact(parts.run.folder) == exact(grown.run.folder)
+
+
+def test_frozen_parameters_keep_their_values_and_have_no_moments(small):
+    """They may be frozen or trained again in any continuation of the run; their moments then start at zero."""
+    frozen = ["embed_text.*", "blocks.1.*", "*.bias"]
+    small = changed(small, checkpoint={"keep_last": 9})
+    pretrain(changed(small, train={"stop_at": 1, "freeze": frozen}))
+    pretrain(changed(small, train={"stop_at": 2, "freeze": frozen}, resume="auto"))
+    pretrain(changed(small, train={"stop_at": 4}, resume="auto"))
+    pretrain(changed(small, train={"freeze": frozen}, resume="auto"))
+    at = {step: checkpoint.load(small.run.folder / "checkpoints" / f"step-{step:08d}")[1] for step in (2, 3, 4, 6)}
+    names = [name.removeprefix("model/") for name in at[2] if name.startswith("model/")]
+    held = [name for name in names if name.startswith(("embed_text.", "blocks.1.")) or name.endswith(".bias")]
+    assert 0 < len(held) < len(names)
+    initial = dict(Pretraining(small, World()).model.named_parameters())
+    for name in names:
+        assert np.array_equal(at[2][f"model/{name}"], initial[name].numpy()) == (name in held), name
+        assert np.array_equal(at[6][f"model/{name}"], at[4][f"model/{name}"]) == (name in held), name
+        assert (f"moment1/{name}" in at[2]) == (f"moment1/{name}" in at[6]) == (name not in held)
+        assert not np.array_equal(at[4][f"model/{name}"], at[2][f"model/{name}"]), name
+        # After one step from zero, moment2 is (1 - beta2) x gradient^2, and moment1 (1 - beta1) x gradient.
+        if name in held:
+            first, second = (at[3][f"{moment}/{name}"] for moment in ("moment1", "moment2"))
+            assert np.allclose(second / (1 - small.train.beta2), (first / (1 - small.train.beta1)) ** 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("micro_batches", [5, 8])  # the first of the second step, and its last one
+def test_a_stop_in_the_middle_of_a_step_loses_nothing(small, micro_batches, monkeypatch):
+    """Each step has four micro-batches. After the last one the step is completed."""
+    small = changed(small, train={"micro_batch": 2}, model={"dropout": 0.1}, checkpoint={"every_steps": 0})
+    pretrain(changed(small, run={"name": "whole"}))
+    computed, compute, before = [], Pretraining.losses, signal.getsignal(signal.SIGTERM)
+
+    def losses(self, inputs, model):
+        computed.append(inputs)
+        if len(computed) == micro_batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compute(self, inputs, model)
+
+    monkeypatch.setattr(Pretraining, "losses", losses)
+    stopped = changed(small, run={"name": "stopped"}, resume="auto")
+    pretrain(stopped)
+    signal.signal(signal.SIGTERM, before)
+    assert len(computed) == micro_batches and len(metrics(stopped.run.folder)) == micro_batches // 4
+    pretrain(stopped)
+    whole = small.run.folder.parent / "whole"
+    assert exact(stopped.run.folder) == exact(whole)
+    one, two = weights(whole, 6), weights(stopped.run.folder, 6)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_a_run_with_checkpoints_is_not_overwritten(small):

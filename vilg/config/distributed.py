@@ -58,6 +58,8 @@ class Cluster:
     device_memory: float = 80.0  # GB (10^9 bytes) of a device, for `vilg plan`
     host_memory: float = 1000.0  # GB of a node
     device_tflops: float = 312.0  # peak of a device in the training precision; an A100 has 312 in 16 bits, dense
+    storage_speed: float = 0.0  # GB/s at which all nodes together write a checkpoint, for `vilg plan`; 0: not known
+    device_hour_price: float = 0.0  # of one device, in any currency, for `vilg plan`; 0: not known
 
     def __post_init__(self):
         require(self.nodes >= 0, f"cluster.nodes={self.nodes}: must not be negative")
@@ -69,6 +71,8 @@ class Cluster:
         )
         require(self.max_restarts >= 0, f"cluster.max_restarts={self.max_restarts}: must not be negative")
         require(self.backoff >= 0, f"cluster.backoff={self.backoff}: must not be negative")
+        for name in ("storage_speed", "device_hour_price"):
+            require(getattr(self, name) >= 0, f"cluster.{name}={getattr(self, name)}: must not be negative")
         for name in ("grace_period", "stall_timeout", "device_memory", "host_memory", "device_tflops"):
             require(getattr(self, name) > 0, f"cluster.{name}={getattr(self, name)}: must be positive")
 

@@ -42,6 +42,13 @@ class Pretraining:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     resume: Resume = field(default_factory=Resume)
 
+    def __post_init__(self):
+        require(
+            not self.train.freeze or self.distributed.stage < 3,
+            f"train.freeze={self.train.freeze}: not with distributed.stage=3, where Paddle loses the slices of frozen "
+            "parameters; use stage 2",
+        )
+
 
 @dataclass
 class ImageTokenizerTraining:

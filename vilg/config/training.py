@@ -69,9 +69,13 @@ class Train:
     max_grad_norm: float = 1.0  # gradients are clipped to this global norm; 0: no clipping
     caption_dropout: float = 0.0  # share of samples trained with an empty caption; needed for classifier-free guidance
     ema_decay: float = 0.0  # decay per step of the moving average of the weights; 0: no average
+    freeze: list[str] = field(default_factory=list)  # patterns of parameter names that are not trained: ["blocks.0.*"]
     stop_at: int = 0  # stop after this step; the schedule is still that of `steps`; 0: never
-    eval_every: int = 0  # steps between evaluations on the held-out set; 0: never
-    sample_images_every: int = 0  # steps between sample images in VisualDL; 0: never
+    # Steps and/or minutes between evaluations on the held-out set, and between sample images in VisualDL; 0: never
+    eval_every: int = 0
+    eval_every_minutes: float = 0.0
+    sample_images_every: int = 0
+    sample_images_every_minutes: float = 0.0
     profile: list[int] = field(default_factory=list)  # [first, last] step of a trace in RUN/profile; []: none
     profile_ranks: list[int] = field(default_factory=lambda: [0])  # the ranks that write a trace
     on_spike: str = "stop"  # stop | skip | rollback: what follows a step that is not finite; see docs/reliability.md
@@ -84,8 +88,17 @@ class Train:
         for name in ("steps", "global_batch", "micro_batch"):
             require(getattr(self, name) > 0, f"train.{name}={getattr(self, name)}: must be positive")
         require(0 < self.lr < float("inf"), f"train.lr={self.lr}: must be positive")
-        not_negative = ("warmup", "min_lr_ratio", "weight_decay", "max_grad_norm", "stop_at", "eval_every")
-        for name in (*not_negative, "sample_images_every", "peak_tflops", "decay_steps"):
+        cadences = ("eval_every", "eval_every_minutes", "sample_images_every", "sample_images_every_minutes")
+        not_negative = (
+            "warmup",
+            "min_lr_ratio",
+            "weight_decay",
+            "max_grad_norm",
+            "stop_at",
+            "peak_tflops",
+            "decay_steps",
+        )
+        for name in (*not_negative, *cadences):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)}: must not be negative")
         require(self.adam_epsilon > 0, f"train.adam_epsilon={self.adam_epsilon}: must be positive")
         for name in ("beta1", "beta2", "caption_dropout", "ema_decay"):
@@ -118,6 +131,13 @@ class Train:
             self.schedule != "wsd" or self.warmup + self.decay_steps <= self.steps,
             f"train.decay_steps={self.decay_steps}: more than the train.steps={self.steps} without the "
             f"train.warmup={self.warmup}",
+        )
+
+    @property
+    def needs_heldout(self) -> bool:
+        """Whether the run ever evaluates or generates sample images."""
+        return bool(
+            self.eval_every or self.eval_every_minutes or self.sample_images_every or self.sample_images_every_minutes
         )
 
     @property

@@ -14,17 +14,19 @@ class _Linear(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
+        ctx.needed = [not tensor.stop_gradient for tensor in (x, weight, bias)]  # parameters may be frozen
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensor()
+        of_x, of_weight, of_bias = ctx.needed
         rows = gradient.reshape([-1, gradient.shape[-1]])
         ones = paddle.ones([1, rows.shape[0]], rows.dtype)
         return (
-            paddle.matmul(gradient, weight, transpose_y=True),
-            paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True),
-            paddle.matmul(ones, rows).flatten(),
+            paddle.matmul(gradient, weight, transpose_y=True) if of_x else None,
+            paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True) if of_weight else None,
+            paddle.matmul(ones, rows).flatten() if of_bias else None,
         )
 
 

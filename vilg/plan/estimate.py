@@ -14,6 +14,7 @@ from vilg.model import flops
 from vilg.model.transformer import Transformer
 from vilg.plan import activations
 from vilg.plan.input_sizes import InputSizes
+from vilg.plan.schedule import RunSchedule, run_schedule
 from vilg.plan.states import AVERAGE, MASTER, MOMENTS, States, padded_to_shards, states
 from vilg.plan.traffic import Traffic, traffic
 
@@ -34,6 +35,7 @@ class Estimate:
     - update: what step() allocates in addition to the states, after the activations were freed
     - operations: of all devices, without recompute; recomputed: additional operations for recompute
     - seconds: of a step, if the devices reach `utilisation` of their peak and never wait
+    - run: of the whole run at that pace
     - saving: host memory of a node for the copy that is written while training continues
     """
 
@@ -57,6 +59,7 @@ class Estimate:
     operations: float
     recomputed: float
     seconds: float
+    run: RunSchedule
 
     @property
     def fits(self) -> bool:
@@ -111,6 +114,7 @@ def estimate(
     copied = stored * parameters // topology.ranks * cluster.devices_per_node
     saving = copied if settings.checkpoint.asynchronous else 0
     operations, again = flops.training_step(model, pairs), _recomputed(model, distributed, pairs)
+    seconds = (operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation)
     return Estimate(
         ranks=topology.ranks,
         devices_per_node=cluster.devices_per_node,
@@ -131,7 +135,8 @@ def estimate(
         traffic=traffic(shapes, distributed, topology, cluster.devices_per_node, accumulation, width, directions),
         operations=operations,
         recomputed=again,
-        seconds=(operations + again) / (topology.ranks * cluster.device_tflops * 1e12 * utilisation),
+        seconds=seconds,
+        run=run_schedule(settings, seconds, accumulation, topology.ranks, stored * parameters),
     )
 
 

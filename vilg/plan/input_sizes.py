@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vilg import config, image
 from vilg.config import require
+from vilg.model.freezing import freeze
 from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import load_tokenizer
 
@@ -35,6 +36,7 @@ class InputSizes:
             settings.attention,
         )
         model.train_only(settings.loss.directions)
+        freeze(model, settings.train.freeze)
         return model
 
 

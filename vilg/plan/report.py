@@ -1,6 +1,7 @@
 """Formats a plan as text."""
 
 from vilg.plan.estimate import RESERVE, Estimate
+from vilg.plan.schedule import RunSchedule
 
 
 def report(plan: Estimate) -> str:
@@ -45,6 +46,8 @@ def report(plan: Estimate) -> str:
         f"  {'device to host memory and back':34}{_gb(plan.traffic.host)}",
         f"  {'operations':34}{plan.operations:12.3g}{again}",
         f"  {'time at this utilisation':34}{plan.seconds:12.2f} s, without waiting for communication",
+        "",
+        *_run(plan.run),
     ]
     return "\n".join(lines)
 
@@ -61,6 +64,26 @@ def format_suggestion(better: tuple[list[str], Estimate] | None) -> str:
         f"Fits with: {' '.join(overrides)}\n  {_gb(plan.device_bytes).strip()} a device, "
         f"{_gb(plan.host_bytes).strip()} of host memory a node, {plan.seconds:.2f} s a step"
     )
+
+
+def _run(run: RunSchedule) -> list[str]:
+    cost = "" if run.cost is None else f", which cost {run.cost:,.0f}"
+    save = "not known without cluster.storage_speed" if run.save_seconds is None else f"{run.save_seconds:12.1f} s"
+    verdict = {True: "suffices for both", False: "DOES NOT SUFFICE for both", None: "suffices for the micro-batch"}
+    return [
+        "the run at this pace, without evaluations, saves and restarts",
+        f"  {'time for train.steps':34}{run.days:12.1f} days",
+        f"  {'devices':34}{run.device_hours:12,.0f} device hours{cost}",
+        f"  {'between checkpoints':34}{_hours(run.checkpoint_hours)}",
+        f"  {'between held-out evaluations':34}{_hours(run.eval_hours)}",
+        f"  {'to write a checkpoint':34}{save}",
+        f"  {'a micro-batch':34}{run.micro_batch_seconds:12.1f} s",
+        f"  {'notice before SIGKILL':34}{run.notice_seconds:12} s: {verdict[run.notice_suffices]}",
+    ]
+
+
+def _hours(hours: float | None) -> str:
+    return "none before the end" if hours is None else f"{hours:12.2f} hours"
 
 
 def _column(title: str, parts: dict[str, int], total: int, limit: int) -> list[str]:

@@ -58,8 +58,11 @@ class ImageTokenizerTraining(ABC):
         self.parts: dict[str, paddle.Tensor | float] = {}
         self.step = 0
         self.lpips = self._read_lpips()
-        needs_heldout = settings.train.eval_every or settings.train.sample_images_every
-        self.heldout = read_heldout_images(settings.data, _DRAWN, world.rank, world.ranks) if needs_heldout else None
+        self.heldout = (
+            read_heldout_images(settings.data, _DRAWN, world.rank, world.ranks)
+            if settings.train.needs_heldout
+            else None
+        )
 
     def batches(self, consumed: int) -> BatchStream:
         return training_batches(

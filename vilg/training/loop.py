@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
@@ -17,10 +17,13 @@ from vilg.distributed.states import replicated
 from vilg.distributed.stop_signals import report_stop, stop_requested
 from vilg.distributed.world import World
 from vilg.errors import UserError
+from vilg.model.freezing import freeze
 from vilg.progress import Progress
 from vilg.training import resuming
+from vilg.training.cadence import Cadence, Interval
 from vilg.training.discriminators import Adversaries
 from vilg.training.dump import dump_inputs
+from vilg.training.interruption import StepInterruptedError
 from vilg.training.metrics import MetricsWriter
 from vilg.training.objective import Objective
 from vilg.training.optimizer import adamw
@@ -42,6 +45,7 @@ class TrainingLoop:
     ):
         self.settings, self.objective, self.world = settings, objective, world
         self.folder = settings.run.folder
+        freeze(objective.model, settings.train.freeze)
         self.engine = Engine(
             world,
             objective.model,
@@ -63,12 +67,22 @@ class TrainingLoop:
             checkpoint.location(settings.checkpoint.directory(settings.run)), world, settings.checkpoint
         )
         self._data = fingerprint(settings.data) | {"seed": settings.run.seed, "image_size": settings.data.image_size}
-        self._saved_at = time.monotonic()
+        train, saving = settings.train, settings.checkpoint
+        self.cadence = Cadence(
+            world,
+            {
+                "evaluation": Interval(train.eval_every, train.eval_every_minutes),
+                "sample_images": Interval(train.sample_images_every, train.sample_images_every_minutes),
+                "checkpoint": Interval(saving.every_steps, saving.every_minutes),
+            },
+        )
+        self._stop_requested: Callable[[], bool] = lambda: False
 
     def run(self) -> None:
         """Train up to `train.steps` (or `train.stop_at`). All ranks call this.
 
-        After SIGTERM, Ctrl-C or SIGHUP to any rank, the current step is finished and saved, and the run ends normally.
+        After SIGTERM, Ctrl-C or SIGHUP to any rank, the current micro-batch is finished, a step that still lacks
+        micro-batches is dropped, the last complete step is saved, and the run ends normally.
         """
         self._resume()
         train, timer = self.settings.train, self.step_metrics.timer
@@ -76,10 +90,12 @@ class TrainingLoop:
         self._start()
         with (
             Progress(self.settings.run.name, train.steps, self.step, quiet=not self.world.is_rank_zero) as progress,
-            stop_requested() as stop,
+            stop_requested() as self._stop_requested,
         ):
             while self.step < last:
-                flags = self._sum_flags(stop=stop(), ready=self.checkpoints.ready, due=self._checkpoint_is_due())
+                flags = self._sum_flags(
+                    stop=self._stop_requested(), ready=self.checkpoints.ready, **self.cadence.overdue()
+                )
                 if flags["ready"] == self.world.ranks:
                     with timer.part("save"):
                         self.checkpoints.advance()
@@ -88,16 +104,19 @@ class TrainingLoop:
                     break
                 try:
                     metrics = self._step_or_pass_over()
+                except StepInterruptedError:
+                    continue  # the signal is still there
                 except UserError:  # on all ranks
                     self._finish_saving()
                     raise
                 if metrics is None:
                     continue
-                if self._due(train.eval_every, last):
+                is_due = partial(self.cadence.is_due, step=self.step, is_last=self.step == last, overdue=flags)
+                if is_due("evaluation"):
                     with timer.part("evaluation"):
                         metrics.update(self.objective.evaluate())
                 images = {}
-                if self._due(train.sample_images_every, last):
+                if is_due("sample_images"):
                     with timer.part("sample_images"), self.engine.averaged_weights():
                         images = self.objective.sample_images()
                 left = train.rampup.ahead(last - self.step, self.consumed)
@@ -107,7 +126,7 @@ class TrainingLoop:
                     self._metrics_writer.write_images(self.step, images)
                 # Save after writing metrics: a resumed run must not lack metrics of steps up to the checkpoint. Later
                 # lines are dropped when it resumes.
-                if self._due(self.settings.checkpoint.every_steps, last) or self.step == last or flags["due"]:
+                if is_due("checkpoint") or self.step == last:
                     with timer.part("save"):
                         self._save()
                 progress.advance(self.step - progress.done, **self._progress(metrics))
@@ -158,7 +177,7 @@ class TrainingLoop:
         with self.world.fail_together():  # one rank may exceed data.max_bad_samples
             inputs = [self.objective.prepare_batch(next(batches)) for _ in range(accumulation)]
         try:
-            updated = self._update(inputs, learning_rate(train, self.step + 1))
+            updated = self._update(inputs, learning_rate(train, self.step + 1), self._stop_requested)
         except SpikeError as spike:
             if train.on_spike == "stop":
                 self._stop(spike, inputs)
@@ -178,9 +197,6 @@ class TrainingLoop:
             **extra,
         }
 
-    def _due(self, every: int, last: int) -> bool:
-        return bool(every) and (self.step % every == 0 or self.step == last)
-
     def _open_metrics(self) -> MetricsWriter | None:
         if not self.world.is_rank_zero:
             return None
@@ -193,11 +209,6 @@ class TrainingLoop:
     def _sum_flags(self, **flags: bool) -> dict[str, float]:
         """The number of ranks on which each flag is true."""
         return self.world.sum({name: float(value) for name, value in flags.items()})
-
-    def _checkpoint_is_due(self) -> bool:
-        """Whether checkpoint.every_minutes have passed, by the clock of rank 0."""
-        minutes = self.settings.checkpoint.every_minutes
-        return self.world.is_rank_zero and minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
 
     def _save(self) -> None:
         extra = [replicated(f"extra/{name}", value, self.world.ranks) for name, value in self.objective.state().items()]
@@ -213,7 +224,6 @@ class TrainingLoop:
                 self.spikes.state(),
             ),
         )
-        self._saved_at = time.monotonic()
 
     def _save_and_stop(self) -> None:
         self.checkpoints.finish()

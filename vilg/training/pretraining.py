@@ -91,7 +91,7 @@ class Pretraining:
         Called before training, so that errors are reported then and not after an hour.
         """
         settings = self.settings
-        if settings.train.eval_every or settings.train.sample_images_every:
+        if settings.train.needs_heldout:
             self.heldout = read_heldout_pairs(
                 settings.data,
                 self.encode,

@@ -1,11 +1,13 @@
 """One optimizer update of all models of an objective, or none at all."""
 
 import math
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
 from vilg.training.discriminators import Adversaries
+from vilg.training.interruption import StepInterruptedError, until_stopped
 from vilg.training.objective import Objective
 from vilg.training.spikes import NOT_FINITE, SpikeError, Spikes
 
@@ -17,23 +19,24 @@ class Update:
         self._objective, self._engine, self._adversaries = objective, engine, adversaries
         self._spikes, self._world = spikes, world
 
-    def __call__(self, inputs: list, lr: float) -> dict[str, float]:
+    def __call__(self, inputs: list, lr: float, stop: Callable[[], bool]) -> dict[str, float]:
         """Returns losses, learning rate and gradient norms, equal on all ranks.
 
-        Raises SpikeError on all ranks, after which everything is as it was before the step.
+        stop: whether this rank shall stop before the next micro-batch. Raises SpikeError or StepInterruptedError on all
+        ranks, after which everything is as it was before the step.
         """
         self._engine.begin_step()
         self._adversaries.begin_step()
         try:
-            return self._update(inputs, lr)
-        except SpikeError:
+            return self._update(inputs, lr, stop)
+        except (SpikeError, StepInterruptedError):
             self._engine.discard_step()
             self._adversaries.discard_step()
             self._objective.discard_step()
             raise
 
-    def _update(self, inputs: list, lr: float) -> dict[str, float]:
-        losses, weights = self._losses(inputs)
+    def _update(self, inputs: list, lr: float, stop: Callable[[], bool]) -> dict[str, float]:
+        losses, weights = self._losses(until_stopped(inputs, stop, self._world), self._counts(inputs))
         total = sum(weights[name] * value for name, value in losses.items() if name not in self._adversaries.engines)
         named = {f"loss_{name}": value for name, value in losses.items()}
         if not all(map(math.isfinite, losses.values())):
@@ -52,20 +55,23 @@ class Update:
         self._spikes.add_step(total, norm)
         return {"loss": total, **named, "lr": lr, "grad_norm": norm, **norms}
 
-    def _losses(self, inputs: list) -> tuple[dict[str, float], dict[str, float]]:
-        """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches, and
-        their weights.
-        """
+    def _counts(self, inputs: list) -> dict[str, float]:
+        """The number of terms in each loss of the whole step, over all ranks."""
         counts: dict[str, float] = {}
         for micro_batch in inputs:
             for name, count in self._objective.loss_denominators(micro_batch).items():
                 counts[name] = counts.get(name, 0.0) + count
-        counts = self._world.sum(counts)
+        return self._world.sum(counts)
+
+    def _losses(self, micro_batches: Iterable, counts: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+        """Compute gradients of the weighted sum of mean losses. Returns the means over all ranks and micro-batches, and
+        their weights.
+        """
         sums = dict.fromkeys(counts, 0.0)
         # The engine averages over ranks, so the factor of a mean over all ranks includes their number.
         weights = self._objective.weights(counts)
         factors = {name: weights[name] * self._world.ranks / count for name, count in counts.items()}
-        for micro_batch in inputs:
+        for micro_batch in micro_batches:
             for name, summed in self._engine.micro_step(partial(self._objective.losses, micro_batch), factors).items():
                 sums[name] += summed
         return {name: value / counts[name] for name, value in self._world.sum(sums).items()}, weights
