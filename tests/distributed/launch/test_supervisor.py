@@ -36,7 +36,7 @@ def end_of(tmp_path, monkeypatch, caplog):
 
 
 def test_what_fleetrun_said_is_shown_if_no_rank_failed(end_of):
-    code, said = end_of([{"log": 0, "line": "step 1"}, {"fleetrun": ["LAUNCH ERROR no port"]}, {"code": 3}], [])
+    code, said = end_of([{"log": 0, "line": "step 1"}, {"fleetrun": ["LAUNCH ERROR no port"]}, {"code": 3}])
     assert (
         code == 1 and "h0: fleetrun failed before any of its ranks reported an error:\n    LAUNCH ERROR no port" in said
     )
