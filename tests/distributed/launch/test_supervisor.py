@@ -10,6 +10,7 @@ import pytest
 
 from tests.distributed.launch.printed_jobs import job
 from tests.processes import ROOT, run
+from vilg.distributed.launch import supervisor
 from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.supervisor import Supervisor
 
@@ -28,6 +29,7 @@ def end_of(tmp_path, monkeypatch, caplog):
             return ["bash", "-c", f"echo {shlex.quote(printed)}; exit {then}"]
 
         monkeypatch.setattr(Supervisor, "_command", command)
+        monkeypatch.setattr(supervisor, "find_faults", lambda *_: [])
         hosts = [Host(f"h{number}", address=f"10.0.0.{number}") for number in range(len(nodes))]
         launched = job(*OVERRIDES, f"run.dir={tmp_path}")
         return Supervisor(launched, hosts, ["bash", "-c", 'exec bash -c "$1"']).run(), caplog.text

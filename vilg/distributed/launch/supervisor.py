@@ -25,6 +25,7 @@ from vilg.distributed.launch.commands import Job
 from vilg.distributed.launch.console import Console
 from vilg.distributed.launch.failure_class import FailureClass
 from vilg.distributed.launch.hosts import Host
+from vilg.distributed.launch.preflight import find_faults
 from vilg.distributed.launch.restarts import Restarts, last_step
 from vilg.distributed.launch.root_cause import RankFailure, describe, describe_node, root_cause
 from vilg.distributed.stop_signals import stop_requested
@@ -117,7 +118,11 @@ class Supervisor:
         return 1
 
     def _attempt(self, number: int) -> "_AttemptResult":
-        """Run the job once, until it ends in any way."""
+        """Check the nodes, and run the job once, until it ends in any way."""
+        if faults := find_faults(self.job, self.hosts, self.ssh, number, self._stop_requested):
+            # Of a job that has run, a node may be starting again.
+            permanent = FailureClass.USER if number == 0 else None
+            return _AttemptResult("not started:\n" + "\n".join(f"    {fault}" for fault in faults), False, permanent)
         events: queue.Queue = queue.Queue()
         nodes = [
             RemoteNode(node, host, self._command(node, number), self.ssh, events)
