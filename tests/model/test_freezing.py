@@ -3,6 +3,7 @@
 import pytest
 from paddle import nn
 
+from vilg import config
 from vilg.errors import SettingsError
 from vilg.model.freezing import freeze
 
@@ -43,3 +44,9 @@ def test_parameters_with_a_matching_name_are_frozen(patterns, frozen):
 def test_patterns_that_cannot_be_meant_are_refused(patterns, said):
     with pytest.raises(SettingsError, match=said):
         freeze(model(), patterns)
+
+
+def test_stage_3_refuses_frozen_parameters():
+    overrides = ["train.freeze=['blocks.0.*']", "distributed.stage=3"]
+    with pytest.raises(SettingsError, match=r"train.freeze=.*: not with distributed.stage=3"):
+        config.resolve(config.Pretraining, None, overrides)
