@@ -7,18 +7,15 @@ import json
 import queue
 import secrets
 import shlex
-import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from vilg import runtime
 from vilg.distributed.launch.commands import Job
+from vilg.distributed.launch.host_process import HostProcess
 from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.preflight_node import Request, digest, versions
 
@@ -33,7 +30,7 @@ def find_faults(
 
     All nodes are checked at once. What the nodes have to share is checked only if each of them is in order.
     """
-    nodes = [_Node(host, _line(job, request), ssh) for host, request in zip(hosts, _requests(job, hosts, attempt))]
+    nodes = [_Node(host, _command(job, request), ssh) for host, request in zip(hosts, _requests(job, hosts, attempt))]
     try:
         reports = _reports(nodes, stopped)
         faults = [
@@ -41,7 +38,7 @@ def find_faults(
         ]
         if not faults and len(nodes) > 1 and not stopped():
             for node in nodes:
-                node.send_line()
+                node.request_second_report()
             faults = [fault for node, report in zip(nodes, _reports(nodes, stopped)) for fault in _faults(node, report)]
     finally:
         for node in nodes:
@@ -58,33 +55,21 @@ def _requests(job: Job, hosts: list[Host], attempt: int) -> list[Request]:
     return [Request(node, token, job.file, folders, host.address, master) for node, host in enumerate(hosts)]
 
 
-def _line(job: Job, request: Request) -> str:
-    """The shell line that a node runs. What comes before the report tells how far it came."""
+def _command(job: Job, request: Request) -> list[str]:
     check = [sys.executable, "-m", "vilg.distributed.launch.preflight_node", json.dumps(asdict(request))]
-    command = shlex.join(["env", *job.environment(), *check])
-    return f"echo '{json.dumps({'reached': True})}' && cd {shlex.quote(str(Path.cwd()))} && exec {command}"
+    return ["env", *job.environment(), *check]
 
 
 class _Node:
     """The check that runs on one host."""
 
-    def __init__(self, host: Host, line: str, ssh: list[str]):
+    def __init__(self, host: Host, command: list[str], ssh: list[str]):
         self.host, self.reached, self.reported = host, False, False
-        self.last_lines: deque[str] = deque(maxlen=1)  # that are no report
+        self.last_line = ""  # that is no report
         self.reach = shlex.join(host.shell_command(ssh, "true"))
         self._reports: queue.Queue[dict | None] = queue.Queue()
-        self._process = subprocess.Popen(
-            host.shell_command(ssh, line),
-            env=runtime.environment_before(),
-            text=True,
-            errors="replace",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        # What comes before the report tells how far the check came.
+        self._process = HostProcess(host, command, ssh, first=["echo", json.dumps({"reached": True})])
         threading.Thread(target=self._listen, daemon=True).start()
 
     def report(self, until: float, stopped: Callable[[], bool]) -> dict | None:
@@ -99,29 +84,19 @@ class _Node:
 
     @property
     def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        return self._process.has_ended
 
-    def send_line(self) -> None:
-        with suppress(OSError):  # it has ended, which its missing report shows
-            self._stdin.write("\n")
-            self._stdin.flush()
+    def request_second_report(self) -> None:
+        """If the node has ended, its missing report shows that."""
+        self._process.send("")
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._stdin.close()
-        try:
-            self._process.wait(_ENDING if self.reported else 0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        self._process.end(_ENDING if self.reported else 0)
 
     def _listen(self) -> None:
-        for line in self._stdout:
-            try:
-                report = json.loads(line)
-            except ValueError:
-                report = None
-            if not isinstance(report, dict):
-                self.last_lines.extend([line.strip()] if line.strip() else [])
+        for report in self._process.messages():
+            if isinstance(report, str):
+                self.last_line = report.strip() or self.last_line
             elif "reached" in report:
                 self.reached = True
             else:
@@ -158,7 +133,7 @@ def _faults(node: _Node, report: dict | None) -> list[str]:
     """The faults in a report, or why there is none."""
     if report is not None:
         return [f"{node.host}: {fault}" for fault in report["faults"]]
-    said = "; ".join(node.last_lines)
+    said = node.last_line
     if not node.reached:
         reason = (
             said if node.has_ended and said else f"no answer in {LIMIT:.0f} seconds{' (' + said + ')' if said else ''}"

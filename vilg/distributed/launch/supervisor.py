@@ -3,27 +3,22 @@
 fleetrun does not restart failed workers, and the peers of a failed rank would wait for it.
 """
 
-import json
 import logging
 import queue
 import secrets
-import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from vilg import runtime
 from vilg.distributed.folder_lock import LAUNCHED_JOB
 from vilg.distributed.launch.commands import Job
 from vilg.distributed.launch.console import Console
 from vilg.distributed.launch.failure_class import FailureClass
+from vilg.distributed.launch.host_process import HostProcess
 from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.preflight import find_faults
 from vilg.distributed.launch.restarts import Restarts, last_step
@@ -39,49 +34,26 @@ _GRACE = 30.0  # seconds for a node to end all processes
 
 
 class RemoteNode:
-    """The agent process (node.py) of one host, local or over ssh."""
+    """The agent (node.py) of one host."""
 
     def __init__(self, number: int, host: Host, command: list[str], ssh: list[str], events: queue.Queue):
         self.number, self.host, self.code = number, host, None
-        line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(command)}"
-        self._process = subprocess.Popen(
-            host.shell_command(ssh, line),
-            env=runtime.environment_before(),
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._agent = HostProcess(host, command, ssh)
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
 
     def send(self, word: str) -> None:
-        try:
-            self._stdin.write(word + "\n")
-            self._stdin.flush()
-        except OSError:
-            pass  # the agent has exited, which its last event reports
+        """Send a command. If the agent has exited, its last event reports that."""
+        self._agent.send(word)
 
     def end(self) -> None:
-        """Close the input of the agent, which then ends everything on its node."""
-        with suppress(OSError):
-            self._stdin.close()
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        """End the agent, which then ends everything on its node."""
+        self._agent.end(_GRACE)
 
     def _listen(self, events: queue.Queue) -> None:
-        for line in self._stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
+        for event in self._agent.messages():
             # Other lines come from ssh, or from a Python that could not start.
-            events.put((self, event if isinstance(event, dict) else {"log": None, "line": line.rstrip()}))
-        events.put((self, {"code": self._process.wait() or 1}))
+            events.put((self, event if isinstance(event, dict) else {"log": None, "line": event}))
+        events.put((self, {"code": self._agent.wait() or 1}))
 
 
 class Supervisor:
