@@ -13,7 +13,7 @@ LAYERS = [
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],
     ["config"],
-    ["errors", "files", "progress", "runtime"],
+    ["errors", "files", "metrics_jsonl", "progress", "runtime"],
 ]
 HEIGHT = {package: -layer for layer, packages in enumerate(LAYERS) for package in packages}
 # Within the upper layers, the order is fixed too.

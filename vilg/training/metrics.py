@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from vilg.files import write_atomically
+from vilg.metrics_jsonl import step_of
 from vilg.training.visualdl_log import VisualDLLog
 
 log = logging.getLogger(__name__)
-
-_TAIL = 2**20  # bytes at the end of metrics.jsonl, where the last step is searched
 
 
 class MetricsWriter:
@@ -58,7 +57,7 @@ def _keep_steps(file: Path, step: int) -> None:
     kept, damaged, end, offset = [], 0, 0, 0
     for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
         offset += len(line)
-        number = _step_of(line)
+        number = step_of(line)
         if number is None:
             damaged += 1
         elif number <= step:
@@ -71,20 +70,3 @@ def _keep_steps(file: Path, step: int) -> None:
             os.truncate(file, end)
     else:
         write_atomically(file, b"".join(kept))
-
-
-def last_step(file: Path) -> int:
-    """The largest step among the last lines of metrics.jsonl; 0 without one."""
-    if not file.exists():
-        return 0
-    with open(file, "rb") as opened:
-        opened.seek(max(0, file.stat().st_size - _TAIL))
-        return max((_step_of(line) or 0 for line in opened.readlines()), default=0)
-
-
-def _step_of(line: bytes) -> int | None:
-    """The step of a line of metrics.jsonl; None if it is damaged."""
-    try:
-        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
-    except (ValueError, TypeError, KeyError):
-        return None

@@ -11,7 +11,7 @@ import yaml
 from vilg import checkpoint, config
 from vilg.checkpoint import Location
 from vilg.errors import SettingsError, UserError
-from vilg.training.metrics import last_step
+from vilg.metrics_jsonl import last_step
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from vilg.distributed.launch.failure_class import FailureClass
-from vilg.distributed.launch.restarts import Restarts, last_step
+from vilg.distributed.launch.restarts import Restarts
 
 
 def gives_up(*failures):
@@ -29,12 +29,3 @@ def test_a_defect_that_repeats_at_the_same_step_is_given_up(kind):
 )
 def test_failures_of_machines_are_always_restarted(kind):
     assert not any(gives_up(*[(kind, 0)] * 9))
-
-
-def test_the_last_recorded_step(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    assert last_step(file) == 0
-    file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
-    assert last_step(file) == 2
-    file.write_text("x" * 2**17 + '\n{"step": 9}\n')
-    assert last_step(file) == 9

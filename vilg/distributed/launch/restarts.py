@@ -1,14 +1,10 @@
 """Decides whether the launcher restarts a job after a failure."""
 
-import json
-from pathlib import Path
-
 from vilg.distributed.launch.failure_class import FailureClass
 
 # A run is deterministic, so these failures may repeat at the same step. Other classes depend on the machines.
 _MAY_REPEAT = (FailureClass.DEFECT, FailureClass.OUT_OF_MEMORY)
 _MAX_REPEATS = 3
-_TAIL = 2**16  # bytes, more than one line of metrics.jsonl
 
 
 class Restarts:
@@ -30,19 +26,3 @@ class Restarts:
         if failure in _MAY_REPEAT and self._repeats == _MAX_REPEATS:
             return f"{failure.value} in {_MAX_REPEATS} attempts in a row after step {step}"
         return None
-
-
-def last_step(metrics: Path) -> int:
-    """The last step in a metrics.jsonl; 0 if there is none. A line that is being written is ignored."""
-    try:
-        with open(metrics, "rb") as opened:
-            opened.seek(max(0, metrics.stat().st_size - _TAIL))
-            lines = opened.read().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return 0

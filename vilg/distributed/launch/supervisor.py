@@ -21,9 +21,10 @@ from vilg.distributed.launch.failure_class import FailureClass
 from vilg.distributed.launch.host_process import HostProcess
 from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.preflight import find_faults
-from vilg.distributed.launch.restarts import Restarts, last_step
+from vilg.distributed.launch.restarts import Restarts
 from vilg.distributed.launch.root_cause import RankFailure, describe, describe_node, root_cause
 from vilg.distributed.stop_signals import stop_requested
+from vilg.metrics_jsonl import last_step
 
 log = logging.getLogger(__name__)
 
