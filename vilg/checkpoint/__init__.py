@@ -1,6 +1,14 @@
 """Sharded checkpoints: complete or absent on disk, and readable on any number of ranks."""
 
-from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest, step_directory, step_of
+from vilg.checkpoint.format import (
+    CheckpointError,
+    Manifest,
+    checkpoints_after,
+    checkpoints_in,
+    read_manifest,
+    step_directory,
+    step_of,
+)
 from vilg.checkpoint.inspection import checkpoint_folder
 from vilg.checkpoint.load import CheckpointReader, load, newest_valid, resolve_resume, verify
 from vilg.checkpoint.publish import CheckpointInfo
@@ -15,6 +23,7 @@ __all__ = [
     "Location",
     "Manifest",
     "checkpoint_folder",
+    "checkpoints_after",
     "checkpoints_in",
     "join",
     "load",

@@ -129,6 +129,11 @@ def checkpoints_in(folder: Location) -> list[Location]:
     return [join(folder, name) for name in sorted(names, key=lambda name: int(name.removeprefix("step-")))]
 
 
+def checkpoints_after(folder: Location, step: int) -> list[Location]:
+    """The checkpoint directories of later steps in `folder`, oldest first, valid or not."""
+    return [path for path in checkpoints_in(folder) if (step_of(path) or 0) > step]
+
+
 def step_of(checkpoint: Location) -> int | None:
     """The step in the name of a checkpoint directory, or None if the directory has another name."""
     match = _STEP.fullmatch(split_location(checkpoint)[1])

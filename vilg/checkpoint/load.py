@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from vilg import config
 from vilg.checkpoint import slices
 from vilg.checkpoint.format import CheckpointError, Manifest, checkpoints_in, read_manifest, step_directory
 from vilg.checkpoint.slices import SliceReader
@@ -148,8 +149,9 @@ def resolve_resume(resume: str, folder: Location, world: World | None = None, in
         own = newest_valid(folder, world)
         if own is not None or not initial:
             return own
-    if resume.startswith("step:"):
-        chosen = join(folder, step_directory(int(resume.removeprefix("step:"))))
+    step = config.Resume(resume).step
+    if step is not None:
+        chosen = join(folder, step_directory(step))
     else:
         chosen = location(initial if resume == "auto" else resume)
     verify(chosen, world)

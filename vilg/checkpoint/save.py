@@ -19,7 +19,7 @@ import numpy as np
 
 from vilg import config
 from vilg.checkpoint import slices
-from vilg.checkpoint.format import CheckpointError, checkpoints_in, step_directory, step_of
+from vilg.checkpoint.format import CheckpointError, checkpoints_after, step_directory
 from vilg.checkpoint.publish import CheckpointInfo, ShardResult, prune, publish, rank_file, tensor_chunk
 from vilg.checkpoint.slices import TensorChunk
 from vilg.checkpoint.storage import Location, Storage, join, open_storage
@@ -66,7 +66,7 @@ class CheckpointManager:
         """
         self.newest, self.newest_step = newest, step
         if self.world.is_rank_zero:
-            self._damaged = {path for path in checkpoints_in(self.folder) if (step_of(path) or 0) > step}
+            self._damaged = set(checkpoints_after(self.folder, step))
 
     def save(self, parts: list[TensorShard], info: CheckpointInfo) -> None:
         """Start saving `parts`, the tensor shards of this rank. Ranks that hold identical shards divide them between

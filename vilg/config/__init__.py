@@ -12,7 +12,7 @@ from vilg.config.renamed import original_names
 from vilg.config.resolver import as_tree, from_tree, known_keys, resolve, save
 from vilg.config.resume import Resume
 from vilg.config.run import Checkpoint, Run
-from vilg.config.schemas import ImageTokenizerTraining, Pretraining
+from vilg.config.schemas import ImageTokenizerTraining, Pretraining, TrainingSettings
 from vilg.config.tokenizer_training import (
     Autoencoder,
     Codebook,
@@ -57,6 +57,7 @@ __all__ = [
     "Text",
     "Tokenize",
     "Train",
+    "TrainingSettings",
     "as_tree",
     "from_tree",
     "known_keys",

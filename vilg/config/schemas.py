@@ -83,3 +83,7 @@ class ImageTokenizerTraining:
     def first_quantized_step(self) -> int:
         """The first step with quantization; before it the model is trained as an autoencoder. Steps count from 1."""
         return 1 + int(self.autoencoder.until * self.train.steps)
+
+
+# The settings of a run that trains.
+TrainingSettings = Pretraining | ImageTokenizerTraining

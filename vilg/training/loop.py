@@ -40,9 +40,7 @@ log = logging.getLogger(__name__)
 class TrainingLoop:
     """Trains `objective` with the settings of a run, from its newest checkpoint or from the start."""
 
-    def __init__(
-        self, settings: config.Pretraining | config.ImageTokenizerTraining, objective: Objective, world: World
-    ):
+    def __init__(self, settings: config.TrainingSettings, objective: Objective, world: World):
         self.settings, self.objective, self.world = settings, objective, world
         self.folder = settings.run.folder
         freeze(objective.model, settings.train.freeze)

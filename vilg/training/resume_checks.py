@@ -10,19 +10,25 @@ import yaml
 
 from vilg import checkpoint, config
 from vilg.checkpoint import Location
+from vilg.config import TrainingSettings
 from vilg.errors import SettingsError, UserError
 from vilg.metrics_jsonl import last_step
 
 log = logging.getLogger(__name__)
-
-Settings = config.Pretraining | config.ImageTokenizerTraining
 
 # A crash loses the steps since the newest checkpoint: up to two intervals, since a checkpoint is complete only when the
 # next one is saved. More intervals than these mean that checkpoints are missing.
 _MAX_INTERVALS = 3
 
 
-def check_steps_left(settings: Settings, stored: Settings, chosen: Location, step: int, own: bool, level: int) -> bool:
+def check_steps_left(
+    settings: TrainingSettings,
+    stored: TrainingSettings,
+    chosen: Location,
+    step: int,
+    own: bool,
+    level: int,
+) -> bool:
     """Whether a checkpoint of `step` leaves anything to train. If not, say so in one line (at the logging `level`).
 
     A supervisor may start a finished run again, so this is no error for a checkpoint of the run itself (`own`). Raises
@@ -43,7 +49,7 @@ def check_steps_left(settings: Settings, stored: Settings, chosen: Location, ste
     return False
 
 
-def check_run_dir(settings: Settings, stored: Settings) -> None:
+def check_run_dir(settings: TrainingSettings, stored: TrainingSettings) -> None:
     """Raise UserError if the run's own checkpoint was written by a run of the same name in another `run.dir`.
 
     The two share their checkpoints if `checkpoint.folder` is outside of the run.
@@ -58,7 +64,7 @@ def check_run_dir(settings: Settings, stored: Settings) -> None:
         )
 
 
-def check_no_steps_are_lost(settings: Settings, folder: Location, step: int) -> None:
+def check_no_steps_are_lost(settings: TrainingSettings, folder: Location, step: int) -> None:
     """Raise UserError if the run's checkpoints after `step`, where it would continue, are not in `folder`.
 
     metrics.jsonl tells how far the run has trained. A crash loses the steps since the newest checkpoint, which is not
@@ -82,7 +88,7 @@ def check_no_steps_are_lost(settings: Settings, folder: Location, step: int) -> 
     )
 
 
-def _earlier_settings(settings: Settings) -> Settings | None:
+def _earlier_settings(settings: TrainingSettings) -> TrainingSettings | None:
     """The settings with which the run was started before; None if they cannot be read."""
     file = settings.run.folder / "settings.yaml"
     try:
@@ -99,7 +105,9 @@ def _later_checkpoint_elsewhere(run: Path, folder: Location, step: int) -> Locat
     return before if _newest_step(before) > step else None
 
 
-def _checkpoints_are_missing(settings: Settings, earlier: Settings | None, folder: Location, recorded: int) -> bool:
+def _checkpoints_are_missing(
+    settings: TrainingSettings, earlier: TrainingSettings | None, folder: Location, recorded: int
+) -> bool:
     """Whether a run with these settings would have saved a checkpoint that is newer than those in `folder`."""
     known = [one.checkpoint for one in (settings, earlier) if one]
     if not all(one.every_steps and one.on_failure == "stop" for one in known):

@@ -5,6 +5,7 @@ import logging
 from vilg import checkpoint, config
 from vilg.checkpoint import CheckpointReader, Location, Manifest
 from vilg.checkpoint.storage import split_location
+from vilg.config import TrainingSettings
 from vilg.distributed.engine import Engine
 from vilg.distributed.world import World
 from vilg.errors import SettingsError, UserError, os_reason
@@ -15,10 +16,8 @@ from vilg.training.settings_changes import changed_settings, group_by_effect, re
 
 log = logging.getLogger(__name__)
 
-Settings = config.Pretraining | config.ImageTokenizerTraining
 
-
-def choose_checkpoint(settings: Settings, folder: Location, world: World) -> Location | None:
+def choose_checkpoint(settings: TrainingSettings, folder: Location, world: World) -> Location | None:
     """The checkpoint that `resume` selects, or None; `folder` has the checkpoints of the run. All ranks call this.
 
     Raises UserError if the run has later checkpoints, which would not belong to its continuation, or if it has trained
@@ -31,7 +30,7 @@ def choose_checkpoint(settings: Settings, folder: Location, world: World) -> Loc
     chosen = checkpoint.resolve_resume(resume.checkpoint, folder, world, settings.checkpoint.initial_load_path)
     with world.fail_together():
         start = 0 if chosen is None else checkpoint.read_manifest(chosen).step
-        later = _checkpoints_after(folder, start) if resume.checkpoint != "auto" else []
+        later = checkpoint.checkpoints_after(folder, start) if resume.checkpoint != "auto" else []
         if later and (chosen is None or "later_checkpoints" not in resume.allow):
             allow = "" if chosen is None else ", or set resume.allow=[later_checkpoints] to remove them"
             raise UserError(
@@ -45,7 +44,7 @@ def choose_checkpoint(settings: Settings, folder: Location, world: World) -> Loc
     return chosen
 
 
-def check_changes(chosen: Location, manifest: Manifest, settings: Settings, own: bool, quiet: bool) -> None:
+def check_changes(chosen: Location, manifest: Manifest, settings: TrainingSettings, own: bool, quiet: bool) -> None:
     """Print every setting that differs from those of the checkpoint.
 
     own: whether this is a checkpoint of the run itself. quiet: check without printing. Raises UserError for a change
@@ -75,7 +74,7 @@ def check_changes(chosen: Location, manifest: Manifest, settings: Settings, own:
         )
 
 
-def remove_later_checkpoints(settings: Settings, folder: Location, step: int, world: World) -> None:
+def remove_later_checkpoints(settings: TrainingSettings, folder: Location, step: int, world: World) -> None:
     """Remove the run's checkpoints after `step` if the user has named one to go back to and allowed it.
 
     Otherwise resume=auto, which restarts use, would take one of them.
@@ -83,7 +82,7 @@ def remove_later_checkpoints(settings: Settings, folder: Location, step: int, wo
     if settings.resume.checkpoint == "auto":
         return
     with world.fail_together():
-        for path in _checkpoints_after(folder, step) if world.is_rank_zero else []:
+        for path in checkpoint.checkpoints_after(folder, step) if world.is_rank_zero else []:
             storage, name = split_location(path)
             try:
                 storage.remove(name)
@@ -98,13 +97,8 @@ def _check_step_exists(folder: Location, step: int) -> None:
         raise UserError(f"resume=step:{step}: {folder} has steps {', '.join(map(str, steps)) or 'of no checkpoint'}")
 
 
-def _checkpoints_after(folder: Location, step: int) -> list[Location]:
-    """The checkpoint directories of later steps, oldest first, valid or not."""
-    return [path for path in checkpoint.checkpoints_in(folder) if (checkpoint.step_of(path) or 0) > step]
-
-
 def check_compatible(
-    chosen: Location, manifest: Manifest, settings: Settings, tokenizers: dict[str, str], data: dict
+    chosen: Location, manifest: Manifest, settings: TrainingSettings, tokenizers: dict[str, str], data: dict
 ) -> None:
     """Raise UserError for a checkpoint with other tokenizers, other data, or another model.
 

@@ -14,7 +14,7 @@ from vilg.files import printable
 
 
 @contextmanager
-def run_lock(settings: config.Pretraining | config.ImageTokenizerTraining, world: World) -> Iterator[None]:
+def run_lock(settings: config.TrainingSettings, world: World) -> Iterator[None]:
     """Hold the locks of a run within the block. All ranks call this, and rank 0 holds them for the job.
 
     Raises UserError on all ranks if another job holds one. Object stores have no lock. If another job takes a lock over
@@ -30,7 +30,7 @@ def run_lock(settings: config.Pretraining | config.ImageTokenizerTraining, world
         yield
 
 
-def _folders(settings: config.Pretraining | config.ImageTokenizerTraining) -> list[Path]:
+def _folders(settings: config.TrainingSettings) -> list[Path]:
     run = settings.run.folder
     checkpoints = checkpoint.location(settings.checkpoint.directory(settings.run))
     separate = isinstance(checkpoints, Path) and not checkpoints.absolute().is_relative_to(run.absolute())

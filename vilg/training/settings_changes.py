@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vilg import config
+from vilg.config import TrainingSettings
 from vilg.training.schedules import learning_rate
-
-Settings = config.Pretraining | config.ImageTokenizerTraining
 
 MAX_FACTOR = 2.0
 
@@ -30,6 +29,7 @@ _EFFECTS = {
     "hardware, files and reports": (
         *("run", "checkpoint", "distributed", "cluster", "attention", "tokenize", "data.threads", "data.heldout"),
         *("data.max_bad_samples", "data.may_change", "train.micro_batch", "train.stop_at", "train.eval_every"),
+        *("train.eval_every_minutes", "train.sample_images_every_minutes"),
         *("train.sample_images_every", "train.profile", "train.profile_ranks", "train.peak_tflops", "perceptual.path"),
     ),
 }
@@ -63,7 +63,7 @@ class Refusal(NamedTuple):
     reason: str
 
 
-def changed_settings(old: Settings, new: Settings) -> list[Change]:
+def changed_settings(old: TrainingSettings, new: TrainingSettings) -> list[Change]:
     """The settings that differ, in the order of the schema, without those that say how to start."""
     before, after = _flatten(config.as_tree(old)), _flatten(config.as_tree(new))
     return [
@@ -81,7 +81,7 @@ def group_by_effect(changes: list[Change]) -> dict[str, list[Change]]:
     return groups
 
 
-def refused_changes(old: Settings, new: Settings, step: int, consumed: int) -> Iterator[Refusal]:
+def refused_changes(old: TrainingSettings, new: TrainingSettings, step: int, consumed: int) -> Iterator[Refusal]:
     """The changes between a checkpoint of `step`, after `consumed` samples, and its continuation that are unlikely to
     be meant.
     """
