@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import paddle
@@ -104,19 +104,18 @@ class World:
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
         """Sum each value over all ranks. The keys have to be the same on every rank."""
-        if self.ranks == 1:
-            return dict(values)
-        total = paddle.to_tensor(np.array([values[key] for key in sorted(values)], dtype=np.float64))
-        dist.all_reduce(total)
-        return dict(zip(sorted(values), total.numpy().tolist()))
+        return self._reduce(values, dist.ReduceOp.SUM)
 
     def max(self, values: dict[str, float]) -> dict[str, float]:
         """The largest of each value on all ranks. The keys have to be the same on every rank."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def _reduce(self, values: dict[str, float], operation: Literal[0, 1]) -> dict[str, float]:
         if self.ranks == 1:
             return dict(values)
-        largest = paddle.to_tensor(np.array([values[key] for key in sorted(values)], dtype=np.float64))
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        return dict(zip(sorted(values), largest.numpy().tolist()))
+        reduced = paddle.to_tensor(np.array([values[key] for key in sorted(values)], dtype=np.float64))
+        dist.all_reduce(reduced, op=operation)
+        return dict(zip(sorted(values), reduced.numpy().tolist()))
 
     def sum_tensor(self, value: paddle.Tensor) -> paddle.Tensor:
         """Sum `value` over all ranks, in place."""

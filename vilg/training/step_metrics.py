@@ -13,6 +13,8 @@ from vilg.training.objective import Objective
 from vilg.training.step_timer import StepTimer
 from vilg.training.utilization import peak_flops
 
+_REDUCTION = "communication_seconds"
+
 
 class StepMetrics:
     """Computes the values that each line of metrics.jsonl has in addition to losses.
@@ -35,14 +37,18 @@ class StepMetrics:
         consume.
         """
         seconds, batch = step["seconds"], int(step["global_batch"])
-        # Other ranks wait for the slowest one, and the fullest one is the first to run out of memory.
-        largest = self._world.max(self.timer.take() | memory_used())
+        # Other ranks wait for the slowest one, and the fullest one is the first to run out of memory. The rank that
+        # started last to reduce gradients did not wait for others, so of this time the smallest counts.
+        reduction = self._engine.reduction_seconds
+        measured = self.timer.take() | memory_used() | ({} if reduction is None else {_REDUCTION: -reduction})
+        largest = self._world.max(measured)
+        if reduction is not None:
+            largest[_REDUCTION] *= -1
         values = {
             "epoch": step["consumed_samples"] / samples,
             f"{self._unit}_per_second_per_device": step[f"{self._unit}_per_second"] / self._world.ranks,
             "data_wait_share": min(1.0, largest.get("data_seconds", 0.0) / seconds),
             **largest,
-            **self._communication(),
             "eta_seconds": self.timer.end_step(seconds, batch, samples_left),
         }
         if self._mfu:
@@ -53,8 +59,3 @@ class StepMetrics:
         values |= {f"grad_norm/{group}": norm for group, norm in norms.items() if math.isfinite(norm)}
         # Six digits are enough for all but the time of day.
         return {name: float(f"{value:.6g}") for name, value in values.items()} | {"timestamp": round(time.time(), 3)}
-
-    def _communication(self) -> dict[str, float]:
-        """The time to reduce gradients on the rank that started last, which did not wait for others."""
-        own = self._engine.reduction_seconds
-        return {} if own is None else {"communication_seconds": -self._world.max({"": -own})[""]}
