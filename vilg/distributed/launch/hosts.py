@@ -87,11 +87,11 @@ def with_addresses(hosts: list[Host]) -> list[Host]:
     if len(hosts) == 1:
         return hosts
     found = [replace(host, address=host.address or _fleetrun_address(host)) for host in hosts]
-    remote = [host.address for host in found if host.address and not _is_loopback(host.address)]
+    remote = [host.address for host in found if host.address and not is_loopback(host.address)]
     if remote:
         # localhost, and on Debian (127.0.1.1 in /etc/hosts) the name of this machine. Elsewhere it means another one.
         found = [
-            replace(host, address=_own_address(host, remote[0])) if _is_loopback(host.address or "") else host
+            replace(host, address=_own_address(host, remote[0])) if is_loopback(host.address or "") else host
             for host in found
         ]
     return _without_duplicates(found)
@@ -195,7 +195,8 @@ def _lower(names: Iterable[str | None]) -> list[str]:
     return [name.lower() for name in names if name is not None]
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether this is an IPv4 address of this machine only."""
     return _version(address) == 4 and ipaddress.ip_address(address).is_loopback
 
 

@@ -146,7 +146,7 @@ def main(logs: Path, progress: Path, stall_seconds: float, command: list[str]) -
         node.end()
     _report_output(node)
     if code == STOPPED_EXIT_CODE:
-        code = 0  # the ranks have saved, as they were told
+        code = 0  # the ranks have saved after the command to stop
     if code:
         emit(fleetrun=node.last_messages())
     emit(code=code)

@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 import vilg
+from vilg.distributed.launch.hosts import is_loopback, resolve
 from vilg.errors import os_reason
 
 _CONNECTING = 10.0  # seconds
@@ -175,18 +176,15 @@ def _connection_faults(request: Request) -> list[str]:
 def _gloo_faults(address: str | None) -> list[str]:
     """On CPUs, gloo listens where the own name of the host points to. On Debian, this is 127.0.1.1."""
     uses_gloo = "paddlepaddle-gpu" not in versions()["Paddle"] and "GLOO_SOCKET_IFNAME" not in os.environ
-    if address is None or not uses_gloo or address.startswith("127."):
+    if address is None or not uses_gloo or is_loopback(address):
         return []
     name = socket.gethostname()
-    try:
-        own = socket.gethostbyname(name)
-    except OSError:
-        own = "unknown"
-    if own != "unknown" and not own.startswith("127."):
+    own = resolve(name)
+    if own is not None and not is_loopback(own):
         return []
     interfaces = ", ".join(_interfaces()) or "see `ip address`"
     return [
-        f"its own name {name} is {own} here, where other nodes cannot reach gloo; set "
+        f"its own name {name} is {own or 'unknown'} here, where other nodes cannot reach gloo; set "
         f"cluster.environment.GLOO_SOCKET_IFNAME to its network interface ({interfaces})"
     ]
 
