@@ -49,7 +49,7 @@ def machine() -> str:
 def die_with_parent(parent: int) -> None:
     """Let the kernel kill this process when its parent ends, also if the parent is killed. Only Linux can do this.
 
-    parent: the process on which this one depends. It may have ended before the kernel was told, so this is checked
+    parent: the process on which this one depends. It may have ended before the call of prctl, so this is checked
     afterwards. The kernel watches the thread that started this process: start processes from a main thread.
     """
     try:

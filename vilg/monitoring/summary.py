@@ -92,7 +92,7 @@ def _shares(lines: list[dict[str, float]]) -> dict[str, float]:
         return {}
     pauses = [later["timestamp"] - earlier["timestamp"] for earlier, later in itertools.pairwise(lines)]
     usual = statistics.median(pauses)
-    # Between two attempts a run stands still for any time, which is none of its parts.
+    # Between two attempts nothing runs, for any time. This is none of the parts.
     counted = [
         (pause, line)
         for pause, line in zip(pauses, lines[1:])
