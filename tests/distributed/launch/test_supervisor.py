@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from tests.distributed.launch.printed_jobs import job
-from tests.processes import ROOT, run
+from tests.processes import ROOT
 from vilg.distributed.launch import supervisor
+from vilg.distributed.launch.host_process import HostProcess
 from vilg.distributed.launch.hosts import Host
 from vilg.distributed.launch.supervisor import Supervisor
 
@@ -73,7 +74,9 @@ def test_the_agent_keeps_what_fleetrun_prints(tmp_path):
     for attempt in ("first", "second"):
         program = f"for i in {{1..30}}; do echo {attempt} $i >&2; done; exit 3"
         agent = [sys.executable, "-m", "vilg.distributed.launch.node", str(logs), str(tmp_path / "metrics.jsonl"), "60"]
-        done = run([*agent, "bash", "-c", program], tmp_path, 60)
-        said, code = map(json.loads, done.stdout.splitlines())
+        # The end of its input would end the agent, perhaps before it has seen the program end.
+        process = HostProcess(Host("localhost"), [*agent, "bash", "-c", program], ssh=[])
+        said, code = process.messages()
+        process.end(10)
         assert said == {"fleetrun": [f"{attempt} {number}" for number in range(11, 31)]} and code == {"code": 3}
     assert len((logs / "fleetrun.log").read_text().splitlines()) == 60
