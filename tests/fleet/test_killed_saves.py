@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(100)]
 PROGRAM = ROOT / "tests" / "fleet" / "killed_save_program.py"
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["in place", "asynchronous"])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    "victim, asynchronous", [(0, False), (1, True)], ids=["rank 0 in place", "rank 1 asynchronous"]
+)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_killed_save(tmp_path, point, victim, asynchronous):
     folder = tmp_path / "checkpoints"

@@ -64,11 +64,9 @@ def test_resuming_in_new_processes_is_exact_to_the_last_bit(small, tmp_path, sta
     assert whole.files == again.files and len(whole.files) == 2
 
 
-# From (processes, settings) to (processes, settings): every number of ranks and every stage on both sides.
+# From (processes, settings) to (processes, settings): each number of ranks and each stage on both sides.
 MOVES = {
-    "1 to 2, stage 3": (1, [], 2, ["distributed.stage=3", *SPLIT]),
     "1 to 4, stage 2": (1, [], 4, ["distributed.stage=2", "distributed.sharding_degree=2"]),
-    "2, stage 3 and offload, to 1": (2, STAGES["stage 3, offload, recompute"], 1, []),
     "2, stage 2, to 4, stage 3": (
         2,
         ["distributed.stage=2"],

@@ -117,11 +117,8 @@ def check_traffic(
 
 
 CASES = {
-    "stage 1": (2, {"stage": 1}, 1),
     "stage 1, accumulation": (2, {"stage": 1}, 4),
-    "stage 2": (2, {"stage": 2}, 1),
-    "stage 3": (2, {"stage": 3, **SPLIT}, 1),
-    "stage 3, offload": (2, {"stage": 3, "offload": True, **SPLIT}, 1),
+    "stage 2, accumulation": (2, {"stage": 2}, 4),
     "stage 3, accumulation, recompute": (2, {"stage": 3, "recompute": "block", **SPLIT}, 4),
     "stage 3, offload, accumulation, recompute": (
         2,
