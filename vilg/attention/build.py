@@ -49,11 +49,19 @@ _FLAGS = {
     ],
     "cpu/kernels_avx2.cc": ["-mavx2", "-mfma"],
     "cpu/kernels_plain.cc": [],
+    "cpu/adamw.cc": [],
     "cpu/attention.cc": [],
+    "cpu/convert.cc": [],
     "cpu/instruction_set.cc": [],
     "cpu/rows.cc": [],
     "paddle/op.cc": [],
     "paddle/rows.cc": [],
+    "paddle/half_adamw.cc": [],
+    "paddle/half_cast.cc": [],
+    "paddle/half_elementwise.cc": [],
+    "paddle/half_kernels.cc": [],
+    "paddle/half_matmul.cc": [],
+    "paddle/half_rows.cc": [],
 }
 # With nvcc and a Paddle built for CUDA.
 _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}
@@ -232,7 +240,10 @@ def _libraries() -> list[str]:
         f"-L{libs}",
         "-Wl,--no-as-needed",
         "-l:libpaddle.so",
+        "-l:libphi.so",
+        "-l:libphi_core.so",
         "-Wl,--as-needed",
+        "-l:libdnnl.so.3",
         "-l:libiomp5.so",
         f"-Wl,-rpath,{base}:{libs}",
     ]

@@ -43,8 +43,8 @@ def why_no_gpu_kernel(device: str) -> str | None:
 
 
 def operator_attention(q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, layout: Layout) -> paddle.Tensor:
-    """block_sparse_attention with the operator. q, k, v [B, S, H, D]: fp32 with D in HEAD_SIZES on a CPU; fp32, fp16 or
-    bf16 with D in HEAD_SIZES_ON_GPU on a GPU.
+    """block_sparse_attention with the operator. q, k, v [B, S, H, D] in fp32, fp16 or bf16; D is one of HEAD_SIZES on a
+    CPU and one of HEAD_SIZES_ON_GPU on a GPU.
     """
     return _C_ops._run_custom_op(SEPARATE, q, k, v, *_arguments(layout, q.shape[-1]))[0]  # type: ignore[attr-defined]
 

@@ -26,7 +26,7 @@ class _Linear(PyLayer):
         return (
             paddle.matmul(gradient, weight, transpose_y=True) if of_x else None,
             paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True) if of_weight else None,
-            paddle.matmul(ones, rows).flatten() if of_bias else None,
+            paddle.matmul(ones, rows).squeeze(0) if of_bias else None,
         )
 
 

@@ -1,13 +1,15 @@
 /* Block-sparse attention: the C interface of the CPU kernel.
 
-   All tensors are float32. Queries, keys, values and outputs are [batch, length, heads, head_size]. `*_row` is the
-   distance in floats between two positions, so that a slice of a wider array can be read in place. The heads of a
-   position are contiguous. lse is [batch, heads, length]: the natural logarithm of the sum of the exponentials of the
+   Queries, keys, values, outputs and their gradients are [batch, length, heads, head_size] of one type; they are
+   computed with in float32, and results are rounded once. `*_row` is the distance in elements between two positions, so that a slice of a wider array can be read in place. The heads of a
+   position are contiguous. lse is float32 [batch, heads, length]: the natural logarithm of the sum of the exponentials of the
    scaled scores of each query. Nothing is allocated: the caller provides `workspace`, whose size the functions
    `*_workspace` return. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+
+#include "element.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -16,6 +18,7 @@ extern "C" {
 typedef struct {
   int64_t batch, length, heads, head_size;
   float scale; /* factor of the scores, usually head_size^-0.5 */
+  int type;    /* of the elements: VILG_FLOAT32, VILG_FLOAT16 or VILG_BFLOAT16 */
 } vilg_shape;
 
 /* The return values. */
@@ -33,15 +36,15 @@ const char* vilg_attention_error(int code);
 int64_t vilg_attention_forward_workspace(const vilg_shape*, const int32_t* packed, int64_t size, int threads);
 int64_t vilg_attention_backward_workspace(const vilg_shape*, const int32_t* packed, int64_t size, int threads);
 
-int vilg_attention_forward(const vilg_shape*, const int32_t* packed, int64_t size, const float* q, int64_t q_row,
-                           const float* k, int64_t k_row, const float* v, int64_t v_row, float* out, int64_t out_row,
+int vilg_attention_forward(const vilg_shape*, const int32_t* packed, int64_t size, const void* q, int64_t q_row,
+                           const void* k, int64_t k_row, const void* v, int64_t v_row, void* out, int64_t out_row,
                            float* lse, float* workspace, int threads);
 
 /* Gradients of q, k and v, given grad_out, the gradient of out. */
-int vilg_attention_backward(const vilg_shape*, const int32_t* packed, int64_t size, const float* q, int64_t q_row,
-                            const float* k, int64_t k_row, const float* v, int64_t v_row, const float* out,
-                            int64_t out_row, const float* lse, const float* grad_out, int64_t grad_out_row,
-                            float* grad_q, int64_t grad_q_row, float* grad_k, int64_t grad_k_row, float* grad_v,
+int vilg_attention_backward(const vilg_shape*, const int32_t* packed, int64_t size, const void* q, int64_t q_row,
+                            const void* k, int64_t k_row, const void* v, int64_t v_row, const void* out,
+                            int64_t out_row, const float* lse, const void* grad_out, int64_t grad_out_row,
+                            void* grad_q, int64_t grad_q_row, void* grad_k, int64_t grad_k_row, void* grad_v,
                             int64_t grad_v_row, float* workspace, int threads);
 
 /* "avx512", "avx2" or "plain": the widest instruction set that this processor supports, or the one that the

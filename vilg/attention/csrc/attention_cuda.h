@@ -8,11 +8,11 @@
 #pragma once
 #include <stdint.h>
 
+#include "element.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-enum { VILG_FLOAT32 = 0, VILG_FLOAT16 = 1, VILG_BFLOAT16 = 2 };
 
 typedef struct {
   int64_t batch, length, heads, head_size; /* head_size 32, 64 or 128 */

@@ -85,9 +85,9 @@ extern "C" int64_t vilg_attention_backward_workspace(const vilg_shape* shape, co
   return workspace(shape, packed, size, threads, 4);
 }
 
-extern "C" int vilg_attention_forward(const vilg_shape* shape, const int32_t* packed, int64_t size, const float* q,
-                                      int64_t q_row, const float* k, int64_t k_row, const float* v, int64_t v_row,
-                                      float* out, int64_t out_row, float* lse, float* workspace, int threads) {
+extern "C" int vilg_attention_forward(const vilg_shape* shape, const int32_t* packed, int64_t size, const void* q,
+                                      int64_t q_row, const void* k, int64_t k_row, const void* v, int64_t v_row,
+                                      void* out, int64_t out_row, float* lse, float* workspace, int threads) {
   Layout layout;
   const vilg::Kernels* kernels;
   if (const int error = prepare(shape, packed, size, &layout, &kernels)) return error;
@@ -96,23 +96,23 @@ extern "C" int vilg_attention_forward(const vilg_shape* shape, const int32_t* pa
   share_out(layout.by_query, shape->batch * H, threads, [&](int64_t head, int first, int last, int thread) {
     const int64_t b = head / H * S, h = head % H * D;
     vilg::HeadIn in{};
-    in.q = q + b * q_row + h, in.q_row = q_row;
-    in.k = k + b * k_row + h, in.k_row = k_row;
-    in.v = v + b * v_row + h, in.v_row = v_row;
-    in.scale = shape->scale;
+    in.q = vilg::element(q, b * q_row + h, shape->type), in.q_row = q_row;
+    in.k = vilg::element(k, b * k_row + h, shape->type), in.k_row = k_row;
+    in.v = vilg::element(v, b * v_row + h, shape->type), in.v_row = v_row;
+    in.scale = shape->scale, in.type = shape->type;
     vilg::HeadOut to{};
-    to.out = out + b * out_row + h, to.out_row = out_row;
+    to.out = vilg::element(out, b * out_row + h, shape->type), to.out_row = out_row;
     to.lse = lse + head * S;
     kernels->forward(layout, in, to, first, last, workspace + thread * of_thread);
   });
   return VILG_OK;
 }
 
-extern "C" int vilg_attention_backward(const vilg_shape* shape, const int32_t* packed, int64_t size, const float* q,
-                                       int64_t q_row, const float* k, int64_t k_row, const float* v, int64_t v_row,
-                                       const float* out, int64_t out_row, const float* lse, const float* grad_out,
-                                       int64_t grad_out_row, float* grad_q, int64_t grad_q_row, float* grad_k,
-                                       int64_t grad_k_row, float* grad_v, int64_t grad_v_row, float* workspace,
+extern "C" int vilg_attention_backward(const vilg_shape* shape, const int32_t* packed, int64_t size, const void* q,
+                                       int64_t q_row, const void* k, int64_t k_row, const void* v, int64_t v_row,
+                                       const void* out, int64_t out_row, const float* lse, const void* grad_out,
+                                       int64_t grad_out_row, void* grad_q, int64_t grad_q_row, void* grad_k,
+                                       int64_t grad_k_row, void* grad_v, int64_t grad_v_row, float* workspace,
                                        int threads) {
   Layout layout;
   const vilg::Kernels* kernels;
@@ -123,17 +123,17 @@ extern "C" int vilg_attention_backward(const vilg_shape* shape, const int32_t* p
     return [&, work](int64_t head, int first, int last, int thread) {
       const int64_t b = head / H * S, h = head % H * D;
       vilg::HeadIn in{};
-      in.q = q + b * q_row + h, in.q_row = q_row;
-      in.k = k + b * k_row + h, in.k_row = k_row;
-      in.v = v + b * v_row + h, in.v_row = v_row;
-      in.out = out + b * out_row + h, in.out_row = out_row;
-      in.grad_out = grad_out + b * grad_out_row + h, in.grad_out_row = grad_out_row;
+      in.q = vilg::element(q, b * q_row + h, shape->type), in.q_row = q_row;
+      in.k = vilg::element(k, b * k_row + h, shape->type), in.k_row = k_row;
+      in.v = vilg::element(v, b * v_row + h, shape->type), in.v_row = v_row;
+      in.out = vilg::element(out, b * out_row + h, shape->type), in.out_row = out_row;
+      in.grad_out = vilg::element(grad_out, b * grad_out_row + h, shape->type), in.grad_out_row = grad_out_row;
       in.lse = lse + head * S;
-      in.scale = shape->scale;
+      in.scale = shape->scale, in.type = shape->type;
       vilg::HeadOut to{};
-      to.grad_q = grad_q + b * grad_q_row + h, to.grad_q_row = grad_q_row;
-      to.grad_k = grad_k + b * grad_k_row + h, to.grad_k_row = grad_k_row;
-      to.grad_v = grad_v + b * grad_v_row + h, to.grad_v_row = grad_v_row;
+      to.grad_q = vilg::element(grad_q, b * grad_q_row + h, shape->type), to.grad_q_row = grad_q_row;
+      to.grad_k = vilg::element(grad_k, b * grad_k_row + h, shape->type), to.grad_k_row = grad_k_row;
+      to.grad_v = vilg::element(grad_v, b * grad_v_row + h, shape->type), to.grad_v_row = grad_v_row;
       work(layout, in, to, first, last, workspace + thread * of_thread);
     };
   };

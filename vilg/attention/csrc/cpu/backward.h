@@ -39,9 +39,11 @@ void read_queries(const vilg::Layout& layout, int block, const BackwardInputs& i
   for (int i = 0; i < kTile; ++i) {
     const int32_t position = layout.order[block * kTile + i];
     Vector product = {};
-    if (position >= 0)
-      for (int d = 0; d < D; d += kLanes)
-        product += load(in.out.data + position * in.out.row + d) * load(s.grad_out + i * D + d);
+    if (position >= 0) {
+      float out[D];
+      read_row<D>(in.out, position, out);
+      for (int d = 0; d < D; d += kLanes) product += load(out + d) * load(s.grad_out + i * D + d);
+    }
     s.delta[i] = sum(product);
     s.lse[i] = position < 0 ? -kHidden : in.lse[position] * kLog2E; /* padding gets weight 0 */
   }
@@ -77,10 +79,10 @@ template <int D, bool kKeysToo>
 void backward_queries(const vilg::Layout& layout, int block, const BackwardInputs& in, RowsOut grad_q,
                       BackwardScratch<D>& s) {
   read_queries<D>(layout, block, in, s);
-  prefetch_block<D, false>(layout, block + 1, in.q.data, in.q.row);
-  prefetch_block<D, false>(layout, block + 1, in.out.data, in.out.row);
-  prefetch_block<D, false>(layout, block + 1, in.grad_out.data, in.grad_out.row);
-  prefetch_block<D, true>(layout, block, grad_q.data, grad_q.row);
+  prefetch_block<D, false>(layout, block + 1, in.q);
+  prefetch_block<D, false>(layout, block + 1, in.out);
+  prefetch_block<D, false>(layout, block + 1, in.grad_out);
+  prefetch_block<D, true>(layout, block, readable(grad_q));
   for (int x = 0; x < kTile * D; x += kLanes) store(s.grad_queries + x, Vector{});
   for (int32_t t = layout.by_query.starts[block]; t < layout.by_query.starts[block + 1]; ++t) {
     const int key_block = layout.by_query.others[t];

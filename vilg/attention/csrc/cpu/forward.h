@@ -53,8 +53,8 @@ template <int D>
 void forward_block(const vilg::Layout& layout, int block, float scale, Rows q, RowsOut out, float* lse,
                    ForwardScratch<D>& s) {
   read_block<D>(layout, block, q, s.queries);
-  prefetch_block<D, false>(layout, block + 1, q.data, q.row);
-  prefetch_block<D, true>(layout, block, out.data, out.row);
+  prefetch_block<D, false>(layout, block + 1, q);
+  prefetch_block<D, true>(layout, block, readable(out));
   transpose<D>(s.queries, scale * kLog2E, s.queries_turned);
   for (int i = 0; i < kTile; ++i) s.maximum[i] = kHidden, s.total[i] = 0;
   const int32_t first = layout.by_query.starts[block], last = layout.by_query.starts[block + 1];
@@ -79,8 +79,7 @@ void forward_block(const vilg::Layout& layout, int block, float scale, Rows q, R
   for (int i = 0; i < kTile; ++i) {
     const int32_t position = layout.order[block * kTile + i];
     if (position < 0) continue;
-    const float share = 1.0f / s.total[i];
-    for (int d = 0; d < D; d += kLanes) store(out.data + position * out.row + d, load(s.out + i * D + d) * share);
+    write_row<D>(s.out + i * D, 1.0f / s.total[i], out, position);
     lse[position] = s.maximum[i] * kLn2 + logf(s.total[i]);
   }
 }

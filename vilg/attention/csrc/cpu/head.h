@@ -1,6 +1,9 @@
-/* Implements the functions of kernels.h and row_kernels.h for one instruction set. */
+/* Implements the functions of kernels.h, row_kernels.h and element_kernels.h for one instruction set. */
 #pragma once
+#include "adamw_loop.h"
 #include "backward.h"
+#include "convert_loops.h"
+#include "element_kernels.h"
 #include "forward.h"
 #include "gelu.h"
 #include "kernels.h"
@@ -23,8 +26,8 @@ void read_head(const Layout& layout, Rows from, float* to) {
    one in memory. */
 template <int D>
 void prefetch_next_head(const Layout& layout, int block, const HeadIn& in) {
-  prefetch_block<D, false>(layout, block, in.k + D, in.k_row);
-  prefetch_block<D, false>(layout, block, in.v + D, in.v_row);
+  prefetch_block<D, false>(layout, block, {vilg::element(in.k, D, in.type), in.k_row, in.type});
+  prefetch_block<D, false>(layout, block, {vilg::element(in.v, D, in.type), in.v_row, in.type});
 }
 
 template <int D>
@@ -32,11 +35,11 @@ void forward(const Layout& layout, const HeadIn& in, const HeadOut& out, int fir
   alignas(64) ForwardScratch<D> s;
   s.keys = workspace;
   s.values = workspace + int64_t(layout.padded) * D;
-  read_head<D>(layout, {in.k, in.k_row}, s.keys);
-  read_head<D>(layout, {in.v, in.v_row}, s.values);
+  read_head<D>(layout, {in.k, in.k_row, in.type}, s.keys);
+  read_head<D>(layout, {in.v, in.v_row, in.type}, s.values);
   for (int block = first; block < last; ++block) {
     prefetch_next_head<D>(layout, block, in);
-    forward_block<D>(layout, block, in.scale, {in.q, in.q_row}, {out.out, out.out_row}, out.lse, s);
+    forward_block<D>(layout, block, in.scale, {in.q, in.q_row, in.type}, {out.out, out.out_row, in.type}, out.lse, s);
   }
 }
 
@@ -51,14 +54,19 @@ void divide(const Layout& layout, float* workspace, BackwardScratch<D>& s) {
 }
 
 inline BackwardInputs inputs(const HeadIn& in) {
-  return {{in.q, in.q_row},     {in.k, in.k_row},   {in.v, in.v_row}, {in.out, in.out_row},
-          {in.grad_out, in.grad_out_row}, in.lse, in.scale};
+  return {{in.q, in.q_row, in.type},
+          {in.k, in.k_row, in.type},
+          {in.v, in.v_row, in.type},
+          {in.out, in.out_row, in.type},
+          {in.grad_out, in.grad_out_row, in.type},
+          in.lse,
+          in.scale};
 }
 
 template <int D>
 void read_keys_and_values(const Layout& layout, const HeadIn& in, BackwardScratch<D>& s) {
-  read_head<D>(layout, {in.k, in.k_row}, s.keys);
-  read_head<D>(layout, {in.v, in.v_row}, s.values);
+  read_head<D>(layout, {in.k, in.k_row, in.type}, s.keys);
+  read_head<D>(layout, {in.v, in.v_row, in.type}, s.values);
 }
 
 template <int D>
@@ -70,8 +78,8 @@ void clear_keys(int block, BackwardScratch<D>& s) {
 template <int D>
 void write_keys(const Layout& layout, int block, const HeadIn& in, const HeadOut& out, BackwardScratch<D>& s) {
   const int64_t at = int64_t(block) * kTile * D;
-  write_block<D>(layout, block, s.grad_keys + at, in.scale, {out.grad_k, out.grad_k_row});
-  write_block<D>(layout, block, s.grad_values + at, 1.0f, {out.grad_v, out.grad_v_row});
+  write_block<D>(layout, block, s.grad_keys + at, in.scale, {out.grad_k, out.grad_k_row, in.type});
+  write_block<D>(layout, block, s.grad_values + at, 1.0f, {out.grad_v, out.grad_v_row, in.type});
 }
 
 template <int D>
@@ -82,9 +90,9 @@ void backward(const Layout& layout, const HeadIn& in, const HeadOut& out, int, i
   for (int block = 0; block < layout.by_key.blocks; ++block) clear_keys<D>(block, s);
   for (int block = 0; block < layout.by_query.blocks; ++block) {
     prefetch_next_head<D>(layout, block, in);
-    prefetch_block<D, true>(layout, block, out.grad_k, out.grad_k_row);
-    prefetch_block<D, true>(layout, block, out.grad_v, out.grad_v_row);
-    backward_queries<D, true>(layout, block, inputs(in), {out.grad_q, out.grad_q_row}, s);
+    prefetch_block<D, true>(layout, block, {out.grad_k, out.grad_k_row, in.type});
+    prefetch_block<D, true>(layout, block, {out.grad_v, out.grad_v_row, in.type});
+    backward_queries<D, true>(layout, block, inputs(in), {out.grad_q, out.grad_q_row, in.type}, s);
   }
   for (int block = 0; block < layout.by_key.blocks; ++block) write_keys<D>(layout, block, in, out, s);
 }
@@ -96,7 +104,7 @@ void backward_of_queries(const Layout& layout, const HeadIn& in, const HeadOut& 
   divide<D>(layout, workspace, s);
   read_keys_and_values<D>(layout, in, s);
   for (int block = first; block < last; ++block)
-    backward_queries<D, false>(layout, block, inputs(in), {out.grad_q, out.grad_q_row}, s);
+    backward_queries<D, false>(layout, block, inputs(in), {out.grad_q, out.grad_q_row, in.type}, s);
 }
 
 template <int D>
@@ -105,8 +113,8 @@ void backward_of_keys(const Layout& layout, const HeadIn& in, const HeadOut& out
   alignas(64) BackwardScratch<D> s;
   divide<D>(layout, workspace, s);
   for (int block = first; block < last; ++block) {
-    read_block<D>(layout, block, {in.k, in.k_row}, s.keys + int64_t(block) * kTile * D);
-    read_block<D>(layout, block, {in.v, in.v_row}, s.values + int64_t(block) * kTile * D);
+    read_block<D>(layout, block, {in.k, in.k_row, in.type}, s.keys + int64_t(block) * kTile * D);
+    read_block<D>(layout, block, {in.v, in.v_row, in.type}, s.values + int64_t(block) * kTile * D);
     clear_keys<D>(block, s);
     backward_keys<D>(layout, block, inputs(in), s);
     write_keys<D>(layout, block, in, out, s);
@@ -128,6 +136,11 @@ inline const vilg::Kernels* kernels(int64_t head_size) {
     case 128: return kernels_of_size<128>();
     default: return nullptr;
   }
+}
+
+inline const vilg::ElementKernels* element_kernels() {
+  static const vilg::ElementKernels kernels = {widen, narrow, add, multiply, adamw};
+  return &kernels;
 }
 
 inline const vilg::RowKernels* row_kernels() {

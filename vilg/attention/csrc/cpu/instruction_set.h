@@ -1,5 +1,6 @@
 /* The widest instruction set that this processor supports, and the kernels that are compiled for it. */
 #pragma once
+#include "element_kernels.h"
 #include "kernels.h"
 #include "row_kernels.h"
 
@@ -9,6 +10,7 @@ struct InstructionSet {
   const char* name;
   const Kernels* (*attention)(int64_t head_size);
   const RowKernels* (*rows)();
+  const ElementKernels* (*elements)();
   bool here; /* supported by this processor */
 };
 

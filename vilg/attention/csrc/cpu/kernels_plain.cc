@@ -5,3 +5,4 @@
 
 const vilg::Kernels* vilg::kernels_plain(int64_t head_size) { return plain::kernels(head_size); }
 const vilg::RowKernels* vilg::row_kernels_plain() { return plain::row_kernels(); }
+const vilg::ElementKernels* vilg::element_kernels_plain() { return plain::element_kernels(); }

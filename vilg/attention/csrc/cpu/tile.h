@@ -5,7 +5,10 @@
    then needs no reduction within a vector, keys and values are used without a transposition, and only the 32
    queries of a block are transposed. */
 #pragma once
+#include "../element.h"
 #include "../layout.h"
+#include "convert_loops.h"
+#include "kernels.h"
 #include "product.h"
 
 namespace VILG_ISA {
@@ -15,23 +18,49 @@ constexpr float kHidden = -1e30f;       /* the score of a pair whose query does 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kLn2 = 0.693147181f;
 
-/* The rows of one (batch, head): position p starts at data + p * row. */
+/* The rows of one (batch, head): position p starts at element p * row. */
 struct Rows {
-  const float* data;
+  const void* data;
   int64_t row;
+  int type;
+  const void* at(int64_t position) const { return vilg::element(data, position * row, type); }
 };
 struct RowsOut {
-  float* data;
+  void* data;
   int64_t row;
+  int type;
+  void* at(int64_t position) const { return vilg::element(data, position * row, type); }
 };
+
+inline Rows readable(RowsOut rows) { return {rows.data, rows.row, rows.type}; }
+
+/* The row of a position in float32, in to[D]. */
+template <int D>
+inline void read_row(Rows from, int32_t position, float* to) {
+  if (from.type != VILG_FLOAT32) return widen(from.type, static_cast<const uint16_t*>(from.at(position)), D, to);
+  const float* row = static_cast<const float*>(from.at(position));
+  for (int d = 0; d < D; d += kLanes) store(to + d, load(row + d));
+}
+
+/* The row of a position becomes from[D] * factor, rounded to its type. */
+template <int D>
+inline void write_row(const float* from, float factor, RowsOut to, int32_t position) {
+  float row[D];
+  const bool narrows = to.type != VILG_FLOAT32;
+  float* product = narrows ? row : static_cast<float*>(to.at(position));
+  for (int d = 0; d < D; d += kLanes) store(product + d, load(from + d) * factor);
+  if (narrows) narrow(to.type, row, D, static_cast<uint16_t*>(to.at(position)));
+}
 
 /* Copies the rows of block `block` of the order into to[32][D], with zeros for padding. */
 template <int D>
 inline void read_block(const vilg::Layout& layout, int block, Rows from, float* to) {
   for (int i = 0; i < kTile; ++i) {
     const int32_t position = layout.order[block * kTile + i];
-    const float* row = from.data + position * from.row;
-    for (int d = 0; d < D; d += kLanes) store(to + i * D + d, position < 0 ? Vector{} : load(row + d));
+    if (position >= 0)
+      read_row<D>(from, position, to + i * D);
+    else
+      for (int d = 0; d < D; d += kLanes) store(to + i * D + d, Vector{});
   }
 }
 
@@ -40,8 +69,7 @@ template <int D>
 inline void write_block(const vilg::Layout& layout, int block, const float* from, float factor, RowsOut to) {
   for (int i = 0; i < kTile; ++i) {
     const int32_t position = layout.order[block * kTile + i];
-    if (position < 0) continue;
-    for (int d = 0; d < D; d += kLanes) store(to.data + position * to.row + d, load(from + i * D + d) * factor);
+    if (position >= 0) write_row<D>(from + i * D, factor, to, position);
   }
 }
 
@@ -49,12 +77,14 @@ inline void write_block(const vilg::Layout& layout, int block, const float* from
    prefetcher does not predict. A block that does not exist is skipped; for a head that does not exist, the
    prefetched addresses are never read. */
 template <int D, bool kToWrite>
-inline void prefetch_block(const vilg::Layout& layout, int block, const float* data, int64_t row) {
+inline void prefetch_block(const vilg::Layout& layout, int block, Rows rows) {
   if (block >= layout.padded / kTile) return;
   for (int i = 0; i < kTile; ++i) {
     const int32_t position = layout.order[block * kTile + i];
     if (position < 0) continue;
-    for (int d = 0; d < D; d += 16) __builtin_prefetch(data + position * row + d, kToWrite);
+    const char* row = static_cast<const char*>(rows.at(position));
+    for (int byte = 0; byte < D * (rows.type == VILG_FLOAT32 ? 4 : 2); byte += 64)
+      __builtin_prefetch(row + byte, kToWrite);
   }
 }
 

@@ -7,8 +7,8 @@
    queries, keys and values directly from the output of their common projection and writes their gradients in the
    same form, so that no tensor has to be split or concatenated.
 
-   On a CPU the tensors are float32, and Layout is the result of Tiles.packed() (vilg/attention/tiles.py). On a
-   GPU, Layout is two packed layouts, one after the other (on_gpu.h). `headers` are the first 8 elements of each
+   The tensors are float32, float16 or bfloat16, all of one type. On a CPU, Layout is the result of Tiles.packed()
+   (vilg/attention/tiles.py). On a GPU, Layout is two packed layouts, one after the other (on_gpu.h). `headers` are the first 8 elements of each
    packed layout, in host memory; they are used only on a GPU. */
 #include <omp.h>
 
@@ -26,10 +26,25 @@ namespace {
 using paddle::Tensor;
 using Sizes = std::vector<int64_t>;
 
-void check(const Tensor& x, const Sizes& sizes, const char* name) {
-  PD_CHECK(x.is_cpu() && x.dtype() == phi::DataType::FLOAT32 && x.shape() == sizes, "vilg attention: ", name,
-           " must be float32 on the CPU and fit the others");
+int type_of(const Tensor& x) {
+  switch (x.dtype()) {
+    case phi::DataType::FLOAT32: return VILG_FLOAT32;
+    case phi::DataType::FLOAT16: return VILG_FLOAT16;
+    case phi::DataType::BFLOAT16: return VILG_BFLOAT16;
+    default: PD_THROW("vilg attention: the inputs must be float32, float16 or bfloat16");
+  }
 }
+
+void check(const Tensor& x, const Tensor& first, const Sizes& sizes, const char* name) {
+  PD_CHECK(x.is_cpu() && x.dtype() == first.dtype() && x.shape() == sizes, "vilg attention: ", name,
+           " must be on the CPU and fit the others in type and sizes");
+}
+
+/* Element `index` of x. */
+const void* at(const Tensor& x, int64_t index) {
+  return static_cast<const char*>(x.data()) + index * phi::SizeOf(x.dtype());
+}
+void* at(Tensor* x, int64_t index) { return static_cast<char*>(x->data()) + index * phi::SizeOf(x->dtype()); }
 
 Tensor floats(const Sizes& sizes, const Tensor& like) {
   return paddle::experimental::empty(sizes, phi::DataType::FLOAT32, like.place());
@@ -44,8 +59,8 @@ struct Call {
   int64_t size;
   int threads = omp_get_max_threads();
 
-  Call(const Sizes& bshd, float scale, const Tensor& layout)
-      : shape{bshd[0], bshd[1], bshd[2], bshd[3], scale}, size(layout.numel()) {
+  Call(const Sizes& bshd, float scale, const Tensor& q, const Tensor& layout)
+      : shape{bshd[0], bshd[1], bshd[2], bshd[3], scale, type_of(q)}, size(layout.numel()) {
     PD_CHECK(layout.is_cpu() && layout.dtype() == phi::DataType::INT32,
              "vilg attention: the layout must be int32 on the CPU");
     packed = layout.data<int32_t>();
@@ -56,24 +71,24 @@ struct Call {
 
 void succeed(int code) { PD_CHECK(code == VILG_OK, "vilg attention: ", vilg_attention_error(code)); }
 
-/* row: distance in floats between two positions of q, k and v. */
-std::vector<Tensor> Run(const Call& call, const Tensor& like, const Sizes& out_sizes, const float* q, const float* k,
-                        const float* v, int64_t row) {
-  Tensor out = floats(out_sizes, like), lse = floats(call.lse(), like);
+/* row: distance in elements between two positions of q, k and v. */
+std::vector<Tensor> Run(const Call& call, const Tensor& like, const Sizes& out_sizes, const void* q, const void* k,
+                        const void* v, int64_t row) {
+  Tensor out = paddle::experimental::empty(out_sizes, like.dtype(), like.place()), lse = floats(call.lse(), like);
   Tensor workspace =
       floats({vilg_attention_forward_workspace(&call.shape, call.packed, call.size, call.threads)}, like);
-  succeed(vilg_attention_forward(&call.shape, call.packed, call.size, q, row, k, row, v, row, out.data<float>(),
+  succeed(vilg_attention_forward(&call.shape, call.packed, call.size, q, row, k, row, v, row, out.data(),
                                  call.row(), lse.data<float>(), workspace.data<float>(), call.threads));
   return {out, lse};
 }
 
-void RunGrad(const Call& call, const float* q, const float* k, const float* v, const Tensor& out, const Tensor& lse,
-             const Tensor& grad_out, float* grad_q, float* grad_k, float* grad_v, int64_t row) {
-  check(grad_out, out.shape(), "the gradient");
+void RunGrad(const Call& call, const void* q, const void* k, const void* v, const Tensor& out, const Tensor& lse,
+             const Tensor& grad_out, void* grad_q, void* grad_k, void* grad_v, int64_t row) {
+  check(grad_out, out, out.shape(), "the gradient");
   Tensor workspace =
       floats({vilg_attention_backward_workspace(&call.shape, call.packed, call.size, call.threads)}, out);
-  succeed(vilg_attention_backward(&call.shape, call.packed, call.size, q, row, k, row, v, row, out.data<float>(),
-                                  call.row(), lse.data<float>(), grad_out.data<float>(), call.row(), grad_q, row,
+  succeed(vilg_attention_backward(&call.shape, call.packed, call.size, q, row, k, row, v, row, out.data(),
+                                  call.row(), lse.data<float>(), grad_out.data(), call.row(), grad_q, row,
                                   grad_k, row, grad_v, row, workspace.data<float>(), call.threads));
 }
 
@@ -85,9 +100,9 @@ std::vector<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, c
   if (q.is_gpu())
     return vilg_gpu::Forward({sizes, scale, layout, headers, sizes[2] * sizes[3]}, q, k, v, {0, 0, 0});
 #endif
-  check(q, sizes, "queries"), check(k, sizes, "keys"), check(v, sizes, "values");
-  const Call call(sizes, scale, layout);
-  return Run(call, q, sizes, q.data<float>(), k.data<float>(), v.data<float>(), call.row());
+  check(q, q, sizes, "queries"), check(k, q, sizes, "keys"), check(v, q, sizes, "values");
+  const Call call(sizes, scale, q, layout);
+  return Run(call, q, sizes, q.data(), k.data(), v.data(), call.row());
 }
 
 std::vector<Tensor> Backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& layout,
@@ -102,9 +117,9 @@ std::vector<Tensor> Backward(const Tensor& q, const Tensor& k, const Tensor& v, 
     return {grad_q, grad_k, grad_v};
   }
 #endif
-  const Call call(sizes, scale, layout);
-  RunGrad(call, q.data<float>(), k.data<float>(), v.data<float>(), out, lse, grad_out, grad_q.data<float>(),
-          grad_k.data<float>(), grad_v.data<float>(), call.row());
+  const Call call(sizes, scale, q, layout);
+  RunGrad(call, q.data(), k.data(), v.data(), out, lse, grad_out, grad_q.data(), grad_k.data(), grad_v.data(),
+          call.row());
   return {grad_q, grad_k, grad_v};
 }
 
@@ -122,10 +137,10 @@ std::vector<Tensor> PackedForward(const Tensor& qkv, const Tensor& layout, float
                              {0, row, 2 * row});
   }
 #endif
-  check(qkv, sizes, "the packed inputs");
-  const Call call(without_three(sizes), scale, layout);
-  const float* q = qkv.data<float>();
-  return Run(call, qkv, without_three(sizes), q, q + call.row(), q + 2 * call.row(), 3 * call.row());
+  check(qkv, qkv, sizes, "the packed inputs");
+  const Call call(without_three(sizes), scale, qkv, layout);
+  const int64_t row = call.row();
+  return Run(call, qkv, without_three(sizes), at(qkv, 0), at(qkv, row), at(qkv, 2 * row), 3 * row);
 }
 
 std::vector<Tensor> PackedBackward(const Tensor& qkv, const Tensor& layout, const Tensor& out, const Tensor& lse,
@@ -140,11 +155,10 @@ std::vector<Tensor> PackedBackward(const Tensor& qkv, const Tensor& layout, cons
     return {grad};
   }
 #endif
-  const Call call(sizes, scale, layout);
-  const float* q = qkv.data<float>();
-  float* grad_q = grad.data<float>();
-  RunGrad(call, q, q + call.row(), q + 2 * call.row(), out, lse, grad_out, grad_q, grad_q + call.row(),
-          grad_q + 2 * call.row(), 3 * call.row());
+  const Call call(sizes, scale, qkv, layout);
+  const int64_t row = call.row();
+  RunGrad(call, at(qkv, 0), at(qkv, row), at(qkv, 2 * row), out, lse, grad_out, at(&grad, 0), at(&grad, row),
+          at(&grad, 2 * row), 3 * row);
   return {grad};
 }
 

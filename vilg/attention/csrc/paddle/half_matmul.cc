@@ -1,0 +1,84 @@
+/* Matrix products of 16-bit tensors on a CPU: products and sums in float32, rounded once.
+
+   For bfloat16 the oneDNN library in Paddle's wheel uses the processor's instructions for it (AMX, AVX512-BF16). */
+#include <algorithm>
+
+#include "half.h"
+#include "onednn.h"
+#include "paddle/phi/kernels/matmul_grad_kernel.h"
+#include "paddle/phi/kernels/matmul_kernel.h"
+
+namespace vilg_half {
+namespace {
+
+/* A product of matrices, `count` times: x [count, m, k] or, if `x_turned`, [count, k, m]; y and out accordingly. */
+struct Products {
+  int64_t count, m, n, k;
+  bool x_turned, y_turned;
+  bool shared_y; /* all products have the same y */
+};
+
+/* Sets `products` if the product of tensors of these sizes is a sequence of equal matrix products. */
+bool as_products(const phi::DDim& x, const phi::DDim& y, bool x_turned, bool y_turned, Products* products) {
+  const int rank = x.size();
+  if (rank < 2 || y.size() < 2) return false;
+  const int64_t m = x[rank - (x_turned ? 1 : 2)], k = x[rank - (x_turned ? 2 : 1)];
+  const int64_t n = y[y.size() - (y_turned ? 2 : 1)];
+  int64_t count = 1;
+  for (int i = 0; i < rank - 2; ++i) count *= x[i];
+  if (y.size() == 2) {
+    *products = x_turned ? Products{count, m, n, k, true, y_turned, true}
+                         : Products{1, count * m, n, k, false, y_turned, true};
+    return true;
+  }
+  if (y.size() != rank) return false;
+  for (int i = 0; i < rank - 2; ++i)
+    if (x[i] != y[i]) return false;
+  *products = {count, m, n, k, x_turned, y_turned, false};
+  return true;
+}
+
+constexpr int64_t kScratch = 1 << 18; /* elements of the float32 result that are rounded while they are in the cache */
+
+/* Returns false if the library has no such product for this processor. */
+bool multiply(const CPUContext& context, const Products& p, const uint16_t* x, const uint16_t* y, uint16_t* out) {
+  const int64_t rows = std::min(p.m, std::max<int64_t>(64, kScratch / std::max<int64_t>(p.n, 1)));
+  DenseTensor scratch = floats(context, {rows * p.n});
+  float* sums = scratch.data<float>();
+  for (int64_t product = 0; product < p.count; ++product) {
+    const uint16_t* of_x = x + product * p.m * p.k;
+    const uint16_t* of_y = p.shared_y ? y : y + product * p.k * p.n;
+    for (int64_t first = 0; first < p.m; first += rows) {
+      const int64_t some = std::min(rows, p.m - first);
+      const uint16_t* from = of_x + (p.x_turned ? first : first * p.k);
+      if (dnnl_gemm_bf16bf16f32(p.x_turned ? 'T' : 'N', p.y_turned ? 'T' : 'N', some, p.n, p.k, 1.0f, from,
+                                p.x_turned ? p.m : p.k, of_y, p.y_turned ? p.k : p.n, 0.0f, sums, p.n) != 0)
+        return false;
+      vilg_narrow(VILG_BFLOAT16, some * p.n, sums, out + (product * p.m + first) * p.n, omp_get_max_threads());
+    }
+  }
+  return true;
+}
+
+template <typename T>
+void Matmul(const CPUContext& context, const DenseTensor& x, const DenseTensor& y, bool x_turned, bool y_turned,
+            DenseTensor* out) {
+  Products products;
+  if (kElement<T> == VILG_BFLOAT16 && x.numel() > 0 && y.numel() > 0 &&
+      as_products(x.dims(), y.dims(), x_turned, y_turned, &products) &&
+      multiply(context, products, reinterpret_cast<const uint16_t*>(x.data<T>()),
+               reinterpret_cast<const uint16_t*>(y.data<T>()),
+               reinterpret_cast<uint16_t*>(context.template Alloc<T>(out))))
+    return;
+  Half<&phi::MatmulKernel<float, CPUContext>>::run<T>(context, x, y, x_turned, y_turned, out);
+}
+
+const bool registered = [] {
+  register_kernel<phi::bfloat16, &Matmul<phi::bfloat16>>("matmul");
+  register_kernel<phi::float16, &Matmul<phi::float16>>("matmul");
+  register_half<&phi::MatmulGradKernel<float, CPUContext>>("matmul_grad");
+  return true;
+}();
+
+}  // namespace
+}  // namespace vilg_half
