@@ -90,6 +90,7 @@ def small_overrides(folder) -> list[str]:
         "model.hidden=32",
         "model.heads=2",
         "model.conv_kernel=3",
+        "distributed.precision=fp32",  # equal on all processors
         "train.steps=6",
         "train.global_batch=8",
         "train.micro_batch=4",

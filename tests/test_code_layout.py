@@ -13,7 +13,7 @@ LAYERS = [
     ["model", "image", "data", "checkpoint", "distributed"],
     ["attention", "text"],
     ["config"],
-    ["errors", "files", "metrics_jsonl", "progress", "runtime"],
+    ["arrays", "errors", "files", "metrics_jsonl", "progress", "runtime"],
 ]
 HEIGHT = {package: -layer for layer, packages in enumerate(LAYERS) for package in packages}
 # Within the upper layers, the order is fixed too.
@@ -60,3 +60,15 @@ def test_modules_stay_small():
         str(file): count for file in PACKAGE.rglob("*.py") if (count := len(file.read_text("utf-8").splitlines())) > 400
     }
     assert not long, "past about 400 lines a module is two ideas"
+
+
+def test_tensors_become_arrays_in_one_place():
+    """`Tensor.numpy()` of a bf16 tensor returns its bits."""
+    calls = [
+        f"{file}:{node.lineno}"
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "arrays.py"
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("numpy", "from_dlpack")
+    ]
+    assert not calls, "use vilg.arrays.to_numpy"

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from vilg.attention import operator
 from vilg.bench.train import BACKENDS
 from vilg.cli import main
 
@@ -19,11 +22,18 @@ SMALL = [
 ]
 
 
-def test_json_and_table_have_every_backend(capsys):
-    assert main([*SMALL, "--json"]) == 0
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_json_and_table_have_every_backend(capsys, precision):
+    if precision == "bf16" and operator.load():
+        pytest.skip(operator.load())
+    arguments = [*SMALL, f"distributed.precision={precision}"]
+    assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [row["backend"] for row in result["rows"]] == list(BACKENDS)
+    in_fp32 = [("operator", "fp32")] if precision == "bf16" else []
+    rows = [(row["backend"], row["precision"]) for row in result["rows"]]
+    assert rows == [(name, precision) for name in BACKENDS] + in_fp32
     assert result["tokens"] == 2 * (5 + 36)
     assert all(row["tokens_per_second"] > 0 and 0 < row["matmul_share"] < 1 for row in result["rows"])
-    assert main(SMALL) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + len(BACKENDS)
+    assert ("faster_than_fp32" in result) == (precision == "bf16")
+    assert main(arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows) + len(in_fp32)

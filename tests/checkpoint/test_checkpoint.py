@@ -17,12 +17,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from vilg import checkpoint, config
+from vilg.arrays import view_as_numpy
 from vilg.checkpoint import CheckpointError, CheckpointInfo, CheckpointManager, slices
 from vilg.checkpoint.format import Slice, Tensor
 from vilg.checkpoint.publish import ShardResult, publish, rank_file, tensor_chunk
 from vilg.checkpoint.save import assign_shards
 from vilg.checkpoint.storage import LocalStorage
-from vilg.distributed.states import TensorShard, replicated, to_numpy
+from vilg.distributed.states import TensorShard, replicated
 from vilg.distributed.world import World
 
 
@@ -233,7 +234,7 @@ def test_background_and_foreground_saves_write_the_same_bytes(tmp_path):
 def test_a_background_save_writes_the_state_at_its_start(tmp_path):
     """The background save has its own copy, and the next save can reuse its memory."""
     values = paddle.ones([1000])
-    part = TensorShard("model/x", [1000], "float32", 0, 1000, (0,), lambda: to_numpy(values))
+    part = TensorShard("model/x", [1000], "float32", 0, 1000, (0,), lambda: view_as_numpy(values))
     manager = CheckpointManager(tmp_path, World(), config.Checkpoint())
     for step in (1, 2):
         manager.save([part], CheckpointInfo(step, 0, {}))

@@ -1,5 +1,6 @@
 """Precision, recompute and the patches for CPUs, as far as one process on a CPU can show them."""
 
+import logging
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from paddle import nn
 from vilg import config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed import cpu, precision, stages
+from vilg.distributed.cpu import half
 from vilg.distributed.engine import Engine
 from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.world import World
@@ -19,22 +21,43 @@ from vilg.model.transformer import Transformer, targets
 from vilg.training.optimizer import adamw
 
 
-def test_auto_is_16_bits_on_a_gpu_only():
-    assert (
-        precision.resolve_precision("auto", "cpu").name == "fp32"
-        and precision.resolve_precision("auto", "gpu:3").name == "bf16"
-    )
-    assert (
-        not precision.resolve_precision("auto", "cpu").is_half
-        and precision.resolve_precision("fp16", "gpu:0").dtype == "float16"
-    )
-    assert precision.resolve_precision("fp32", "gpu:0").scaler() is None
+def resolved(setting, device):
+    return precision.resolve_precision(config.Distributed(precision=setting), device)
+
+
+def test_the_precision_of_a_gpu():
+    assert resolved("auto", "gpu:3").name == "bf16" and resolved("fp16", "gpu:0").dtype == "float16"
+    assert resolved("fp32", "gpu:0").scaler() is None and not resolved("fp32", "gpu:0").is_half
+
+
+def test_auto_is_bf16_on_a_processor_with_instructions_for_it(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    for instructions, name in ((None, "fp32"), ("amx_bf16", "bf16")):
+        monkeypatch.setattr(half, "bf16_instructions", lambda instructions=instructions: instructions)
+        assert resolved("auto", "cpu").name == name
+    assert "precision: bf16, because this processor has amx_bf16" in caplog.text
+
+
+def test_the_instructions_of_a_processor(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert half.bf16_instructions(cpuinfo) is None
+    for flags, found in (
+        ("avx512f avx512_bf16x", None),
+        ("avx2 avx512_bf16 sse", "avx512_bf16"),
+        ("amx_bf16", "amx_bf16"),
+    ):
+        cpuinfo.write_text(f"processor : 0\nflags\t\t: fpu {flags}\n")
+        assert half.bf16_instructions(cpuinfo) == found
 
 
 @pytest.mark.parametrize("setting", ["bf16", "fp16"])
-def test_16_bits_on_a_cpu_are_refused(setting):
-    with pytest.raises(SettingsError, match=f"distributed.precision={setting}: Paddle's CPU kernels compute in fp32"):
-        precision.resolve_precision(setting, "cpu")
+def test_16_bits_on_a_cpu_need_kernels(setting, monkeypatch):
+    monkeypatch.setattr(half, "why_unavailable", lambda: "there is no C++ compiler")
+    monkeypatch.setattr(half, "bf16_instructions", lambda: "amx_bf16")
+    expected = f"distributed.precision={setting}: the kernels for a CPU are missing: there is no C\\+\\+ compiler"
+    with pytest.raises(SettingsError, match=expected):
+        resolved(setting, "cpu")
+    assert resolved("auto", "cpu").name == "fp32"
 
 
 def gradients(setting):

@@ -1,19 +1,11 @@
-"""The states of parameters in 16 bits as far as a CPU shows them: their names and master weights. Nothing computes in
-16 bits.
-"""
-
-import json
-from functools import partial
-from types import SimpleNamespace
+"""The states of parameters in 16 bits: the names of masters and moments, saved and loaded without a training step."""
 
 import numpy as np
 import paddle
-import pytest
 from paddle import nn
 
 from vilg import config
 from vilg.distributed import states
-from vilg.distributed.engine import Engine
 from vilg.distributed.stages import DataParallel
 from vilg.distributed.world import World
 from vilg.training.optimizer import adamw
@@ -61,20 +53,3 @@ def test_master_weights_and_moments_are_stored_under_the_names_of_the_model():
     for (_, one), (_, two) in zip(model.named_parameters(), again.named_parameters()):
         rounded = optimizer._master_weights[one.name].astype("bfloat16")
         assert two.dtype == paddle.bfloat16 and bool((two == rounded).all())
-
-
-def test_a_loss_scale_is_saved_as_json():
-    """GradScaler disables itself on a CPU, so its state is written by hand, in the form of AmpScaler.state_dict."""
-    state = {
-        "scale": np.array([1024.0], np.float32),
-        "incr_ratio": 2.0,
-        "incr_count": 7,
-        "use_dynamic_loss_scaling": True,
-    }
-    taken = []
-    engine = Engine(World(), nn.Linear(2, 2), partial(adamw, config.Train()), 0.0)
-    engine.stage.scaler = SimpleNamespace(state_dict=lambda: state, load_state_dict=taken.append)
-    saved = json.loads(json.dumps(engine.loss_scale))
-    assert saved == {**state, "scale": [1024.0]}
-    engine.loss_scale = saved
-    assert taken == [saved] and taken[0]["scale"][0] == pytest.approx(1024)

@@ -2,8 +2,10 @@
 rank.
 
     sharded_program.py OUT_FOLDER '{"stage": 3, ..}' ACCUMULATION [--direction D] [--resume CHECKPOINT] [--steps N]
+        [--overflow]
 
-With --direction only this one is trained, and the likelihood of the other one is measured after each step.
+With --direction only this one is trained, and the likelihood of the other one is measured after each step. With
+--overflow the first step is made twice, at first with a loss of rank 1 that is too large for fp16.
 
 Writes OUT_FOLDER/rank-N.json, and the model as a checkpoint, which any number of ranks can read.
 """
@@ -24,6 +26,7 @@ import vilg  # noqa: F401
 from vilg import checkpoint, config
 from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed.engine import Engine
+from vilg.distributed.main_gradients import gradient
 from vilg.distributed.shutdown import exit_process
 from vilg.distributed.world import World
 from vilg.model.loss import summed_nll
@@ -86,12 +89,14 @@ def counting_host(copied: Counter) -> None:
     group_sharded_stage3._device2cpu, group_sharded_stage3._cpu2device = counted_to_host, counted_to_device
 
 
-def elements(tensors) -> int:
-    return sum(tensor.size for tensor in tensors if tensor is not None and tensor._is_initialized())
+def stored(tensors) -> int:
+    """Their bytes."""
+    present = [tensor for tensor in tensors if tensor is not None and tensor._is_initialized()]
+    return sum(tensor.size * tensor.element_size() for tensor in present)
 
 
 def held(engine, model) -> dict[str, int]:
-    """Elements that this rank stores between the last backward pass and the update, including padding."""
+    """Bytes that this rank stores between the last backward pass and the update, including padding."""
     parameters, stage = list(model.parameters()), engine.stage
     buffers = [
         storage.buffer
@@ -103,15 +108,42 @@ def held(engine, model) -> dict[str, int]:
         for storage in getattr(stage.model, "_grad_storages", {}).values()
         if isinstance(storage, GradStorage)
     ]
-    with_own = [one for one in parameters if one._is_initialized() and not (whole and one.grad is not None)]
+    with_own = [one for one in parameters if one._is_initialized() and not (whole and gradient(one) is not None)]
+    masters = [
+        *engine._optimizer._master_weights.values(),
+        *(getattr(one, "master_weight", None) for one in parameters),
+    ]
     return {
-        "parameters": elements([*(buffers or parameters), *(getattr(one, "fw_storage", None) for one in parameters)]),
-        "masters": elements(getattr(one, "master_weight", None) for one in parameters),
-        "gradients": elements(
-            [*whole, *(one.grad for one in with_own), *(getattr(one, "bw_storage", None) for one in parameters)]
+        "parameters": stored([*(buffers or parameters), *(getattr(one, "fw_storage", None) for one in parameters)]),
+        "masters": stored(masters),
+        "gradients": stored(
+            [*whole, *(gradient(one) for one in with_own), *(getattr(one, "bw_storage", None) for one in parameters)]
         ),
-        "moments": elements(value for name, value in engine._optimizer.state_dict().items() if "_moment" in name),
+        "moments": stored(value for name, value in engine._optimizer.state_dict().items() if "_moment" in name),
     }
+
+
+def check_masters(engine) -> None:
+    """Parameters in 16 bits are rounded fp32 masters."""
+    for one in engine._sharded_parameters():
+        if engine.precision.is_half and one.trained and engine.world.rank in one.holders:
+            master, rounded = one.tensors
+            assert master.dtype == paddle.float32 and rounded.dtype != paddle.float32
+            assert bool((master.astype(rounded.dtype).flatten() == rounded.flatten()).all()), one.name
+
+
+def overflowing_step(engine, world, factors, directions, share) -> dict:
+    """A step in which the gradient of rank 1 exceeds fp16: {"scale": its change, "updated": whether anything was}."""
+    text, image = next(batches())
+    rows = slice(world.rank * share, (world.rank + 1) * share)
+    mine = partial(losses, paddle.to_tensor(text[rows]), paddle.to_tensor(image[rows]), directions)
+    scale, before = engine.loss_scale["scale"][0], [np.array(one.read()) for one in engine.state()]
+    larger = 2.0**40 if world.rank == 1 else 1.0
+    engine.micro_step(mine, {name: factor * larger for name, factor in factors.items()})
+    engine.step(TRAIN.lr)
+    after = [np.array(one.read()) for one in engine.state()]
+    updated = not all(np.array_equal(one, two) for one, two in zip(before, after, strict=True))
+    return {"scale": engine.loss_scale["scale"][0] / scale, "updated": updated}
 
 
 @paddle.no_grad()
@@ -125,13 +157,19 @@ def measured(engine, model, text, image, directions):
 
 
 def main(
-    out: Path, settings: config.Distributed, accumulation: int, directions: list[str], resume: Path | None, steps: int
+    out: Path,
+    settings: config.Distributed,
+    accumulation: int,
+    directions: list[str],
+    resume: Path | None,
+    steps: int,
+    overflow: bool,
 ) -> None:
     world, sent, copied = World(settings), Counter(), Counter()
     paddle.seed(3)
     model = Transformer(config.Model(layers=4, hidden=64, heads=2, conv_kernel=3), WORDS, CODES, TEXT, GRID)
     model.train_only(directions)
-    total = elements(model.parameters())
+    total = stored(model.parameters())
     engine = Engine(world, model, partial(adamw, TRAIN), TRAIN.max_grad_norm, settings, TRAIN.ema_decay)
     begin = 0
     if resume:
@@ -143,7 +181,7 @@ def main(
     counts = {DIRECTIONS[0]: BATCH * GRID[0] * GRID[1], DIRECTIONS[1]: BATCH * (TEXT - 1)}
     factors = {name: world.ranks / counts[name] for name in directions}
     share = BATCH // world.ranks // accumulation
-    lines, group_norms = [], []
+    lines, group_norms, overflown = [], [], overflow and overflowing_step(engine, world, factors, directions, share)
     for text, image in list(batches())[begin:steps]:
         sums = dict.fromkeys(DIRECTIONS, 0.0)
         sent.clear()
@@ -156,6 +194,7 @@ def main(
         while_computing = sum(sent.values())
         last = held(engine, model)
         norm = engine.step(TRAIN.lr)
+        check_masters(engine)
         group_norms.append(engine.group_norms)
         in_a_step, on_the_bus = dict(sent), dict(copied)
         others = [name for name in DIRECTIONS if name not in directions]
@@ -172,6 +211,7 @@ def main(
             {
                 "lines": lines,
                 "group_norms": group_norms,
+                "overflow": overflown,
                 "reduction_seconds": engine.reduction_seconds,
                 "total": total,
                 "held": last,
@@ -194,6 +234,7 @@ if __name__ == "__main__":
     parser.add_argument("--direction", dest="directions", action="append")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--overflow", action="store_true")
     options = parser.parse_args()
     main(**(vars(options) | {"directions": options.directions or list(DIRECTIONS)}))
     exit_process(0)

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 EXACT = ("loss", "loss_t2i", "loss_i2t", "lr", "grad_norm", "consumed_samples")
 SPLIT = ["distributed.segment_size=0"]
 STEPS, HALF = 12, 6
+BF16 = "distributed.precision=bf16"
 STAGES = {
     "stage 0": [],
     "stage 1": ["distributed.stage=1"],
@@ -55,10 +56,13 @@ def saved(folder, name, step):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_resuming_in_new_processes_is_exact_to_the_last_bit(small, tmp_path, stage):
-    """Losses, gradient norms, learning rates, consumed samples; and every byte of every rank's file."""
-    train(tmp_path, 2, "whole", *STAGES[stage])
+    """In bf16: losses, gradient norms, learning rates, consumed samples; and every byte of every rank's file.
+
+    The next test resumes in fp32, and test_two_processes.py to the last bit.
+    """
+    train(tmp_path, 2, "whole", *STAGES[stage], BF16)
     half = saved(tmp_path, "whole", HALF)
-    train(tmp_path, 2, "again", *STAGES[stage], f"resume={half}")
+    train(tmp_path, 2, "again", *STAGES[stage], BF16, f"resume={half}")
     assert (exact(tmp_path, "again") == exact(tmp_path, "whole")[HALF:]).all()
     whole, again = (checkpoint.verify(saved(tmp_path, name, STEPS)) for name in ("whole", "again"))
     assert whole.files == again.files and len(whole.files) == 2
@@ -74,6 +78,12 @@ MOVES = {
         ["distributed.stage=3", "distributed.sharding_degree=2", *SPLIT],
     ),
     "4, stage 3, to 2, stage 1": (4, ["distributed.stage=3", *SPLIT], 2, ["distributed.stage=1"]),
+    "2, stage 3 in bf16, to 4, stage 2 in fp32": (
+        2,
+        ["distributed.stage=3", *SPLIT, BF16],
+        4,
+        ["distributed.stage=2", "distributed.sharding_degree=2"],
+    ),
     "4, stage 1, to 1": (4, ["distributed.stage=1", "distributed.sharding_degree=2"], 1, []),
     "2, stage 1, to 2, stage 3 and offload": (2, ["distributed.stage=1"], 2, STAGES["stage 3, offload, recompute"]),
 }
@@ -90,7 +100,7 @@ def test_resuming_with_another_topology(small, tmp_path, move):
     assert all(tensors[name].tobytes() == again[name].tobytes() for name in tensors)
     kept, moved = exact(tmp_path, "kept")[HALF:], exact(tmp_path, "moved")
     assert (kept[:, [3, 5]] == moved[:, [3, 5]]).all()  # learning rate, consumed samples
-    assert np.abs(kept - moved)[:, :3].max() < 1e-5
+    assert np.abs(kept - moved)[:, :3].max() < (5e-2 if BF16 in first else 1e-5)  # the first run goes on in bf16
 
 
 def test_a_refused_start_ends_on_all_ranks_and_says_why_once(small, tmp_path):

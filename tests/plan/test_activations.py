@@ -28,7 +28,9 @@ TOLERANCE = {"operator": 0.015, "blockwise": 0.015, "dense": 0.05}
 
 def real_peak(model: Transformer, recompute: str, batch: int) -> int:
     """The measured peak of a micro-batch whose gradients are already allocated."""
-    engine = Engine(World(), model, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute))
+    engine = Engine(
+        World(), model, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute, precision="fp32")
+    )
     losses = random_losses(model, batch)
     return extra_bytes(lambda: engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0)))
 
@@ -59,7 +61,9 @@ def test_predicted_peak_with_a_z_loss():
     """Its gradient needs the logits a second time."""
     settings, words, codes, text, side, batch, recompute, backend = CASES["many words"]
     made = model(settings, words, codes, text, side, backend)
-    engine = Engine(World(), made, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute))
+    engine = Engine(
+        World(), made, partial(adamw, config.Train()), 1.0, config.Distributed(recompute=recompute, precision="fp32")
+    )
     rng = np.random.default_rng(0)
     ids = [paddle.to_tensor(rng.integers(0, most, [batch, n])) for most, n in ((words, text), (codes, side**2))]
 
@@ -74,14 +78,16 @@ def test_predicted_peak_with_a_z_loss():
 
     engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0))
     measured = extra_bytes(lambda: engine.micro_step(losses, dict.fromkeys(DIRECTIONS, 1.0)))
-    assert activations.peak(made, backend, recompute, batch, FP32, z_loss=True) == pytest.approx(measured, rel=0.015)
+    assert activations.peak(made, backend, recompute, batch, FP32, FP32, z_loss=True) == pytest.approx(
+        measured, rel=0.015
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_predicted_peak_matches_the_allocator(case):
     settings, words, codes, text, side, batch, recompute, backend = CASES[case]
     made = model(settings, words, codes, text, side, backend)
-    assert activations.peak(made, backend, recompute, batch, FP32) == pytest.approx(
+    assert activations.peak(made, backend, recompute, batch, FP32, FP32) == pytest.approx(
         real_peak(made, recompute, batch), rel=TOLERANCE[backend]
     )
 
@@ -97,19 +103,21 @@ def test_predicted_peak_matches_the_allocator_at_full_width():
         config.Pretraining(data=config.Data(image_size=128), model=config.Model(layers=2, hidden=4096, heads=64))
     )
     measured = real_peak(made, "block", 1)
-    assert activations.peak(made, "operator", "block", 1, FP32) == pytest.approx(measured, rel=TOLERANCE["operator"])
+    assert activations.peak(made, "operator", "block", 1, FP32, FP32) == pytest.approx(
+        measured, rel=TOLERANCE["operator"]
+    )
 
 
 @pytest.mark.parametrize("recompute", ["none", "block", "2"])
 @pytest.mark.parametrize("backend", ["operator", "blockwise", "dense"])
-@pytest.mark.parametrize("width", [2, 4])
-def test_replay_frees_all_but_the_gradient_of_the_embedded_tokens(recompute, backend, width):
+@pytest.mark.parametrize("width, fp32_residual", [(2, False), (2, True), (4, False)])
+def test_replay_frees_all_but_the_gradient_of_the_embedded_tokens(recompute, backend, width, fp32_residual):
     """Only the gradient of the embedded tokens remains at the end."""
-    made = model(ALL, 50, 40, 8, 4, backend)
+    made = model(ALL | {"fp32_residual_connection": fp32_residual}, 50, 40, 8, 4, backend)
     for direction in DIRECTIONS:
-        replay = activations._Replay(made, direction, backend, recompute, 3, width, z_loss=True)
+        replay = activations._Replay(made, direction, backend, recompute, 3, width, FP32, z_loss=True)
         replay.peak()
-        assert replay.memory.live == replay.x
+        assert replay.memory.live == replay.stream
 
 
 def test_peak_counts_only_memory_that_is_live_at_the_same_time():

@@ -26,15 +26,15 @@ def test_single_rank_sends_nothing():
 
 
 def test_a_ring_over_nodes_leaves_each_node_once():
-    ring = 2 * 3 / 4 * 2 * ALL  # what each of four ranks sends
+    ring = 2 * 3 / 4 * 4 * ALL  # what each of four ranks sends, in fp32
     one = sent(4, 1, 2)
     assert (one.inside, one.across) == (ring, ring)
 
 
 def test_each_shard_is_all_reduced_between_nodes():
     one = sent(4, 2, 2, stage=1)
-    assert one.inside == (1 / 2 + 1 / 2) * 2 * ALL  # reduce, broadcast
-    assert one.across == 2 * (2 * 1 / 2 * 2 * ALL / 2)  # both shards, each all-reduced between two replicas
+    assert one.inside == 1 / 2 * 4 * ALL + 1 / 2 * 2 * ALL  # gradients reduced in fp32, parameters broadcast in bf16
+    assert one.across == 2 * (2 * 1 / 2 * 4 * ALL / 2)  # both shards, each all-reduced between two replicas
 
 
 def test_stage_1_communicates_once_per_step_whatever_the_accumulation():

@@ -7,7 +7,7 @@ import pytest
 
 from tests.processes import metrics
 from tests.training.test_pretraining import changed, exact
-from vilg.distributed.precision import resolve_precision
+from vilg.distributed.precision import Precision
 from vilg.model import flops
 from vilg.training import step_metrics
 from vilg.training.entry_points import pretrain
@@ -72,10 +72,10 @@ def test_measuring_costs_little(small):
 
 
 def test_the_loss_scale_of_fp16_and_a_gradient_that_overflowed(small):
-    """Paddle's scaler, which a CPU cannot run, stores its scale as an array."""
+    """Paddle's scaler stores its scale as an array."""
 
     class Engine:
-        precision = resolve_precision("fp16", "gpu:0")
+        precision = Precision("fp16")
         loss_scale = {"scale": [32768.0], "incr_count": 3}  # noqa: RUF012
         group_norms = {"embed_text": float("inf"), "norm": 0.5}  # noqa: RUF012
         reduction_seconds = None

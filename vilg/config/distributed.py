@@ -15,7 +15,8 @@ class Distributed:
     sharding_degree: int = 0  # ranks of a node that shard the states; 0: all ranks of a node
     offload: bool = False  # stage 3 only: optimizer states are in host memory, and are updated there
     recompute: str = "none"  # none | block | n: recompute the activations of every n-th block
-    precision: str = "auto"  # auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16
+    precision: str = "auto"  # fp32 | bf16 | fp16 | auto: bf16 on a GPU, on a CPU what is faster there
+    amp_master_grad: bool = True  # with 16 bits: gradients are accumulated and reduced in fp32
     segment_size: int = 2**20  # stage 3: smaller parameters are replicated
 
     def __post_init__(self):

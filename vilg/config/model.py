@@ -18,6 +18,9 @@ class Model:
     sandwich_norm: bool = False  # LayerNorm also at the end of both branches of a block (CogView)
     qk_norm: bool = False  # LayerNorm of the queries and keys of each head (ViT-22B, Chameleon)
     embedding_gradient_scale: float = 1.0  # factor of the gradients of token embeddings (0.1 in CogView and GLM-130B)
+    # With 16 bits: the residual stream is in fp32, so that 48 blocks do not round it 96 times. It then takes twice the
+    # memory, and is most of what recompute keeps. Megatron-LM has an option of this name.
+    fp32_residual_connection: bool = False
 
     def __post_init__(self):
         for name in ("layers", "hidden", "heads", "conv_kernel"):

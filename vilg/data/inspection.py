@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vilg import config, image
+from vilg.arrays import to_numpy
 from vilg.data import decode, images
 from vilg.data.bad_samples import BadSampleError, BadSamples
 from vilg.data.images import to_unit
@@ -58,7 +59,7 @@ def sample_images(path: Path, tokenizers: TokenizerPaths) -> tuple[np.ndarray, i
     )
     with paddle.no_grad():
         decoded = tokenizer.decode(paddle.to_tensor(codes.reshape(-1, *tokenization.image_tokenizer["grid"])))
-    return decoded.numpy(), tokenization.crops
+    return to_numpy(decoded), tokenization.crops
 
 
 def _open(tar: Path) -> Shards:

@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from vilg import config, image
+from vilg.arrays import to_numpy
 from vilg.config import LONGEST_TEXT, require
 from vilg.data import decode, images
 from vilg.data.bad_samples import BadSampleError, BadSamples
@@ -202,7 +203,7 @@ class TokenShardWriter:
             self.image_tokenizer.encode(paddle.to_tensor(to_unit(crops[start : start + self.settings.batch_size])))
             for start in range(0, len(crops), self.settings.batch_size)
         ]
-        return np.concatenate([part.flatten(1).numpy() for part in parts])
+        return np.concatenate([to_numpy(part.flatten(1)) for part in parts])
 
 
 def _describe_image_tokenizer(tokenizer: ImageTokenizer, settings: config.Pretraining) -> dict:

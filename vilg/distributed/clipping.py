@@ -8,6 +8,8 @@ import paddle
 import paddle.distributed as dist
 from paddle.nn.clip import ClipGradBase
 
+from vilg.arrays import to_numpy
+
 
 class NonFiniteGradientError(ArithmeticError):
     """The gradient is not finite. No parameter has been updated with it."""
@@ -100,7 +102,7 @@ class GlobalNormClip(ClipGradBase):
             return values
         total = paddle.to_tensor(values, place=self._place)
         dist.all_reduce(total, group=self.group)
-        return total.numpy()
+        return to_numpy(total)
 
 
 def _squared_norms(gradients: list[paddle.Tensor]) -> np.ndarray:
@@ -109,4 +111,4 @@ def _squared_norms(gradients: list[paddle.Tensor]) -> np.ndarray:
         return np.zeros(0, np.float32)
     # paddle.linalg.norm takes 20 times as long on a CPU.
     wide = (gradient if gradient.dtype == paddle.float32 else gradient.astype("float32") for gradient in gradients)
-    return paddle.stack([gradient.square().sum() for gradient in wide]).numpy()
+    return to_numpy(paddle.stack([gradient.square().sum() for gradient in wide]))

@@ -13,9 +13,11 @@ from paddle import nn
 from paddle.nn.layer.norm import _BatchNormBase
 
 from vilg import config
+from vilg.arrays import to_numpy
 from vilg.distributed import precision, stages, states
 from vilg.distributed.clipping import NonFiniteGradientError, RefusedGradientError
 from vilg.distributed.layer_groups import layer_groups
+from vilg.distributed.main_gradients import gradient
 from vilg.distributed.recompute import apply_recompute
 from vilg.distributed.weight_average import PREFIX, WeightAverage
 from vilg.distributed.world import World
@@ -49,11 +51,11 @@ class Engine:
         self._parameters = dict(model.named_parameters())
         self._trained = {name: value for name, value in self._parameters.items() if not value.stop_gradient}
         self._buffers = {name: value for name, value in model.state_dict().items() if name not in self._parameters}
-        self.precision = precision.resolve_precision(settings.precision, paddle.get_device())
+        self.precision = precision.resolve_precision(settings, paddle.get_device())
         if settings.recompute != "none":
             apply_recompute(model.blocks, settings.recompute)
+        self.precision.convert(model)
         self._optimizer = make_optimizer(model)
-        self.precision.convert(model, self._optimizer)
         groups = {self._parameters[name].name: group for name, group in layer_groups(self._trained).items()}
         self.stage = stages.build(world, model, self._optimizer, clip, self.precision.scaler(), settings)
         # Memory of the whole model in fp32, from before it was converted and divided, which Paddle would keep.
@@ -79,11 +81,10 @@ class Engine:
         """
         values = {}
         self._has_gradients = True
-        with self.precision.autocast():
-            for name, loss in losses(self.stage.model):
-                scaled = loss * factors[name]
-                (self.stage.scaler.scale(scaled) if self.stage.scaler else scaled).backward()
-                values[name] = float(loss)
+        for name, loss in losses(self.stage.model):
+            scaled = loss * factors[name]
+            (self.stage.scaler.scale(scaled) if self.stage.scaler else scaled).backward()
+            values[name] = float(loss)
         return values
 
     def step(self, lr: float, accepts: Callable[[float], bool] | None = None) -> float:
@@ -112,7 +113,8 @@ class Engine:
         """
         self._reduce()
         self._is_reduced = True
-        pairs = [(value, value.grad) for value in self._trained.values() if value.grad is not None]
+        gradients = [(value, gradient(value)) for value in self._trained.values()]
+        pairs = [(value, own) for value, own in gradients if own is not None]
         return self.stage.clip.measure(pairs)
 
     def clear_gradients(self) -> None:
@@ -195,7 +197,8 @@ class Engine:
         shards = states.tensor_shards(parameters, self._optimizer, self.world.rank)
         shards += self.average.tensor_shards(parameters) if self.average else []
         return shards + [
-            states.replicated(f"model/{name}", value.numpy(), self.world.ranks) for name, value in self._buffers.items()
+            states.replicated(f"model/{name}", to_numpy(value), self.world.ranks)
+            for name, value in self._buffers.items()
         ]
 
     def load_state(self, stored: dict[str, list[int]], read: Callable[[str, int, int], np.ndarray]) -> None:

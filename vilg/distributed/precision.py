@@ -1,13 +1,22 @@
-"""Data types of training: fp32, or 16 bits with fp32 master weights (AMP O2 in Paddle)."""
+"""Data types of training.
 
-from contextlib import AbstractContextManager
+fp32, or 16 bits (AMP O2 in Paddle): parameters and activations are in bf16 or fp16; master weights, optimizer moments
+and accumulated gradients are in fp32. The model itself says which of its activations are in fp32
+(vilg/model/transformer.py). The engine therefore needs no autocast, and the types are the same on a CPU and on a GPU.
+"""
+
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
 import paddle
-from paddle import nn
+from paddle import _legacy_C_ops, nn
 
+from vilg import config
 from vilg.config import require
+from vilg.distributed.main_gradients import accumulate_in_fp32, gradient
+
+log = logging.getLogger(__name__)
 
 _DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
     "fp32": "float32",
@@ -16,11 +25,41 @@ _DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
 }
 
 
+class LossScaler(paddle.amp.GradScaler):
+    """Scales the loss of fp16, whose exponent range is too small for gradients."""
+
+    _scale: paddle.Tensor
+    _found_inf: int  # type: ignore[assignment]
+
+    def scale(self, var: paddle.Tensor) -> paddle.Tensor:
+        return var * self._scale  # Paddle's method disables the scaler where autocast is off
+
+    def _unscale(self, optimizer: paddle.optimizer.Optimizer) -> None:
+        """As Paddle's method, also for main gradients. Sharding stages replace it by their own."""
+        gradients = [own for one in optimizer._parameter_list if (own := gradient(one)) is not None]
+        found = paddle.to_tensor([False])
+        _legacy_C_ops.check_finite_and_unscale(gradients, self._scale, gradients, found)  # type: ignore[attr-defined]
+        self._found_inf = int(bool(found.item()))
+
+    def _update(self) -> None:
+        """As Paddle's method, whose message about an overflow fails with numpy 2.4."""
+        if self._cache_found_inf:
+            self._incr_count, self._decr_count = 0, self._decr_count + 1
+            if self._decr_count == self._decr_every_n_nan_or_inf:
+                self._scale, self._decr_count = self._scale * self._decr_ratio, 0
+                log.info("a gradient exceeds fp16; the loss scale is %g now", self._scale.item())
+        else:
+            self._incr_count, self._decr_count = self._incr_count + 1, 0
+            if self._incr_count == self._incr_every_n_steps:
+                self._scale, self._incr_count = self._scale * self._incr_ratio, 0
+
+
 @dataclass(frozen=True)
 class Precision:
-    """`name` is fp32, bf16 or fp16."""
+    """name: fp32, bf16 or fp16. main_gradients: whether gradients are accumulated and reduced in fp32."""
 
     name: str
+    main_gradients: bool = True
 
     @property
     def is_half(self) -> bool:
@@ -30,30 +69,42 @@ class Precision:
     def dtype(self) -> Literal["float32", "bfloat16", "float16"]:
         return _DTYPES[self.name]
 
-    def convert(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
-        """Convert parameters to 16 bits (with fp16, except those of norms) and keep an fp32 master of each in the
-        optimizer.
-        """
-        if self.is_half:
-            paddle.amp.decorate(model, optimizer, level="O2", dtype=self.dtype, master_weight=True)
+    def convert(self, model: nn.Layer) -> None:
+        """Convert the parameters of `model` to 16 bits. Its optimizer has to keep fp32 masters (multi_precision)."""
+        if not self.is_half:
+            return
+        model.to(dtype=self.dtype)
+        if self.main_gradients:
+            accumulate_in_fp32(model)
 
-    def autocast(self) -> AbstractContextManager:
-        return paddle.amp.auto_cast(self.is_half, level="O2", dtype=self.dtype if self.is_half else "float16")
-
-    def scaler(self) -> paddle.amp.GradScaler | None:
-        """A loss scaler for fp16, whose exponent range is too small for gradients. None in other precisions."""
-        return paddle.amp.GradScaler(init_loss_scaling=2.0**16) if self.name == "fp16" else None
+    def scaler(self) -> LossScaler | None:
+        """A loss scaler for fp16; None in other precisions."""
+        return None if self.name != "fp16" else LossScaler(init_loss_scaling=2.0**16)
 
 
-def resolve_precision(setting: str, device: str) -> Precision:
-    """The precision for a setting. `auto` is bf16 on a GPU and fp32 on a CPU.
+def resolve_precision(settings: config.Distributed, device: str) -> Precision:
+    """The precision of the settings on `device`, for example "cpu" or "gpu:0".
 
-    Raises SettingsError for 16 bits on a CPU, where Paddle has no 16-bit kernels.
+    On a CPU, `auto` is bf16 if the processor has instructions for it, otherwise fp32. Raises SettingsError for 16 bits
+    on a CPU for which the kernels cannot be compiled.
     """
+    name = settings.precision
+    if device == "cpu":
+        name = _on_cpu(name)
+    elif name == "auto":
+        name = "bf16"
+    return Precision(name, settings.amp_master_grad)
+
+
+def _on_cpu(setting: str) -> str:
+    from vilg.distributed.cpu import half
+
     if setting == "auto":
-        setting = "fp32" if device == "cpu" else "bf16"
-    require(
-        setting == "fp32" or device != "cpu",
-        f"distributed.precision={setting}: Paddle's CPU kernels compute in fp32 only",
-    )
-    return Precision(setting)
+        instructions = half.bf16_instructions()
+        setting = "bf16" if instructions and half.why_unavailable() is None else "fp32"
+        log.info("precision: %s", f"bf16, because this processor has {instructions}" if instructions else "fp32")
+    if setting != "fp32":
+        missing = half.why_unavailable()
+        require(missing is None, f"distributed.precision={setting}: the kernels for a CPU are missing: {missing}")
+        half.install()
+    return setting

@@ -24,6 +24,7 @@ from paddle.distributed.sharding import group_sharded_parallel
 
 from vilg import config
 from vilg.distributed.clipping import GlobalNormClip
+from vilg.distributed.main_gradients import with_main_gradients
 from vilg.distributed.offload import OffloadedOptimizerStage3
 from vilg.distributed.states import ShardedParameter
 from vilg.distributed.world import World
@@ -61,14 +62,15 @@ class DataParallel:
         max_norm: float,
         scaler: paddle.amp.GradScaler | None,
     ):
-        self.model, self.optimizer, self.scaler, self._world = model, optimizer, scaler, world
+        self.model, self.scaler, self._world, self._inner = model, scaler, world, optimizer
         self.clip = optimizer._grad_clip = GlobalNormClip(max_norm, may_overflow=scaler is not None)
+        self.optimizer = with_main_gradients(optimizer)
         if world.ranks > 1:
             sync_params_buffers(model)
 
     def reduce(self) -> None:
         if self._world.ranks > 1:
-            fused_allreduce_gradients_with_group(self.optimizer._parameter_list, None)
+            fused_allreduce_gradients_with_group(self._inner._parameter_list, None)
 
     def clear(self) -> None:
         self.optimizer.clear_grad()
@@ -77,7 +79,7 @@ class DataParallel:
         pass
 
     def sharded_parameter(self, name: str, parameter: paddle.Tensor) -> ShardedParameter:
-        return _unsharded(name, parameter, _master_weight(self.optimizer, parameter), self._world.all_ranks)
+        return _unsharded(name, parameter, _master_weight(self._inner, parameter), self._world.all_ranks)
 
 
 class ShardedOptimizer:
@@ -149,13 +151,13 @@ class _GroupSharded:
         replica_group = world.replica_group if world.topology.replicas > 1 else None
         if settings.offload:
             self.model: nn.Layer = OffloadedOptimizerStage3(
-                model, optimizer, world.sharding_group, replica_group, settings.segment_size
+                model, with_main_gradients(optimizer), world.sharding_group, replica_group, settings.segment_size
             )
-            self.optimizer, self.scaler = optimizer, scaler and GroupShardedScaler(scaler)
+            self.optimizer, self.scaler = self.model._optim, scaler and GroupShardedScaler(scaler)
             return
         self.model, self.optimizer, self.scaler = group_sharded_parallel(
             model,
-            optimizer,
+            with_main_gradients(optimizer),
             self.level,
             scaler,
             world.sharding_group,
@@ -179,6 +181,13 @@ class ShardedGradients(_GroupSharded):
     """Stage 2."""
 
     level = "os_g"
+
+    def reduce(self) -> None:
+        # When Paddle adds the gradients of replicas, it leaves out those in `main_grad` (group_sharded_stage2.py,
+        # _dp_allreduce). Its optimizer step divides by the number of replicas.
+        if self._world.topology.replicas > 1:
+            owned = [one for one in self._inner._parameter_list if getattr(one, "main_grad", None) is not None]
+            fused_allreduce_gradients_with_group(owned, self._world.replica_group, scale=1.0)
 
     def broadcast(self) -> None:
         self.optimizer._broadcast_params()

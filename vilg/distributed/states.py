@@ -6,9 +6,12 @@ from such ranges, and ranks with other ranges can load them.
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import paddle
+
+from vilg.arrays import to_numpy, view_as_numpy
 
 MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 _PER_PARAMETER = ("beta1_pow_acc", "beta2_pow_acc")  # one value for each parameter, equal on all ranks
@@ -29,11 +32,6 @@ class TensorShard:
     stop: int
     holders: tuple[int, ...]
     read: Callable[[], np.ndarray]
-
-
-def to_numpy(tensor: paddle.Tensor) -> np.ndarray:
-    """A tensor as a numpy array. A tensor in host memory is not copied."""
-    return np.from_dlpack(tensor.detach()) if tensor.place.is_cpu_place() else tensor.numpy()
 
 
 def replicated(name: str, array: np.ndarray, ranks: int) -> TensorShard:
@@ -79,18 +77,28 @@ def tensor_shards(
     parameters: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer, rank: int
 ) -> list[TensorShard]:
     """The parameters and moments that this rank holds: `model/NAME`, `moment1/NAME`, .."""
-    states = optimizer.state_dict() or _initial_moments(parameters, optimizer)
+    states = optimizer.state_dict()
     result = []
     for parameter in parameters:
         if rank not in parameter.holders:
             continue
         result.append(tensor_shard(f"model/{parameter.name}", parameter, parameter.tensors[0]))
         for moment in MOMENTS if parameter.trained else ():
-            tensor = states[_moment_name(parameter, optimizer, moment)]
+            tensor = states.get(_moment_name(parameter, optimizer, moment))
+            if tensor is None:  # the optimizer creates moments in its first step
+                tensor = paddle.to_tensor(_initial_moment(parameter, optimizer, moment))
             if moment in _PER_PARAMETER:
                 if parameter.start == 0:
                     result.append(
-                        TensorShard(f"{moment}/{parameter.name}", [1], "float32", 0, 1, parameter.holders, tensor.numpy)
+                        TensorShard(
+                            f"{moment}/{parameter.name}",
+                            [1],
+                            "float32",
+                            0,
+                            1,
+                            parameter.holders,
+                            partial(to_numpy, tensor),
+                        )
                     )
             else:
                 result.append(tensor_shard(f"{moment}/{parameter.name}", parameter, tensor))
@@ -101,7 +109,7 @@ def tensor_shard(name: str, parameter: ShardedParameter, tensor: paddle.Tensor) 
     """The elements of `parameter` that this rank holds, read from `tensor`, which is flat or not and may be padded."""
 
     def read() -> np.ndarray:
-        return to_numpy(tensor.astype("float32")).ravel()[: parameter.stop - parameter.start]
+        return view_as_numpy(tensor.astype("float32")).ravel()[: parameter.stop - parameter.start]
 
     return TensorShard(name, parameter.shape, "float32", parameter.start, parameter.stop, parameter.holders, read)
 
@@ -112,18 +120,6 @@ def _moment_name(parameter: ShardedParameter, optimizer: paddle.optimizer.Optimi
     """
     master = optimizer._master_weights.get(parameter.key)
     return f"{parameter.key if master is None else master.name}_{moment}_0"
-
-
-def _initial_moments(
-    parameters: list[ShardedParameter], optimizer: paddle.optimizer.Optimizer
-) -> dict[str, paddle.Tensor]:
-    """The initial moments, for an optimizer that has not made a step yet."""
-    return {
-        _moment_name(parameter, optimizer, moment): paddle.to_tensor(_initial_moment(parameter, optimizer, moment))
-        for parameter in parameters
-        if parameter.trained
-        for moment in MOMENTS
-    }
 
 
 def _initial_moment(parameter: ShardedParameter, optimizer: paddle.optimizer.Optimizer, moment: str) -> np.ndarray:

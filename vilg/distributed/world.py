@@ -13,6 +13,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from vilg import config
+from vilg.arrays import to_numpy
 from vilg.distributed.other_launchers import refuse_other_launchers
 from vilg.distributed.processes import die_with_fleetrun
 from vilg.distributed.rendezvous import wait_for_rank_zero
@@ -115,7 +116,7 @@ class World:
             return dict(values)
         reduced = paddle.to_tensor(np.array([values[key] for key in sorted(values)], dtype=np.float64))
         dist.all_reduce(reduced, op=operation)
-        return dict(zip(sorted(values), reduced.numpy().tolist()))
+        return dict(zip(sorted(values), to_numpy(reduced).tolist()))
 
     def sum_tensor(self, value: paddle.Tensor) -> paddle.Tensor:
         """Sum `value` over all ranks, in place."""

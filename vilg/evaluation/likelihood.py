@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from vilg.arrays import to_numpy
 from vilg.attention.patterns import DIRECTIONS
 from vilg.data.images import to_unit
 from vilg.data.loader import EncodeCaption
@@ -36,7 +37,7 @@ def tokenize_pairs(
     pairs = []
     for group in _groups(samples, _IMAGES_AT_ONCE):
         images = to_unit(np.stack([sample.image for sample, _ in group]))
-        codes = image_tokenizer.encode(paddle.to_tensor(images)).flatten(1).numpy()
+        codes = to_numpy(image_tokenizer.encode(paddle.to_tensor(images)).flatten(1))
         for (sample, captions), image in zip(group, codes):
             pairs += [Pair(sample.name, caption, encode(caption), image) for caption in captions]
     return pairs
@@ -99,7 +100,7 @@ def caption_exact_match(model: Transformer, pairs: list[Pair], batch: int, unkno
 
 def _target_ids(direction: str, pairs: list[Pair], vocab_size: int) -> np.ndarray:
     ids, counted = targets(direction, *_tensors(pairs), vocab_size)
-    return ids.numpy()[counted.numpy()]
+    return to_numpy(ids)[to_numpy(counted)]
 
 
 def _tensors(pairs: list[Pair]) -> tuple[paddle.Tensor, paddle.Tensor]:

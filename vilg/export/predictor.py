@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from vilg.arrays import to_numpy
 from vilg.attention import operator
 from vilg.attention.cache import KVCache
 from vilg.attention.patterns import TEXT_TO_IMAGE
@@ -58,10 +59,10 @@ class Predictor(Pipeline):
         return twin
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        return self._programs[manifest.ENCODE](images)[0].numpy()
+        return to_numpy(self._programs[manifest.ENCODE](images)[0])
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        return self._programs[manifest.DECODE](codes)[0].numpy()
+        return to_numpy(self._programs[manifest.DECODE](codes)[0])
 
 
 class ProgramDecodingModel:
@@ -104,7 +105,7 @@ class ProgramDecodingState:
 
     def first(self) -> np.ndarray:
         assert self._first is not None, "only text_to_image has a first code"
-        return self._first.numpy().repeat(self._samples, axis=0)
+        return to_numpy(self._first).repeat(self._samples, axis=0)
 
     def step(self, ids: np.ndarray) -> np.ndarray:
         windows, owns = zip(*(cache.window() for cache in self._kept))
@@ -115,7 +116,7 @@ class ProgramDecodingState:
             cache.put(rows)
             cache.advance()
         self._place += 1
-        return logits.numpy()
+        return to_numpy(logits)
 
     def reorder(self, rows: np.ndarray) -> None:
         for cache in self._kept:

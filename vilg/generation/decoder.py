@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 
+from vilg.arrays import to_numpy
 from vilg.attention.cache import AttentionCache
 from vilg.attention.functional import block_sparse_attention
 from vilg.attention.layout import Layout
@@ -57,7 +58,7 @@ class TransformerDecodingState:
 
     @paddle.no_grad()
     def first(self) -> np.ndarray:
-        return self.model.predict(self.direction, self._last)[:, 0].numpy().repeat(self.samples, axis=0)
+        return to_numpy(self._logits(self._last)).repeat(self.samples, axis=0)
 
     @property
     def cache_elements(self) -> int:
@@ -75,7 +76,11 @@ class TransformerDecodingState:
         for block, cache in zip(self.model.blocks, self._caches):
             x = block(x, cache)
         self._place += 1
-        return self.model.predict(self.direction, x)[:, 0].numpy()
+        return to_numpy(self._logits(x))
+
+    def _logits(self, states: paddle.Tensor) -> paddle.Tensor:
+        """fp32 [B, classes]; what samples from them computes in their type."""
+        return self.model.predict(self.direction, states)[:, 0].astype("float32")
 
 
 class TransformerDecodingModel:

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 
 from vilg import checkpoint, config, image
+from vilg.arrays import to_numpy
 from vilg.errors import UserError
 from vilg.generation.decoder import TransformerDecodingModel
 from vilg.generation.pipeline import Pipeline
@@ -38,11 +39,11 @@ class CheckpointPipeline(Pipeline):
 
     @paddle.no_grad()
     def encode(self, images: np.ndarray) -> np.ndarray:
-        return self.image_tokenizer.encode(paddle.to_tensor(images)).numpy()
+        return to_numpy(self.image_tokenizer.encode(paddle.to_tensor(images)))
 
     @paddle.no_grad()
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        return self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+        return to_numpy(self.image_tokenizer.decode(paddle.to_tensor(codes)))
 
 
 def load_checkpoint_pipeline(

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from PIL import Image
 
+from vilg.arrays import to_numpy
 from vilg.data.decode import read_image, to_rgb
 from vilg.data.images import center_crop, to_unit
 from vilg.errors import UserError
@@ -292,7 +293,7 @@ class Pipeline(ABC):
         if isinstance(images, OneImage):
             images = [images]
         elif isinstance(images, paddle.Tensor):
-            images = images.numpy()
+            images = to_numpy(images)
         if not len(images):
             raise UserError("at least one image expected")
         if not isinstance(images, np.ndarray):

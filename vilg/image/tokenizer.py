@@ -12,6 +12,7 @@ import paddle
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
+from vilg.arrays import to_numpy
 from vilg.config import original_names
 from vilg.errors import UserError
 
@@ -90,7 +91,7 @@ class ImageTokenizer(nn.Layer):
         digest = hashlib.sha256(json.dumps([self.kind, settings], sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.numpy().tobytes())
+            digest.update(to_numpy(value).tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -98,7 +99,7 @@ class ImageTokenizer(nn.Layer):
         folder.mkdir(parents=True, exist_ok=True)
         config = {"kind": self.kind, "settings": asdict(self.settings)}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file({name: value.numpy() for name, value in self.state_dict().items()}, folder / "weights.safetensors")
+        save_file({name: to_numpy(value) for name, value in self.state_dict().items()}, folder / "weights.safetensors")
 
     def load_weights(self, file: Path) -> None:
         """Load weights that `save` wrote. Raises UserError, and changes nothing, if names or shapes do not fit."""

@@ -68,7 +68,8 @@ class MLP(nn.Layer):
 class Block(nn.Layer):
     """x + attention(norm(x)), then x + mlp(norm(x)).
 
-    With `sandwich_norm`, the output of each branch is normalized as well.
+    With `sandwich_norm`, the output of each branch is normalized as well. The branches compute in the type of the
+    parameters, and x keeps its own.
     """
 
     def __init__(self, settings: config.Model, backend: str):
@@ -81,5 +82,11 @@ class Block(nn.Layer):
 
     def forward(self, x, context: Layout | AttentionContext):
         """x [B, S, hidden] -> [B, S, hidden]."""
-        x = x + self.dropout(self.leave_attention(self.attention(self.norm_attention(x), context)))
-        return x + self.dropout(self.leave_mlp(self.mlp(self.norm_mlp(x))))
+        attended = self.leave_attention(self.attention(self.norm_attention(x), context))
+        x = _add(x, self.dropout(attended))
+        return _add(x, self.dropout(self.leave_mlp(self.mlp(self.norm_mlp(x)))))
+
+
+def _add(x: paddle.Tensor, branch: paddle.Tensor) -> paddle.Tensor:
+    """The residual connection, in the type of the stream x."""
+    return x + (branch if branch.dtype == x.dtype else branch.astype(x.dtype))

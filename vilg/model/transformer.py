@@ -19,6 +19,11 @@ class Transformer(nn.Layer):
 
     vocab_size: entries of the text vocabulary. codebook_size: entries of the image codebook. grid: (h, w) image tokens,
     n = h w. attention: implementation of attention, which affects no weights and results only by rounding.
+
+    Data types: activations have the type of the parameters, fp32 or 16 bits. Inside the operators, the sums of matrix
+    products and of attention, softmax and the statistics of LayerNorm are in fp32. The residual stream is in fp32 if
+    `settings.fp32_residual_connection`. Logits are rounded to the type of the parameters, and vilg/model/loss.py
+    computes with them in fp32.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class Transformer(nn.Layer):
     def hidden_states(self, direction: str, text: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
         """The normalized states of the last layer, [B, S, hidden], source first."""
         parts = [self.embed_source(direction, text if direction == TEXT_TO_IMAGE else image)]
-        parts += [self.embed_image(image) if direction == TEXT_TO_IMAGE else self.embed_text(text)]
+        parts += [self._as_residual(self.embed_image(image) if direction == TEXT_TO_IMAGE else self.embed_text(text))]
         x = self.dropout(paddle.concat(parts, axis=1))
         for block, pattern in zip(self.blocks, self.patterns):
             x = block(x, self.layout(direction, pattern))
@@ -68,18 +73,22 @@ class Transformer(nn.Layer):
     def embed_source(self, direction: str, source: paddle.Tensor) -> paddle.Tensor:
         """Text ids [B, T], whose last position becomes BOI, or image ids [B, n] -> [B, T or n, hidden]."""
         if direction == IMAGE_TO_TEXT:
-            return self.embed_image(source)
+            return self._as_residual(self.embed_image(source))
         boi = paddle.full([source.shape[0], 1], boi_id(self.vocab_size), source.dtype)
-        return self.embed_text(paddle.concat([source[:, :-1], boi], axis=1))
+        return self._as_residual(self.embed_text(paddle.concat([source[:, :-1], boi], axis=1)))
 
     def embed_target(self, direction: str, ids: paddle.Tensor, position: paddle.Tensor) -> paddle.Tensor:
         """One target token: ids [B] at position `position` int64 [1] -> [B, 1, hidden]."""
         embed = self.embed_image if direction == TEXT_TO_IMAGE else self.embed_text
-        return embed(ids.unsqueeze(1), position)
+        return self._as_residual(embed(ids.unsqueeze(1), position))
 
     def predict(self, direction: str, states: paddle.Tensor) -> paddle.Tensor:
         """States of the last layer [B, S, hidden] -> logits [B, S, classes] of the next target token."""
         return (self.image_head if direction == TEXT_TO_IMAGE else self.text_head)(self.norm(states))
+
+    def _as_residual(self, embedded: paddle.Tensor) -> paddle.Tensor:
+        """Embeddings in the type of the residual stream, to which each block adds."""
+        return embedded.astype("float32") if self.settings.fp32_residual_connection else embedded
 
     def train_only(self, directions: list[str]) -> None:
         """Freeze the output layers of other directions, the only parameters that the directions do not share."""

@@ -14,22 +14,35 @@ from vilg.plan.memory_tracker import MemoryTracker
 _FP32 = 4
 
 
-def peak(model: Transformer, backend: str, recompute: str, batch: int, width: int, z_loss: bool = False) -> int:
+def peak(
+    model: Transformer,
+    backend: str,
+    recompute: str,
+    batch: int,
+    width: int,
+    gradient_width: int,
+    z_loss: bool = False,
+) -> int:
     """Bytes of activations and intermediate gradients at the worst moment of the trained directions.
 
     backend: operator, blockwise or dense. recompute: as in the settings. batch: pairs in a micro-batch. width: bytes of
-    an element, 4 or 2. z_loss: whether there is one. Accumulated gradients are counted as states and not here.
+    an element, 4 or 2. gradient_width: of an accumulated gradient. z_loss: whether there is one. Accumulated gradients
+    are counted as states and not here.
     """
     return round(
         max(
-            _Replay(model, direction, backend, recompute, batch, width, z_loss).peak()
+            _Replay(model, direction, backend, recompute, batch, width, gradient_width, z_loss).peak()
             for direction in model.trained_directions
         )
     )
 
 
 class _Replay:
-    """The replay of one direction. Sizes are in bytes. `x` is the size of the hidden states of all tokens."""
+    """The replay of one direction. Sizes are in bytes.
+
+    x: size of the hidden states of all tokens. stream: that of the residual stream. gradient: size of an element of a
+    parameter's gradient, and of the copy that is added to the accumulated gradient if that has another type.
+    """
 
     def __init__(
         self,
@@ -39,6 +52,7 @@ class _Replay:
         recompute: str,
         batch: int,
         width: int,
+        gradient_width: int,
         z_loss: bool,
     ):
         self.model, self.settings, self.batch, self.width, self.z_loss = model, model.settings, batch, width, z_loss
@@ -46,6 +60,8 @@ class _Replay:
         image = model.grid[0] * model.grid[1]
         self.tokens = batch * (model.text_length + image)
         self.x = self.tokens * self.settings.hidden * width
+        self.stream = self.x * (_FP32 // width) if self.settings.fp32_residual_connection else self.x
+        self.gradient = width if gradient_width == width else width + gradient_width
         text_to_image = direction == TEXT_TO_IMAGE
         self.targets = batch * (image if text_to_image else model.text_length - 1)
         self.classes = model.codebook_size if text_to_image else model.vocab_size
@@ -66,35 +82,35 @@ class _Replay:
 
     def peak(self) -> float:
         memory = self.memory
-        memory.allocate(2 * self.x)  # the two embedded parts, and their concatenation
+        memory.allocate(2 * self.stream)  # the two embedded parts, and their concatenation
         for number in range(self.settings.layers):
             inside = MemoryTracker()
             self._forward(number, inside)
             memory.allocate_briefly(inside.peak)
-            memory.allocate(self.x if number in self.again else inside.live)
-        memory.free(self.x)  # the two parts
+            memory.allocate(self.stream if number in self.again else inside.live)
+        memory.free(self.stream)  # the two parts
         self._head()
         for number in reversed(range(self.settings.layers)):
             if number in self.again:
                 self._forward(number, memory)
-                memory.free(self.x)  # the output is not needed again
+                memory.free(self.stream)  # the output is not needed again
             self._backward(number)
         self._embeddings()
         return memory.peak
 
     def _forward(self, number: int, memory: MemoryTracker) -> None:
         """Leaves the tensors that the block keeps for its gradient, and its output, allocated."""
-        x, sandwich = self.x, self.settings.sandwich_norm
+        x, sandwich = self.x, self.x if self.settings.sandwich_norm else 0
         memory.allocate(x)  # normalized: the input of the products
         self._linear(memory, 3)
         self._attention_forward(number, memory)
         memory.allocate_briefly(2 * x)  # out
-        memory.allocate((2 if sandwich else 1) * x + self._dropped())
+        memory.allocate(sandwich + self.stream + self._dropped())
         memory.allocate(x)  # normalized
         self._linear(memory, 4)
         memory.allocate(4 * x)  # GELU
         memory.allocate_briefly(2 * x)
-        memory.allocate((2 if sandwich else 1) * x + self._dropped())
+        memory.allocate(sandwich + self.stream + self._dropped())
 
     def _linear(self, memory: MemoryTracker, wide: int) -> None:
         """The matrix product, and its sum with the bias, which is a second tensor."""
@@ -153,16 +169,16 @@ class _Replay:
             memory.allocate(logits * self.width)  # the gradient replaces the softmax, and is then converted to 16 bits
             memory.free(logits * _FP32)
         memory.allocate(states)
-        memory.allocate_briefly(self.settings.hidden * self.classes * self.width)
+        memory.allocate_briefly(self.settings.hidden * self.classes * self.gradient)
         memory.free(logits * self.width + states)
         memory.allocate(self.x)  # zero for the rest of the sequence
         memory.free(states)
-        memory.allocate(self.x)  # through the norm; its input and output gradient are freed
-        memory.free(2 * self.x)
+        memory.allocate(self.stream)  # through the norm; its input and output gradient are freed
+        memory.free(self.stream + self.x)
 
     def _backward(self, number: int) -> None:
         """From the gradient of the output to that of the input. Frees what _forward kept, except the input."""
-        memory, x, weight = self.memory, self.x, self.settings.hidden**2 * self.width
+        memory, x, stream, weight = self.memory, self.x, self.stream, self.settings.hidden**2 * self.gradient
         sandwich = x if self.settings.sandwich_norm else 0
         memory.allocate(x)  # gradient of the branch in addition to that of the sum
         memory.free(sandwich + self._dropped())
@@ -174,10 +190,10 @@ class _Replay:
         memory.allocate(x)
         memory.allocate_briefly(4 * weight)
         memory.free(4 * x + x)
-        memory.allocate(x)  # through the norm
+        memory.allocate(stream)  # through the norm
         memory.free(x)
-        memory.allocate(x)  # the sum with the residual path
-        memory.free(2 * x + x)  # and the middle of the block
+        memory.allocate(stream)  # the sum with the residual path
+        memory.free(2 * stream + stream)  # and the middle of the block
         memory.allocate(x)
         memory.free(sandwich + self._dropped())
         memory.allocate(x)
@@ -188,12 +204,12 @@ class _Replay:
         memory.allocate(x)
         memory.allocate_briefly(3 * weight)
         memory.free(3 * x + x)
-        memory.allocate(x)
+        memory.allocate(stream)
         memory.free(x)
-        memory.allocate(x)
-        memory.free(2 * x)
-        memory.free(x)  # the output of the previous block, whose backward does not need it
+        memory.allocate(stream)
+        memory.free(2 * stream)
+        memory.free(stream)  # the output of the previous block, whose backward does not need it
 
     def _embeddings(self) -> None:
         largest = max(self.model.embed_text.words.weight.size, self.model.embed_image.codes.weight.size)
-        self.memory.allocate_briefly(self.x + largest * self.width)
+        self.memory.allocate_briefly(self.x + largest * self.gradient)

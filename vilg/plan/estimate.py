@@ -15,7 +15,7 @@ from vilg.model.transformer import Transformer
 from vilg.plan import activations
 from vilg.plan.input_sizes import InputSizes
 from vilg.plan.schedule import RunSchedule, run_schedule
-from vilg.plan.states import AVERAGE, MASTER, MOMENTS, States, padded_to_shards, states
+from vilg.plan.states import AVERAGE, MASTER, MOMENTS, States, gradient_width, padded_to_shards, states
 from vilg.plan.traffic import Traffic, traffic
 
 # Assumed for everything that is not computed: driver context, NCCL channels, fragmentation, and the image tokenizer
@@ -104,6 +104,7 @@ def estimate(
         distributed.recompute,
         settings.train.micro_batch,
         width,
+        gradient_width(distributed, width),
         z_loss=settings.loss.z_loss > 0,
     )
     buffers = _buffers(shapes, distributed, topology, width)
@@ -157,14 +158,15 @@ def _buffers(shapes: dict[str, list[int]], settings: config.Distributed, topolog
     if topology.shards == 1 or settings.stage < 3:
         return 0
     sliced = [size for size in map(prod, shapes.values()) if size > settings.segment_size]
-    return max((2 * padded_to_shards(size, topology.shards, width) * width for size in sliced), default=0)
+    both = width + gradient_width(settings, width)
+    return max((padded_to_shards(size, topology.shards, width) * both for size in sliced), default=0)
 
 
 def _update(shapes: dict[str, list[int]], settings: config.Distributed, topology: Topology, width: int) -> int:
     """The gradient norm is computed in fp32, one parameter at a time. Replicas reduce gradients in buckets."""
     largest = max(map(prod, shapes.values()))
     in_buckets = topology.replicas > 1 and (topology.shards == 1 or settings.stage < 2)
-    bucket = max(_BUCKET, largest * width) if in_buckets else 0
+    bucket = max(_BUCKET, largest * gradient_width(settings, width)) if in_buckets else 0
     if topology.shards > 1 and settings.stage == 3:
         if settings.offload:
             return 0

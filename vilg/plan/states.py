@@ -49,35 +49,45 @@ def states(shapes: list[list[int]], settings: config.Distributed, shards: int, w
 
     width: bytes of an element in computation, 4 or 2. With 2 there are fp32 master weights.
     """
-    sizes = [prod(shape) for shape in shapes]
+    sizes, widths = [prod(shape) for shape in shapes], (width, gradient_width(settings, width))
     if shards == 1:
-        return [_states(width, sum(sizes), sum(sizes), sum(sizes))]
+        return [_states(widths, sum(sizes), sum(sizes), sum(sizes))]
     if settings.stage == 1:
         return [
-            _states(width, sum(sizes), sum(sizes), owned)
+            _states(widths, sum(sizes), sum(sizes), owned)
             for owned in assign_greedily(sorted(sizes, reverse=True), shards)
         ]
     if settings.stage == 2:
         padded = sum(size + padding(size, width) for size in sizes)
-        return [_states(width, padded, owned, owned) for owned in assign_greedily(sizes, shards)]
+        return [_states(widths, padded, owned, owned) for owned in assign_greedily(sizes, shards)]
     sliced = sum(padded_to_shards(size, shards, width) // shards for size in sizes if size > settings.segment_size)
     whole = [size for size in sizes if size <= settings.segment_size]
-    return [_stage_3(width, sliced, sum(whole), sum(padding(size, width) for size in whole), settings.offload)] * shards
+    pads = sum(padding(size, width) for size in whole)
+    return [_stage_3(widths, sliced, sum(whole), pads, settings.offload)] * shards
 
 
-def _states(width: int, parameters: int, gradients: int, updated: int) -> States:
-    return States(parameters * width, gradients * width, updated * MASTER if width < 4 else 0, updated * MOMENTS)
+def gradient_width(settings: config.Distributed, width: int) -> int:
+    """Bytes of an element of an accumulated gradient, for parameters of `width` bytes."""
+    return 4 if settings.amp_master_grad else width
 
 
-def _stage_3(width: int, sliced: int, whole: int, pads: int, offload: bool) -> States:
+def _states(widths: tuple[int, int], parameters: int, gradients: int, updated: int) -> States:
+    """widths: of parameters and of gradients."""
+    width, of_gradients = widths
+    masters = updated * MASTER if width < 4 else 0
+    return States(parameters * width, gradients * of_gradients, masters, updated * MOMENTS)
+
+
+def _stage_3(widths: tuple[int, int], sliced: int, whole: int, pads: int, offload: bool) -> States:
     """Parameters up to segment_size are replicated, with their gradients in one padded array."""
     if not offload:
-        return _states(width, sliced + whole, sliced + whole + pads, sliced + whole)
+        return _states(widths, sliced + whole, sliced + whole + pads, sliced + whole)
+    width, of_gradients = widths
     # The gradients of slices are added in fp32 on the device, and copied to the host for the update
     # (vilg/distributed/offload.py).
     return States(
         (sliced + whole) * width,
-        sliced * 4 + (whole + pads) * width,
+        sliced * 4 + (whole + pads) * of_gradients,
         0,
         0,
         host_gradients=(sliced + whole) * 4,

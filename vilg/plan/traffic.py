@@ -11,7 +11,7 @@ from math import prod
 from vilg import config
 from vilg.distributed.recompute import recomputed_blocks
 from vilg.distributed.topology import Topology
-from vilg.plan.states import padded_to_shards, padding
+from vilg.plan.states import gradient_width, padded_to_shards, padding
 
 _HOST_WIDTH = 4  # bytes of an element that is copied to or from host memory
 
@@ -22,6 +22,7 @@ _SENT = {
     "reduce": lambda n: (n - 1) / n,  # n - 1 of n members forward the array
     "broadcast": lambda n: (n - 1) / n,
 }
+_OF_GRADIENTS = ("all_reduce", "reduce")  # the other collectives send parameters
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def traffic(
 ) -> Traffic:
     """The traffic for trained parameters {name: shape}.
 
-    per_node: ranks on a node. width: bytes of an element of parameters and gradients. directions: how many are trained.
+    per_node: ranks on a node. width: bytes of an element of a parameter. directions: how many are trained.
     """
     volume = {"shards": 0.0, "replicas": 0.0}
     for collective in collectives(shapes, settings, topology, accumulation, width, directions):
         members = topology.shards if collective.over == "shards" else topology.replicas
-        volume[collective.over] += _SENT[collective.kind](members) * collective.elements * width
+        bytes_of_element = gradient_width(settings, width) if collective.kind in _OF_GRADIENTS else width
+        volume[collective.over] += _SENT[collective.kind](members) * collective.elements * bytes_of_element
     inside, across = _on_wires(topology, per_node, volume["shards"], volume["replicas"])
     return Traffic(inside, across, sum(host_copies(shapes, settings, topology, width)) * _HOST_WIDTH)
 

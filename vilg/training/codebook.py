@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 
 from vilg import config
+from vilg.arrays import to_numpy
 from vilg.distributed.world import World
 from vilg.image.ema_codebook import EMACodebook, sum_by_code
 from vilg.image.quantizer import CodeUsage, NearestCode, count_codes
@@ -78,7 +79,7 @@ class Codebook:
         state = {"code_counts": self.usage.counts}
         if self.ema:
             state |= {"average_counts": self.ema.counts, "average_sums": self.ema.sums}
-        return {name: value.numpy() for name, value in state.items()}
+        return {name: to_numpy(value) for name, value in state.items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         self.usage.counts = paddle.to_tensor(state["code_counts"])

@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from vilg import config
+from vilg.arrays import to_numpy
 from vilg.data import shards
 from vilg.data.heldout import HeldoutSamples, no_usable_image
 from vilg.data.images import to_unit
@@ -111,7 +112,7 @@ def _encode(settings: config.Data, image_tokenizer: ImageTokenizer, world: World
             group = list(samples.read(own[start : start + _IMAGES_AT_ONCE]))
             if group:
                 images = to_unit(np.stack([sample.image for _, sample, _ in group]))
-                codes.append(image_tokenizer.encode(paddle.to_tensor(images)).flatten(1).numpy())
+                codes.append(to_numpy(image_tokenizer.encode(paddle.to_tensor(images)).flatten(1)))
                 kept += [(position, sample.name, captions) for position, sample, captions in group]
             progress.advance(len(own[start : start + _IMAGES_AT_ONCE]))
     return EncodedImages(

@@ -24,6 +24,7 @@ def adamw(settings: config.Train, model: nn.Layer) -> paddle.optimizer.AdamW:
         settings.adam_epsilon,
         parameters=[value for value in model.parameters() if not value.stop_gradient],
         weight_decay=settings.weight_decay,
+        multi_precision=True,  # 16-bit parameters have fp32 masters
         # Sharding stage 3 names the local slice of a parameter slice@NAME.
         apply_decay_param_fun=lambda name: name.removeprefix("slice@") in decayed,
     )

@@ -9,6 +9,7 @@ import paddle
 from paddle import nn
 
 from vilg import config, image
+from vilg.arrays import to_numpy
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.data.loader import Batch, BatchStream, token_batches, training_batches
 from vilg.data.token_shards import TokenShards
@@ -187,7 +188,7 @@ class Pretraining:
         text = np.stack([pair.text for pair in pairs])
         codes = generate_codes(TransformerDecodingModel(self.model), text, Sampler(self.settings.run.seed, top_k=32))
         self.model.train()
-        images = self.image_tokenizer.decode(paddle.to_tensor(codes)).numpy()
+        images = to_numpy(self.image_tokenizer.decode(paddle.to_tensor(codes)))
         return {"heldout": contact_sheet(images)}
 
     def _open_tokens(self) -> TokenShards:
@@ -213,20 +214,20 @@ class Pretraining:
             return text
         # Other random numbers than those that corrupt_tokens draws from the same seed.
         dropped = np.array([np.random.default_rng([seed, 1]).random() < share for seed in seeds])
-        return paddle.to_tensor(np.where(dropped[:, None], self.encode(""), text.numpy()))
+        return paddle.to_tensor(np.where(dropped[:, None], self.encode(""), to_numpy(text)))
 
     def _corrupt_text(self, text: paddle.Tensor, seeds: list[int]) -> paddle.Tensor:
         share, tokenizer = self.settings.input_noise.target_text, self.text_tokenizer
         if not share:
             return text
-        ids = text.numpy()
+        ids = to_numpy(text)
         words = (ids < tokenizer.vocab_size) & (ids != tokenizer.cls_id) & (ids != tokenizer.sep_id)
         return paddle.to_tensor(corrupt_tokens(ids, words, share, tokenizer.vocab_size, seeds))
 
     def _corrupt_codes(self, codes: paddle.Tensor, share: float, seeds: list[int]) -> paddle.Tensor:
         if not share:
             return codes
-        return paddle.to_tensor(corrupt_tokens(codes.numpy(), True, share, self.image_tokenizer.codebook_size, seeds))
+        return paddle.to_tensor(corrupt_tokens(to_numpy(codes), True, share, self.image_tokenizer.codebook_size, seeds))
 
     def _targets(self, direction: str, inputs: Inputs):
         return targets(direction, inputs.text, inputs.image, self.model.vocab_size)

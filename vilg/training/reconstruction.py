@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 
 from vilg import config
+from vilg.arrays import to_numpy
 from vilg.data.heldout import HeldoutSamples, no_usable_image
 from vilg.data.images import to_unit
 from vilg.evaluation.image_metrics import psnr, ssim
@@ -81,7 +82,7 @@ def reconstruct(tokenizer: ImageTokenizer, images: np.ndarray) -> tuple[paddle.T
     codes, reconstructed = [], []
     for part in _parts(images):
         codes.append(tokenizer.encode(paddle.to_tensor(to_unit(part))))
-        reconstructed.append(tokenizer.decode(codes[-1]).numpy())
+        reconstructed.append(to_numpy(tokenizer.decode(codes[-1])))
     return paddle.concat(codes), np.concatenate(reconstructed)
 
 
@@ -101,4 +102,6 @@ def _parts(images: np.ndarray) -> Iterator[np.ndarray]:
 @paddle.no_grad()
 def _lpips(distance: lpips.LPIPS, images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """LPIPS of each pair of images [N, 3, H, W] in [0, 1]."""
-    return distance(*(paddle.to_tensor(batch) * 2.0 - 1.0 for batch in (images, others))).numpy().reshape([len(images)])
+    return to_numpy(distance(*(paddle.to_tensor(batch) * 2.0 - 1.0 for batch in (images, others)))).reshape(
+        [len(images)]
+    )
