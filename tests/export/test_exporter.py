@@ -9,16 +9,17 @@ import paddle
 import pytest
 
 from vilg import checkpoint, config
-from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
+from vilg.attention import operator
+from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from vilg.checkpoint import CheckpointInfo, slices
 from vilg.checkpoint.publish import ShardResult, publish, rank_file
 from vilg.checkpoint.storage import LocalStorage
 from vilg.cli import main
 from vilg.errors import UserError
 from vilg.export import exporter
-from vilg.export.exporter import export, model_sizes
+from vilg.export.exporter import LOGITS_IN_16_BITS, export, model_sizes
 from vilg.export.manifest import prefill, step
-from vilg.export.predictor import ProgramDecodingModel
+from vilg.export.predictor import Predictor, ProgramDecodingModel
 from vilg.export.program import Program
 from vilg.export.programs import save_direction_programs
 from vilg.generation.decoder import TransformerDecodingModel
@@ -192,3 +193,30 @@ def test_a_program_that_was_not_written(run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="out: is the disk full.*image_encode: Paddle .* cannot load it"):
         export(run, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("portable", [False, True], ids=["operator", "portable"])
+def test_an_export_in_16_bits(run, exported, tmp_path, precision, portable):
+    """Half the weights, and nearly the same distributions. Its self-test compares it with a model in 16 bits."""
+    if operator.load():
+        pytest.skip(operator.load())
+    made = export(run, tmp_path / "half", portable, precision=precision)
+    assert made.precision == precision and made.self_test["logits"] < LOGITS_IN_16_BITS[precision]
+    programs = [prefill(TEXT_TO_IMAGE), step(IMAGE_TO_TEXT)]
+    half, whole = Predictor(tmp_path / "half"), Predictor(exported)
+    for name in (f"{program}.pdiparams" for program in programs):
+        assert made.files[name].size == pytest.approx(whole.manifest.files[name].size / 2, rel=0.05)
+    text = np.zeros([1, made.sizes.text_length], np.int64)
+    states = [predictor.decoding_model.prefill(TEXT_TO_IMAGE, text, samples=2) for predictor in (half, whole)]
+    for code in range(4):
+        one, two = (state.first() if code == 0 else state.step(np.array([code, code + 1])) for state in states)
+        assert one.dtype == np.float32 and np.abs(one - two).max() < 0.05 * np.abs(two).max()
+    assert half.clone().decoding_model.dtype == half.decoding_model.dtype
+
+
+def test_an_export_in_16_bits_needs_kernels(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(operator, "load", lambda: "there is no C++ compiler")
+    with pytest.raises(UserError, match="--precision bf16: the kernels for a CPU are missing: there is no C"):
+        export(run, tmp_path / "out", portable=True, precision="bf16")
+    assert not (tmp_path / "out").exists()

@@ -469,3 +469,19 @@ def test_weights_that_are_not_finite_are_refused(run, images):
     ):
         with pytest.raises(UserError, match="logits that are not finite"):
             call()
+
+
+def test_an_export_for_another_kind_of_device(run, exported, tmp_path):
+    """With the operator, the layouts in the programs are for the kernel of one kind of device."""
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    here = manifest.read(folder)
+    assert here.device == "cpu"
+    replace(here, device="gpu").write(folder)
+    if here.operator:
+        with pytest.raises(UserError, match="was exported for a gpu and cannot run on a cpu; export the checkpoint"):
+            Predictor(folder)
+    else:
+        Predictor(folder)
+    replace(here, device=None).write(folder)  # an older export
+    Predictor(folder)

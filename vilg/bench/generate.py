@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 
 from vilg import config
+from vilg.attention import operator
 from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.bench.timing import milliseconds
 from vilg.export.exporter import model_sizes
@@ -27,9 +28,10 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
     """Returns {"copy_bytes_per_second": .., "floor_seconds": .., "rows": [..]}, one row for each method and batch size.
 
     Methods: uncached (a whole forward pass for each token), dense (caches of all keys), windowed (caches of the keys
-    that the patterns can still see), exported (windowed caches with Paddle Inference). `floor_seconds` is the time for
-    reading the weights once per token at the rate at which this machine copies memory, and `floor_share` is this time
-    divided by the measured time of a batch. `seconds` are for the whole batch, `seconds_an_image` for one image.
+    that the patterns can still see), exported (windowed caches with Paddle Inference), in bf16 (an exported model in
+    bf16, if its kernels can be compiled). `floor_seconds` is the time for reading the weights in fp32 once per token at
+    the rate at which this machine copies memory, and `floor_share` is this time divided by the measured time of a
+    batch. `seconds` are for the whole batch, `seconds_an_image` for one image.
     """
     paddle.seed(0)
     model = PAPER.model(settings)
@@ -45,6 +47,11 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
         for way, patterns in (("dense", ["full"] * len(model.patterns)), ("windowed", model.patterns)):
             rows.append({"way": way, "batch": batch, **_cached(model, patterns, batch)})
         rows.append({"way": "exported", "batch": batch, **_exported(model, settings.data.image_size, batch)})
+    if operator.load() is None:
+        model.to(dtype="bfloat16")
+        rows += [
+            {"way": "in bf16", "batch": batch, **_exported(model, settings.data.image_size, batch)} for batch in batches
+        ]
     for row in rows:
         row["seconds_an_image"] = row["seconds"] / row["batch"]
         row["tokens_per_second"] = row["batch"] * tokens / row["seconds"]
@@ -111,10 +118,11 @@ def _exported(model: Transformer, image_size: int, batch: int) -> dict[str, floa
         sizes = model_sizes(model, image_size)
         save_direction_programs(model, TEXT_TO_IMAGE, sizes, Path(folder))
         programs = {name: Program(Path(folder) / name) for name in (prefill(TEXT_TO_IMAGE), step(TEXT_TO_IMAGE))}
-        state = ProgramDecodingModel(sizes, programs).prefill(
+        state = ProgramDecodingModel(sizes, programs, model.dtype).prefill(
             TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch
         )
-        return {"seconds": _seconds(state, batch, model.grid), "cache_bytes": 4 * state.cache_elements}
+        width = 4 if model.dtype == paddle.float32 else 2
+        return {"seconds": _seconds(state, batch, model.grid), "cache_bytes": width * state.cache_elements}
 
 
 def _seconds(state: DecodingState, batch: int, grid: tuple[int, int]) -> float:

@@ -1,9 +1,16 @@
 """Sharding, recompute, precision, and the machines of a job."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vilg.config.validation import require
 
+# Precisions, and their types in Paddle.
+DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
 MASTER_PORTS = 16  # that the attempts of a job use in turn
 
 
@@ -36,8 +43,8 @@ class Distributed:
             f"distributed.recompute={self.recompute}: none of none, block, or a number of blocks",
         )
         require(
-            self.precision in ("auto", "fp32", "bf16", "fp16"),
-            f"distributed.precision={self.precision}: none of auto, fp32, bf16, fp16",
+            self.precision in ("auto", *DTYPES),
+            f"distributed.precision={self.precision}: none of auto, {', '.join(DTYPES)}",
         )
         require(self.segment_size >= 0, f"distributed.segment_size={self.segment_size}: must not be negative")
 

@@ -14,15 +14,10 @@ from paddle import _legacy_C_ops, nn
 
 from vilg import config
 from vilg.config import require
+from vilg.config.distributed import DTYPES
 from vilg.distributed.main_gradients import accumulate_in_fp32, gradient
 
 log = logging.getLogger(__name__)
-
-_DTYPES: dict[str, Literal["float32", "bfloat16", "float16"]] = {
-    "fp32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-}
 
 
 class LossScaler(paddle.amp.GradScaler):
@@ -67,7 +62,7 @@ class Precision:
 
     @property
     def dtype(self) -> Literal["float32", "bfloat16", "float16"]:
-        return _DTYPES[self.name]
+        return DTYPES[self.name]
 
     def convert(self, model: nn.Layer) -> None:
         """Convert the parameters of `model` to 16 bits. Its optimizer has to keep fp32 masters (multi_precision)."""

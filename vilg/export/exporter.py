@@ -10,8 +10,10 @@ import numpy as np
 import paddle
 
 from vilg import __version__, config
+from vilg.attention import operator
 from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
 from vilg.checkpoint import Location
+from vilg.config.distributed import DTYPES
 from vilg.errors import UserError
 from vilg.export.manifest import VOCABULARY, Manifest, Sizes, file_of
 from vilg.export.predictor import Predictor
@@ -24,6 +26,7 @@ from vilg.text.tokenizer import TextTokenizer, WordPiece
 
 # Limits for rounding: relative to the largest logit, per pixel in [0, 1], share of all codes.
 LIMITS = {"logits": 1e-3, "pixels": 1e-3, "codes": 0.01}
+LOGITS_IN_16_BITS = {"bf16": 0.05, "fp16": 0.01}
 _STEPS = 40  # steps of each direction in the self-test: more than a row of 32
 
 
@@ -34,17 +37,22 @@ def export(
     vocabulary: str | None = None,
     image_tokenizer: str | None = None,
     raw_weights: bool = False,
+    precision: str = "fp32",
 ) -> Manifest:
     """Export a checkpoint, or the newest checkpoint of a run, to the new folder `out`.
 
-    portable: do not use the compiled operator. Other arguments: as in `load_checkpoint_pipeline`. Raises UserError, and
-    leaves nothing at `out`, if the folder exists or if the export differs from the checkpoint.
+    portable: do not use the compiled operator. precision: of the transformer, fp32, bf16 or fp16. Other arguments: as
+    in `load_checkpoint_pipeline`. Raises UserError, and leaves nothing at `out`, if the folder exists or if the export
+    differs from the checkpoint converted to this precision.
     """
     if out.exists():
         raise UserError(f"--out {out}: is there already")
+    if precision != "fp32" and (missing := operator.load()):
+        raise UserError(f"--precision {precision}: the kernels for a CPU are missing: {missing}")
     with Progress("exporting", 4) as progress:
         attention = config.Attention("blockwise" if portable else "auto")
         trained = load_checkpoint_pipeline(checkpoint, attention, vocabulary, image_tokenizer, raw_weights)
+        trained.model.to(dtype=DTYPES[precision])
         progress.advance(now="programs")
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -55,8 +63,10 @@ def export(
             progress.advance(now="hashes")
             files = {path.name: file_of(path) for path in sorted(hidden.iterdir())}
             versions = {"vilg": __version__, "paddle": paddle.__version__}
-            operator = trained.model.blocks[0].attention.backend == "operator"
-            manifest = Manifest(sizes, operator, trained.origin, versions, {}, files, trained.caption_dropout)
+            compiled = trained.model.blocks[0].attention.backend == "operator"
+            dropout = trained.caption_dropout
+            device = paddle.get_device().partition(":")[0]
+            manifest = Manifest(sizes, compiled, trained.origin, versions, {}, files, dropout, precision, device)
             manifest.write(hidden)
             progress.advance(now="self-test")
             try:
@@ -99,7 +109,8 @@ def compare(trained: CheckpointPipeline, predictor: Predictor) -> dict[str, floa
         expected, exported = (np.stack(logits) for logits in zip(*pairs))
         of_logits.append(np.abs(expected - exported).max() / np.abs(expected).max())
     differences["logits"] = float(np.max(of_logits))  # NaN if any is NaN, unlike Python's max
-    for name, limit in LIMITS.items():
+    limits = LIMITS | {"logits": LOGITS_IN_16_BITS.get(predictor.manifest.precision, LIMITS["logits"])}
+    for name, limit in limits.items():
         if not differences[name] <= limit:
             raise UserError(
                 f"the export differs from {trained.origin} by {differences[name]:.2g} in {name}, {limit:g} is allowed"

@@ -71,7 +71,8 @@ class Manifest:
 
     operator: whether the programs need the compiled attention operator. versions: of vilg and Paddle. self_test:
     differences between export and checkpoint (exporter.py). drop_caption: train.caption_dropout of the training; None
-    in older exports.
+    in older exports. precision: of the transformer, fp32, bf16 or fp16; images are encoded and decoded in fp32.
+    device: "cpu" or "gpu", where it was exported; None in older exports.
     """
 
     sizes: Sizes
@@ -81,6 +82,8 @@ class Manifest:
     self_test: dict[str, float]
     files: dict[str, File]
     drop_caption: float | None = None
+    precision: str = "fp32"
+    device: str | None = None
 
     def write(self, folder: Path) -> None:
         tree = {"format": FORMAT, **asdict(self)}

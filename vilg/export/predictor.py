@@ -11,6 +11,7 @@ from vilg.arrays import to_numpy
 from vilg.attention import operator
 from vilg.attention.cache import KVCache
 from vilg.attention.patterns import TEXT_TO_IMAGE
+from vilg.config.distributed import DTYPES
 from vilg.errors import UserError
 from vilg.export import manifest
 from vilg.export.files import ExportFiles
@@ -40,6 +41,16 @@ class Predictor(Pipeline):
                 f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
                 "makes one that does not"
             )
+        here, there = runtime.device.partition(":")[0], self.manifest.device
+        if self.manifest.operator and there not in (None, here):  # the tiles of the operator depend on the kind of device
+            raise UserError(
+                f"{folder}: was exported for a {there} and cannot run on a {here}; export the checkpoint there, or with "
+                "`vilg export --portable`"
+            )
+        if self.manifest.precision != "fp32" and runtime.device == "cpu" and (missing := operator.load()):
+            raise UserError(
+                f"{folder}: needs kernels for {self.manifest.precision} on a CPU, which are missing: {missing}"
+            )
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         written_by = self.manifest.versions["paddle"]
@@ -47,7 +58,8 @@ class Predictor(Pipeline):
             name: Program(folder / name, written_by, partial(files.program, name), runtime)
             for name in manifest.PROGRAMS
         }
-        self.decoding_model = ProgramDecodingModel(self.manifest.sizes, self._programs)
+        self._dtype = getattr(paddle, DTYPES[self.manifest.precision])
+        self.decoding_model = ProgramDecodingModel(self.manifest.sizes, self._programs, self._dtype)
 
     def clone(self) -> "Predictor":
         """A predictor for another thread, with its own copy of the weights."""
@@ -55,7 +67,7 @@ class Predictor(Pipeline):
         twin.__dict__.update(self.__dict__)
         twin.lock = threading.RLock()
         twin._programs = {name: program.clone() for name, program in self._programs.items()}
-        twin.decoding_model = ProgramDecodingModel(self.manifest.sizes, twin._programs)
+        twin.decoding_model = ProgramDecodingModel(self.manifest.sizes, twin._programs, self._dtype)
         return twin
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -66,10 +78,10 @@ class Predictor(Pipeline):
 
 
 class ProgramDecodingModel:
-    """The DecodingModel of exported programs."""
+    """The DecodingModel of exported programs. dtype: of keys and values."""
 
-    def __init__(self, sizes: manifest.Sizes, programs: dict[str, Program]):
-        self.sizes, self.programs = sizes, programs
+    def __init__(self, sizes: manifest.Sizes, programs: dict[str, Program], dtype: paddle.dtype = paddle.float32):
+        self.sizes, self.programs, self.dtype = sizes, programs, dtype
         self.text_length, self.grid, self.vocab_size = sizes.text_length, sizes.grid, sizes.vocabulary
 
     def prefill(self, direction: str, source: np.ndarray, samples: int = 1) -> "ProgramDecodingState":
@@ -94,6 +106,7 @@ class ProgramDecodingState:
             KVCache(
                 sizes.layout(direction, pattern),
                 [2 * sizes.patterns.count(pattern), len(source) * samples, sizes.heads, sizes.head_size],
+                model.dtype,
             )
             for pattern in sizes.windows
         ]

@@ -39,7 +39,7 @@ class Runtime:
             settings.disable_mkldnn()
             settings.set_cpu_math_library_num_threads(self.threads or _process_threads())
         else:
-            settings.enable_use_gpu(256, int(self.device.partition(":")[2] or 0))
+            settings.enable_use_gpu(256, int(self.device.partition(":")[2] or _current_gpu()))
 
 
 class Program:
@@ -94,6 +94,11 @@ class Program:
                     f"load it ({' '.join(str(error).split())[:100]})"
                 ) from None
         return self._predictor
+
+
+def _current_gpu() -> str:
+    """The number of the GPU that this process uses; fleetrun gives each of its processes another one."""
+    return paddle.get_device().partition(":")[2] or "0"
 
 
 def _process_threads() -> int:

@@ -31,14 +31,15 @@ def save_direction_programs(model: Transformer, direction: str, sizes: Sizes, fo
     """Write the two programs of one direction."""
     length = sizes.text_length if direction == TEXT_TO_IMAGE else sizes.grid[0] * sizes.grid[1]
     _save(Prefill(model, direction), [InputSpec([None, length], "int64", "source")], folder / prefill(direction))
-    _save(Step(model, direction, sizes.windows), _step_inputs(sizes, length), folder / step(direction))
+    step_program = Step(model, direction, sizes.windows)
+    _save(step_program, _step_inputs(sizes, length, model.dtype), folder / step(direction))
 
 
 class Prefill(nn.Layer):
     """Encodes the source.
 
     Input: ids int64 [P, source]. Outputs: in text_to_image the logits of the first code, float32 [P, codebook_size];
-    then, for each layer, keys [P, H, D, source] and values [P, H, source, D] of the source.
+    then, for each layer, keys [P, H, D, source] and values [P, H, source, D] of the source, in the type of the model.
     """
 
     def __init__(self, model: Transformer, direction: str):
@@ -49,7 +50,7 @@ class Prefill(nn.Layer):
         last, layers = prefill_source(self.model, self.direction, source)
         outputs = [tensor for layer in layers for tensor in arrange_source(layer.k, layer.v)]
         if self.direction == TEXT_TO_IMAGE:
-            outputs = [self.model.predict(self.direction, last)[:, 0], *outputs]
+            outputs = [self.model.predict(self.direction, last)[:, 0].astype("float32"), *outputs]
         return outputs
 
 
@@ -57,8 +58,8 @@ class Step(nn.Layer):
     """Processes one token of R = P x samples continuations.
 
     Inputs: ids int64 [R]; place int64 [1], the position in the target; for each of `patterns` (Sizes.windows) a window
-    float32 [visible, 2 x layers with it, R, H, D] with the visible keys and values; for each of them own int64 [1], the
-    row of this token in the window; and the outputs of Prefill.
+    [visible, 2 x layers with it, R, H, D] with the visible keys and values, in the type of the model; for each of them
+    own int64 [1], the row of this token in the window; and the outputs of Prefill.
 
     Outputs: logits float32 [R, classes] of the next token; for each pattern [1, 2 x layers with it, R, H, D], the keys
     and values of this token.
@@ -78,7 +79,7 @@ class Step(nn.Layer):
             layer = _StepAttention(unbound[index][first : first + 2], owns[index], sources[2 * number : 2 * number + 2])
             x = self.model.blocks[number](x, layer)
             new_rows[index] += layer.new
-        logits = self.model.predict(self.direction, x)[:, 0]
+        logits = self.model.predict(self.direction, x)[:, 0].astype("float32")
         return [logits, *(paddle.stack(rows, axis=0).unsqueeze(0) for rows in new_rows)]
 
 
@@ -119,18 +120,18 @@ class Decode(nn.Layer):
         return self.tokenizer.decode(codes)
 
 
-def _step_inputs(sizes: Sizes, source: int) -> list:
+def _step_inputs(sizes: Sizes, source: int, dtype: paddle.dtype) -> list:
     heads = [sizes.heads, sizes.head_size]
     windows, owns = [], []
     for pattern in sizes.windows:
         rows = 2 * sizes.patterns.count(pattern)
-        windows.append(InputSpec([None, rows, None, *heads], "float32", f"window_{pattern}"))
+        windows.append(InputSpec([None, rows, None, *heads], dtype, f"window_{pattern}"))
         owns.append(InputSpec([1], "int64", f"own_{pattern}"))
     sources = []
     for layer in range(sizes.layers):
         sources += [
-            InputSpec([None, *heads, source], "float32", f"source_k_{layer}"),
-            InputSpec([None, heads[0], source, heads[1]], "float32", f"source_v_{layer}"),
+            InputSpec([None, *heads, source], dtype, f"source_k_{layer}"),
+            InputSpec([None, heads[0], source, heads[1]], dtype, f"source_v_{layer}"),
         ]
     return [InputSpec([None], "int64", "ids"), InputSpec([1], "int64", "place"), windows, owns, sources]
 

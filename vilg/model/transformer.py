@@ -97,6 +97,11 @@ class Transformer(nn.Layer):
             for parameter in head.parameters() if direction not in directions else ():
                 parameter.stop_gradient = True
 
+    @property
+    def dtype(self) -> paddle.dtype:
+        """The type of the parameters."""
+        return self.text_head.weight.dtype
+
     def layout(self, direction: str, pattern: str) -> Layout:
         return build(direction, pattern, self.text_length, self.grid, self.settings.conv_kernel)
 

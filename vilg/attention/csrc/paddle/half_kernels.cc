@@ -19,6 +19,7 @@
 #include "paddle/phi/kernels/scatter_kernel.h"
 #include "paddle/phi/kernels/softmax_grad_kernel.h"
 #include "paddle/phi/kernels/softmax_kernel.h"
+#include "paddle/phi/kernels/unsqueeze_kernel.h"
 #include "paddle/phi/kernels/where_grad_kernel.h"
 #include "paddle/phi/kernels/where_kernel.h"
 
@@ -42,8 +43,10 @@ const bool registered = [] {
   register_half<&phi::WhereKernel<float, CPUContext>>("where");
   register_half<&phi::WhereGradKernel<float, CPUContext>>("where_grad");
   register_half<&phi::ScaleKernel<float, CPUContext>>("scale");
-  register_half<&phi::FlattenKernel<float, CPUContext>>("flatten");
-  register_half<&phi::FlattenGradKernel<float, CPUContext>>("flatten_grad");
+  /* Paddle has these for bfloat16. */
+  register_kernel<phi::float16, &Half<&phi::FlattenKernel<float, CPUContext>>::run<phi::float16>>("flatten");
+  register_kernel<phi::float16, &Half<&phi::FlattenGradKernel<float, CPUContext>>::run<phi::float16>>("flatten_grad");
+  register_kernel<phi::float16, &Half<&phi::UnsqueezeKernel<float, CPUContext>>::run<phi::float16>>("unsqueeze");
   register_half<&phi::ConcatGradKernel<float, CPUContext>>("concat_grad");
   return true;
 }();

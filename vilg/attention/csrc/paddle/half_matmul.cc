@@ -73,12 +73,33 @@ void Matmul(const CPUContext& context, const DenseTensor& x, const DenseTensor& 
   Half<&phi::MatmulKernel<float, CPUContext>>::run<T>(context, x, y, x_turned, y_turned, out);
 }
 
-const bool registered = [] {
-  register_kernel<phi::bfloat16, &Matmul<phi::bfloat16>>("matmul");
-  register_kernel<phi::float16, &Matmul<phi::float16>>("matmul");
-  register_half<&phi::MatmulGradKernel<float, CPUContext>>("matmul_grad");
+/* Whether the tensors have equal sizes except in the last two axes, so that no gradient has to be summed. */
+bool equal_batches(const phi::DDim& x, const phi::DDim& y) {
+  if (x.size() != y.size() || x.size() < 2) return false;
+  for (int i = 0; i < x.size() - 2; ++i)
+    if (x[i] != y[i]) return false;
   return true;
-}();
+}
+
+template <typename T>
+void MatmulGrad(const CPUContext& context, const DenseTensor& x, const DenseTensor& y, const DenseTensor& grad,
+                bool x_turned, bool y_turned, DenseTensor* grad_x, DenseTensor* grad_y) {
+  if (!equal_batches(x.dims(), y.dims()))
+    return Half<&phi::MatmulGradKernel<float, CPUContext>>::run<T>(context, x, y, grad, x_turned, y_turned, grad_x,
+                                                                   grad_y);
+  if (grad_x && x_turned) Matmul<T>(context, y, grad, y_turned, true, grad_x);
+  if (grad_x && !x_turned) Matmul<T>(context, grad, y, false, !y_turned, grad_x);
+  if (grad_y && y_turned) Matmul<T>(context, grad, x, true, x_turned, grad_y);
+  if (grad_y && !y_turned) Matmul<T>(context, x, grad, !x_turned, false, grad_y);
+}
+
+template <typename T>
+void register_all() {
+  register_kernel<T, &Matmul<T>>("matmul");
+  register_kernel<T, &MatmulGrad<T>>("matmul_grad");
+}
+
+const bool registered = (register_all<phi::bfloat16>(), register_all<phi::float16>(), true);
 
 }  // namespace
 }  // namespace vilg_half
