@@ -78,6 +78,9 @@ OPERATORS = {
     ),
     "concat": lambda r: (lambda x, y: paddle.concat([x, y], axis=1), r(2, 3, 4), r(2, 5, 4)),
     "slice": lambda r: (lambda x: x[:, 2:-1], r(3, 9, 4)),
+    "transpose with rows kept": lambda r: (lambda x: x.transpose([1, 2, 0, 3]), r(3, 9, 4, 7)),
+    "transpose from the end": lambda r: (lambda x: x.transpose([-3, 0, 2, -1]), r(3, 9, 4, 7)),
+    "index_select of rows": lambda r: (lambda x: paddle.index_select(x, paddle.to_tensor([2, 0, 0, -1])), r(4, 5, 6)),
     "transpose": lambda r: (lambda x: x.transpose([0, 2, 1]), r(3, 9, 4)),
     "reshape and flatten": lambda r: (lambda x: x.reshape([3, -1]).flatten(), r(3, 9, 4)),
     "cast": lambda r: (lambda x: (x.astype("float32") * 3.0).astype(x.dtype), r(300, 77)),
@@ -105,6 +108,13 @@ PRODUCTS = {
     "batches, second turned": ((3, 2, 20, 33), (3, 2, 41, 33), False, True),
     "repeated batches": ((1, 2, 20, 33), (3, 1, 33, 41), False, False),
     "a row": ((1, 900), (900, 700), False, False),
+    "rows": ((6, 1, 90), (6, 90, 35), False, False),
+    "rows, second turned": ((6, 1, 90), (6, 35, 90), False, True),
+    "columns": ((2, 3, 35, 90), (2, 3, 90, 1), False, False),
+    "columns, first turned": ((6, 90, 35), (6, 90, 1), True, False),
+    "columns, second turned": ((6, 35, 90), (6, 1, 90), False, True),
+    "a small row": ((1, 90), (90, 35), False, False),
+    "many small products": ((6, 3, 9), (6, 9, 5), False, False),
     "many rows": ((4100, 20), (20, 130), False, False),
     "a vector": ((33,), (33, 41), False, False),
 }
@@ -153,6 +163,23 @@ def test_attention_and_its_gradients(kind, direction, pattern):
     check(lambda q, k, v: block_sparse_attention(q, k, v, layout, "operator"), q, k, v, ulps=2)
     packed = random(2, layout.length, 3, 2, 32, kind=kind)
     check(lambda qkv: packed_attention(qkv, layout, "operator"), packed, ulps=2)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_scatter_replaces_rows(kind):
+    """Decoding uses it, which needs no gradient. A row outside is an error, not a write outside."""
+    x, rows = random(6, 5, 3, kind=kind), random(2, 5, 3, kind=kind)
+    with paddle.no_grad():
+        expected = paddle.scatter(wide(x), paddle.to_tensor([4, 1]), wide(rows)).numpy()
+        np.testing.assert_array_equal(
+            paddle.scatter(x, paddle.to_tensor([4, 1]), rows).astype("float32").numpy(), expected
+        )
+        for function in (
+            lambda: paddle.scatter(x, paddle.to_tensor([6]), rows[:1]),
+            lambda: paddle.index_select(x, paddle.to_tensor([6])),
+        ):
+            with pytest.raises((IndexError, ValueError, OSError), match="6 of 6"):
+                function()
 
 
 @pytest.mark.parametrize("kind", TYPES)

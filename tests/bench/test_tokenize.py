@@ -29,8 +29,7 @@ def test_json_and_table_have_every_kind_and_size(capsys, monkeypatch):
     ]
     for row in result["rows"]:
         assert row["matmul_share"] == pytest.approx(row["gflop_per_image"] * row["images_per_second"] / 100)
-    assert main(command) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 * len(SMALL)
+    assert len(tokenize.table(result).splitlines()) == 2 + 2 * len(SMALL)
     assert main([*command[:2], "--sizes", "18"]) == 1
     assert "data.image_size=18" in capsys.readouterr().err
 

@@ -61,6 +61,7 @@ _FLAGS = {
     "paddle/half_elementwise.cc": [],
     "paddle/half_kernels.cc": [],
     "paddle/half_matmul.cc": [],
+    "paddle/half_movement.cc": [],
     "paddle/half_rows.cc": [],
 }
 # With nvcc and a Paddle built for CUDA.

@@ -33,6 +33,16 @@ extern "C" void vilg_multiply(int type, int64_t count, const uint16_t* x, const 
   vilg::instruction_set().elements()->multiply(type, x, y, count, out);
 }
 
+extern "C" void vilg_times_vector(int type, int64_t rows, int64_t width, const uint16_t* matrix,
+                                  const uint16_t* vector, uint16_t* out, float* scratch) {
+  vilg::instruction_set().elements()->times_vector(type, rows, width, matrix, vector, out, scratch);
+}
+
+extern "C" void vilg_vector_times(int type, int64_t rows, int64_t width, const uint16_t* matrix,
+                                  const uint16_t* vector, uint16_t* out, float* scratch) {
+  vilg::instruction_set().elements()->vector_times(type, rows, width, matrix, vector, out, scratch);
+}
+
 extern "C" void vilg_narrow(int type, int64_t count, const float* from, uint16_t* to, int threads) {
   const auto narrow = vilg::instruction_set().elements()->narrow;
   share_out(count, threads, [&](int64_t first, int64_t size) { narrow(type, from + first, size, to + first); });

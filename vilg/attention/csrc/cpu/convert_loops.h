@@ -87,4 +87,35 @@ inline void multiply(int type, const uint16_t* x, const uint16_t* y, int64_t cou
   });
 }
 
+inline void times_vector(int type, int64_t rows, int64_t width, const uint16_t* matrix, const uint16_t* vector,
+                         uint16_t* out, float* scratch) {
+  float *wide = scratch, *sums = scratch + width;
+  widen(type, vector, width, wide);
+  for_type(type, [=](auto half) {
+    for (int64_t row = 0; row < rows; ++row) {
+      float lanes[16] = {}, sum = 0; /* sums that the compiler may add in parallel */
+      int64_t i = 0;
+      for (; i + 16 <= width; i += 16)
+        for (int lane = 0; lane < 16; ++lane)
+          lanes[lane] += half.widened(matrix[row * width + i + lane]) * wide[i + lane];
+      for (; i < width; ++i) sum += half.widened(matrix[row * width + i]) * wide[i];
+      for (int lane = 0; lane < 16; ++lane) sum += lanes[lane];
+      sums[row] = sum;
+    }
+  });
+  narrow(type, sums, rows, out);
+}
+
+inline void vector_times(int type, int64_t rows, int64_t width, const uint16_t* matrix, const uint16_t* vector,
+                         uint16_t* out, float* scratch) {
+  float *wide = scratch, *sums = scratch + rows;
+  widen(type, vector, rows, wide);
+  for (int64_t i = 0; i < width; ++i) sums[i] = 0;
+  for_type(type, [=](auto half) {
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t i = 0; i < width; ++i) sums[i] += wide[row] * half.widened(matrix[row * width + i]);
+  });
+  narrow(type, sums, width, out);
+}
+
 }  // namespace VILG_ISA

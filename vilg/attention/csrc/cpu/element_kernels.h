@@ -11,6 +11,10 @@ struct ElementKernels {
   void (*narrow)(int type, const float* from, int64_t count, uint16_t* to);
   void (*add)(int type, const uint16_t* x, const uint16_t* y, int64_t count, uint16_t* out);
   void (*multiply)(int type, const uint16_t* x, const uint16_t* y, int64_t count, uint16_t* out);
+  void (*times_vector)(int type, int64_t rows, int64_t width, const uint16_t* matrix, const uint16_t* vector,
+                       uint16_t* out, float* scratch);
+  void (*vector_times)(int type, int64_t rows, int64_t width, const uint16_t* matrix, const uint16_t* vector,
+                       uint16_t* out, float* scratch);
   void (*adamw)(const vilg_adamw_step&, int64_t count, const float* gradient, float* weight, float* moment1,
                 float* moment2, int type, uint16_t* rounded);
 };

@@ -139,7 +139,7 @@ inline const vilg::Kernels* kernels(int64_t head_size) {
 }
 
 inline const vilg::ElementKernels* element_kernels() {
-  static const vilg::ElementKernels kernels = {widen, narrow, add, multiply, adamw};
+  static const vilg::ElementKernels kernels = {widen, narrow, add, multiply, times_vector, vector_times, adamw};
   return &kernels;
 }
 

@@ -14,9 +14,7 @@
 #include "paddle/phi/kernels/flatten_kernel.h"
 #include "paddle/phi/kernels/gather_kernel.h"
 #include "paddle/phi/kernels/index_select_grad_kernel.h"
-#include "paddle/phi/kernels/index_select_kernel.h"
 #include "paddle/phi/kernels/scale_kernel.h"
-#include "paddle/phi/kernels/scatter_kernel.h"
 #include "paddle/phi/kernels/softmax_grad_kernel.h"
 #include "paddle/phi/kernels/softmax_kernel.h"
 #include "paddle/phi/kernels/unsqueeze_kernel.h"
@@ -36,14 +34,12 @@ const bool registered = [] {
   register_half<&phi::SoftmaxKernel<float, CPUContext>>("softmax");
   register_half<&phi::SoftmaxGradKernel<float, CPUContext>>("softmax_grad");
   register_half<&phi::EmbeddingGradKernel<float, CPUContext>>("embedding_grad");
-  register_half<&phi::IndexSelectKernel<float, CPUContext>>("index_select");
   register_half<&phi::IndexSelectGradKernel<float, CPUContext>>("index_select_grad");
-  register_half<&phi::GatherKernel<float, CPUContext>>("gather");
-  register_half<&phi::ScatterKernel<float, CPUContext>>("scatter");
   register_half<&phi::WhereKernel<float, CPUContext>>("where");
   register_half<&phi::WhereGradKernel<float, CPUContext>>("where_grad");
   register_half<&phi::ScaleKernel<float, CPUContext>>("scale");
   /* Paddle has these for bfloat16. */
+  register_kernel<phi::float16, &Half<&phi::GatherKernel<float, CPUContext>>::run<phi::float16>>("gather");
   register_kernel<phi::float16, &Half<&phi::FlattenKernel<float, CPUContext>>::run<phi::float16>>("flatten");
   register_kernel<phi::float16, &Half<&phi::FlattenGradKernel<float, CPUContext>>::run<phi::float16>>("flatten_grad");
   register_kernel<phi::float16, &Half<&phi::UnsqueezeKernel<float, CPUContext>>::run<phi::float16>>("unsqueeze");

@@ -18,6 +18,10 @@ struct Products {
   bool shared_y; /* all products have the same y */
 };
 
+/* Multiplications of a product below which a call of oneDNN takes longer than the product. Decoding has many of those:
+   of the queries of one token with the keys of a head. */
+constexpr int64_t kSmall = 1 << 18;
+
 /* Sets `products` if the product of tensors of these sizes is a sequence of equal matrix products. */
 bool as_products(const phi::DDim& x, const phi::DDim& y, bool x_turned, bool y_turned, Products* products) {
   const int rank = x.size();
@@ -36,6 +40,25 @@ bool as_products(const phi::DDim& x, const phi::DDim& y, bool x_turned, bool y_t
     if (x[i] != y[i]) return false;
   *products = {count, m, n, k, x_turned, y_turned, false};
   return true;
+}
+
+/* A product with one row or column: each of the `count` matrices times a vector. */
+void multiply_vectors(const CPUContext& context, const Products& p, int type, const uint16_t* x, const uint16_t* y,
+                      uint16_t* out) {
+  const bool row = p.m == 1; /* x is the vector */
+  const int64_t others = row ? p.n : p.m;
+  /* The sums are along the rows of the matrix as it is stored. */
+  const bool along = row ? p.y_turned : !p.x_turned;
+  const int64_t rows = along ? others : p.k, width = along ? p.k : others;
+  DenseTensor scratch = floats(context, {omp_get_max_threads(), rows + width});
+  float* sums = scratch.data<float>();
+#pragma omp parallel for schedule(static) if (p.count * p.k * others > 16384)
+  for (int64_t product = 0; product < p.count; ++product) {
+    const uint16_t* matrix = row ? y + (p.shared_y ? 0 : product * p.k * p.n) : x + product * p.m * p.k;
+    const uint16_t* vector = row ? x + product * p.k : y + (p.shared_y ? 0 : product * p.k);
+    (along ? vilg_times_vector : vilg_vector_times)(type, rows, width, matrix, vector, out + product * others,
+                                                    sums + omp_get_thread_num() * (rows + width));
+  }
 }
 
 constexpr int64_t kScratch = 1 << 18; /* elements of the float32 result that are rounded while they are in the cache */
@@ -63,13 +86,14 @@ bool multiply(const CPUContext& context, const Products& p, const uint16_t* x, c
 template <typename T>
 void Matmul(const CPUContext& context, const DenseTensor& x, const DenseTensor& y, bool x_turned, bool y_turned,
             DenseTensor* out) {
-  Products products;
-  if (kElement<T> == VILG_BFLOAT16 && x.numel() > 0 && y.numel() > 0 &&
-      as_products(x.dims(), y.dims(), x_turned, y_turned, &products) &&
-      multiply(context, products, reinterpret_cast<const uint16_t*>(x.data<T>()),
-               reinterpret_cast<const uint16_t*>(y.data<T>()),
-               reinterpret_cast<uint16_t*>(context.template Alloc<T>(out))))
-    return;
+  Products p;
+  if (x.numel() > 0 && y.numel() > 0 && as_products(x.dims(), y.dims(), x_turned, y_turned, &p)) {
+    const auto *of_x = reinterpret_cast<const uint16_t*>(x.data<T>()), *of_y = reinterpret_cast<const uint16_t*>(y.data<T>());
+    auto* to = reinterpret_cast<uint16_t*>(context.template Alloc<T>(out));
+    const bool small = p.m * p.n * p.k < kSmall;
+    if (small && (p.m == 1 || p.n == 1)) return multiply_vectors(context, p, kElement<T>, of_x, of_y, to);
+    if (kElement<T> == VILG_BFLOAT16 && !(small && p.count > 1) && multiply(context, p, of_x, of_y, to)) return;
+  }
   Half<&phi::MatmulKernel<float, CPUContext>>::run<T>(context, x, y, x_turned, y_turned, out);
 }
 
