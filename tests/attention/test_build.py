@@ -55,6 +55,9 @@ def test_another_paddle_version_causes_a_rebuild(copy, monkeypatch):
     other = copy / "paddle"
     (other / "version").mkdir(parents=True)
     (other / "version/__init__.py").write_text("full_version = '9.9'\n")
+    (other / "libs").mkdir()
+    for name in build._HALF_LIBRARIES:
+        (other / "libs" / name).touch()
     monkeypatch.setattr(build, "_paddle", lambda: other)
     build.built()
     assert calls(copy) == 2 * once
@@ -69,6 +72,27 @@ def test_gpu_kernels_remain_usable_without_nvcc(copy, monkeypatch):
     assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2  # rebuilt, with two more sources for GPUs
     monkeypatch.setattr(build, "nvcc", lambda: None)
     assert build.has_gpu_kernels() and calls(copy) == 2 * once + 2
+
+
+def test_without_the_libraries_for_them_there_are_no_kernels_for_16_bits(copy, monkeypatch):
+    """The rest of the library is built: for example on a processor for which Paddle has no oneDNN, or for GPUs."""
+    assert build.why_no_half_kernels() is None
+    build.built()
+    once = calls(copy)
+    other = copy / "paddle"
+    (other / "version").mkdir(parents=True)
+    (other / "version/__init__.py").write_text("full_version = '3.3.1'\n")
+    (other / "libs").mkdir()
+    (other / "libs/libphi.so").touch()
+    (other / "libs/libphi_core.so").touch()
+    monkeypatch.setattr(build, "_paddle", lambda: other)
+    assert build.why_no_half_kernels() == "Paddle has no libdnnl.so.3"
+    build.built()
+    assert calls(copy) == 2 * once - len(build._HALF_SOURCES)
+    line = (copy / "calls").read_text().splitlines()[-1]
+    assert "-shared" in line and "libdnnl" not in line and "half" not in line
+    (other / "version/__init__.py").write_text("full_version = '3.3.1'\ncuda_version = '12.6'\n")
+    assert build.why_no_half_kernels() == "Paddle is built for CUDA"
 
 
 def paddle_for_cuda(folder, version: str):

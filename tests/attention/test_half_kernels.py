@@ -2,6 +2,10 @@
 the rounded inputs, rounded.
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -18,8 +22,8 @@ TYPES = ["bfloat16", "float16"]
 
 @pytest.fixture(autouse=True, scope="module")
 def kernels():
-    if operator.load():
-        pytest.skip(operator.load())
+    if operator.why_no_half_kernels():
+        pytest.skip(operator.why_no_half_kernels())
 
 
 def random(*shape, seed=0, kind):
@@ -210,3 +214,20 @@ def test_adamw_without_master_weights_is_refused():
     layer(paddle.ones([1, 3], "bfloat16")).sum().backward()
     with pytest.raises(ValueError, match="AdamW of 16-bit parameters needs master weights"):
         optimizer.step()
+
+
+def check_products():
+    for kind in TYPES:
+        for name in PRODUCTS:
+            test_a_matrix_product_and_its_gradients(name, kind)
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
+def test_products_on_processors_without_instructions_for_bf16(isa):
+    """oneDNN has no bf16 product for AVX2, and emulates it with AVX-512."""
+    program = "from tests.attention.test_half_kernels import *; operator.load(); check_products()"
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": isa}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr

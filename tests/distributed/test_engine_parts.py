@@ -9,6 +9,7 @@ import pytest
 from paddle import nn
 
 from vilg import config
+from vilg.attention import operator
 from vilg.attention.patterns import DIRECTIONS
 from vilg.distributed import cpu, precision, stages
 from vilg.distributed.cpu import half
@@ -52,7 +53,7 @@ def test_the_instructions_of_a_processor(tmp_path):
 
 @pytest.mark.parametrize("setting", ["bf16", "fp16"])
 def test_16_bits_on_a_cpu_need_kernels(setting, monkeypatch):
-    monkeypatch.setattr(half, "why_unavailable", lambda: "there is no C++ compiler")
+    monkeypatch.setattr(operator, "load", lambda: "there is no C++ compiler")
     monkeypatch.setattr(half, "bf16_instructions", lambda: "amx_bf16")
     expected = f"distributed.precision={setting}: the kernels for a CPU are missing: there is no C\\+\\+ compiler"
     with pytest.raises(SettingsError, match=expected):

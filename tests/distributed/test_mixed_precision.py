@@ -22,8 +22,8 @@ HALF = {"bf16": paddle.bfloat16, "fp16": paddle.float16}
 
 @pytest.fixture(autouse=True, scope="module")
 def kernels():
-    if operator.load():
-        pytest.skip(operator.load())
+    if operator.why_no_half_kernels():
+        pytest.skip(operator.why_no_half_kernels())
 
 
 def engine(precision, model=(), lr=2e-3, **settings) -> Engine:

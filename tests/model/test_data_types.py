@@ -47,8 +47,8 @@ def operators(half, fp32_residual, direction, autocast=None, allowed=()):
 
 @pytest.fixture(autouse=True, scope="module")
 def kernels():
-    if operator.load():
-        pytest.skip(operator.load())
+    if operator.why_no_half_kernels():
+        pytest.skip(operator.why_no_half_kernels())
 
 
 @pytest.mark.parametrize(

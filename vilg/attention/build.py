@@ -56,14 +56,12 @@ _FLAGS = {
     "cpu/rows.cc": [],
     "paddle/op.cc": [],
     "paddle/rows.cc": [],
-    "paddle/half_adamw.cc": [],
-    "paddle/half_cast.cc": [],
-    "paddle/half_elementwise.cc": [],
-    "paddle/half_kernels.cc": [],
-    "paddle/half_matmul.cc": [],
-    "paddle/half_movement.cc": [],
-    "paddle/half_rows.cc": [],
 }
+# Kernels for 16 bits on a CPU, with a Paddle that is built for CPUs and has these libraries.
+_HALF_SOURCES = tuple(
+    f"paddle/half_{name}.cc" for name in ("adamw", "cast", "elementwise", "kernels", "matmul", "movement", "rows")
+)
+_HALF_LIBRARIES = ("libphi.so", "libphi_core.so", "libdnnl.so.3")
 # With nvcc and a Paddle built for CUDA.
 _CUDA_FLAGS = {"paddle/op.cc": ["-DVILG_WITH_CUDA"], "paddle/on_gpu.cc": ["-DPADDLE_WITH_CUDA"]}
 _CUDA_SOURCE = "cuda/attention.cu"
@@ -110,6 +108,14 @@ def has_kernel_for(capability: tuple[int, int]) -> bool:
         if major == of_major and (minor == from_minor or (minor > from_minor and digits == architecture)):
             return True
     return False
+
+
+def why_no_half_kernels() -> str | None:
+    """Why the library has no kernels for 16 bits on a CPU; None if it has."""
+    if paddle_cuda_version() is not None:
+        return "Paddle is built for CUDA"
+    missing = [name for name in _HALF_LIBRARIES if not (_paddle() / "libs" / name).exists()]
+    return f"Paddle has no {missing[0]}" if missing else None
 
 
 def nvcc() -> str | None:
@@ -190,6 +196,8 @@ def _commands(compiler: str, cuda: str | None) -> dict[str, list[str]]:
     """The compiler command for each source, without the names of source and object."""
     x86 = platform.machine() == "x86_64"
     sources = {source: flags for source, flags in _FLAGS.items() if x86 or source not in _ONLY_X86}
+    if why_no_half_kernels() is None:
+        sources |= {source: [] for source in _HALF_SOURCES}
     includes = _includes()
     if cuda:
         sources |= _CUDA_FLAGS
@@ -219,7 +227,7 @@ def _cuda_runtime(cuda: str) -> list[str]:
 
 def build_key() -> str:
     """A hash of everything that the library depends on, except whether there is an nvcc."""
-    flags = [_COMMON, _FLAGS, _CUDA_FLAGS, _NVCC, platform.machine(), sys.platform]
+    flags = [_COMMON, _FLAGS, _HALF_SOURCES, _CUDA_FLAGS, _NVCC, platform.machine(), sys.platform]
     digest = hashlib.sha256(repr(flags).encode())
     for file in sorted(SOURCES.rglob("*")):
         if file.is_file():
@@ -241,10 +249,8 @@ def _libraries() -> list[str]:
         f"-L{libs}",
         "-Wl,--no-as-needed",
         "-l:libpaddle.so",
-        "-l:libphi.so",
-        "-l:libphi_core.so",
+        *(f"-l:{name}" for name in _HALF_LIBRARIES if why_no_half_kernels() is None),
         "-Wl,--as-needed",
-        "-l:libdnnl.so.3",
         "-l:libiomp5.so",
         f"-Wl,-rpath,{base}:{libs}",
     ]

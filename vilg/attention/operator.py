@@ -30,6 +30,11 @@ def load() -> str | None:
     return None
 
 
+def why_no_half_kernels() -> str | None:
+    """None if Paddle has kernels for bf16 and fp16 on this CPU now, otherwise the reason why it has none."""
+    return load() or build.why_no_half_kernels()
+
+
 def why_no_gpu_kernel(device: str) -> str | None:
     """None if the library has a kernel for this GPU ("gpu:0"), otherwise the reason why it has none."""
     if not build.has_gpu_kernels():

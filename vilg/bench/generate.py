@@ -47,7 +47,7 @@ def bench(settings: config.Pretraining, batches: tuple[int, ...] = (1, 8)) -> di
         for way, patterns in (("dense", ["full"] * len(model.patterns)), ("windowed", model.patterns)):
             rows.append({"way": way, "batch": batch, **_cached(model, patterns, batch)})
         rows.append({"way": "exported", "batch": batch, **_exported(model, settings.data.image_size, batch)})
-    if operator.load() is None:
+    if operator.why_no_half_kernels() is None:
         model.to(dtype="bfloat16")
         rows += [
             {"way": "in bf16", "batch": batch, **_exported(model, settings.data.image_size, batch)} for batch in batches

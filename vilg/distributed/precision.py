@@ -13,6 +13,7 @@ import paddle
 from paddle import _legacy_C_ops, nn
 
 from vilg import config
+from vilg.attention import operator
 from vilg.config import require
 from vilg.config.distributed import DTYPES
 from vilg.distributed.main_gradients import accumulate_in_fp32, gradient
@@ -96,10 +97,10 @@ def _on_cpu(setting: str) -> str:
 
     if setting == "auto":
         instructions = half.bf16_instructions()
-        setting = "bf16" if instructions and half.why_unavailable() is None else "fp32"
+        setting = "bf16" if instructions and operator.why_no_half_kernels() is None else "fp32"
         log.info("precision: %s", f"bf16, because this processor has {instructions}" if instructions else "fp32")
     if setting != "fp32":
-        missing = half.why_unavailable()
+        missing = operator.why_no_half_kernels()
         require(missing is None, f"distributed.precision={setting}: the kernels for a CPU are missing: {missing}")
         half.install()
     return setting

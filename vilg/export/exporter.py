@@ -47,7 +47,7 @@ def export(
     """
     if out.exists():
         raise UserError(f"--out {out}: is there already")
-    if precision != "fp32" and (missing := operator.load()):
+    if precision != "fp32" and paddle.get_device() == "cpu" and (missing := operator.why_no_half_kernels()):
         raise UserError(f"--precision {precision}: the kernels for a CPU are missing: {missing}")
     with Progress("exporting", 4) as progress:
         attention = config.Attention("blockwise" if portable else "auto")

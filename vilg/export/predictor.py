@@ -36,21 +36,7 @@ class Predictor(Pipeline):
         self.origin, self.manifest = str(folder), manifest.read(folder)
         files = ExportFiles(folder, self.manifest)
         self.checkpoint, self.caption_dropout = self.manifest.checkpoint, self.manifest.drop_caption
-        if self.manifest.operator and (missing := operator.load()):
-            raise UserError(
-                f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` "
-                "makes one that does not"
-            )
-        here, there = runtime.device.partition(":")[0], self.manifest.device
-        if self.manifest.operator and there not in (None, here):  # the tiles of the operator depend on the kind of device
-            raise UserError(
-                f"{folder}: was exported for a {there} and cannot run on a {here}; export the checkpoint there, or with "
-                "`vilg export --portable`"
-            )
-        if self.manifest.precision != "fp32" and runtime.device == "cpu" and (missing := operator.load()):
-            raise UserError(
-                f"{folder}: needs kernels for {self.manifest.precision} on a CPU, which are missing: {missing}"
-            )
+        _check_device(folder, self.manifest, runtime.device.partition(":")[0])
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         written_by = self.manifest.versions["paddle"]
@@ -75,6 +61,23 @@ class Predictor(Pipeline):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return to_numpy(self._programs[manifest.DECODE](codes)[0])
+
+
+def _check_device(folder: Path, exported: manifest.Manifest, device: str) -> None:
+    """Raise UserError if the programs cannot run on this kind of device, "cpu" or "gpu"."""
+    if exported.operator and (missing := operator.load()):
+        raise UserError(
+            f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` makes one that does "
+            "not"
+        )
+    # The layouts in the programs are for the operator's kernel on one kind of device.
+    if exported.operator and exported.device not in (None, device):
+        raise UserError(
+            f"{folder}: was exported for a {exported.device} and cannot run on a {device}; export the checkpoint there, "
+            "or with `vilg export --portable`"
+        )
+    if exported.precision != "fp32" and device == "cpu" and (missing := operator.why_no_half_kernels()):
+        raise UserError(f"{folder}: needs kernels for {exported.precision} on a CPU, which are missing: {missing}")
 
 
 class ProgramDecodingModel:

@@ -11,14 +11,7 @@ import paddle
 import paddle.distributed as dist
 from paddle.amp import grad_scaler
 
-from vilg.attention import operator
-
 _FASTER = ("amx_bf16", "avx512_bf16")  # instructions for products of bf16 matrices, in /proc/cpuinfo
-
-
-def why_unavailable() -> str | None:
-    """None if Paddle has kernels for 16 bits on this CPU now, otherwise the reason why not."""
-    return operator.load()
 
 
 def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
