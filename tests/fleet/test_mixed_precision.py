@@ -55,12 +55,14 @@ def test_every_stage_trains_in_bf16_as_one_process(one_process, tmp_path, case):
     check_host_traffic(ranks, distributed, topology, BYTES)
 
 
-@pytest.mark.parametrize("stage", [{"stage": 2}, {"stage": 3, **SPLIT}], ids=str)
-def test_gradients_of_the_type_of_the_parameters(one_process, tmp_path, stage):
+@pytest.mark.parametrize(
+    "precision, stage", [("fp16", {}), ("fp16", {"stage": 2}), ("bf16", {"stage": 3, **SPLIT})], ids=str
+)
+def test_gradients_of_the_type_of_the_parameters(one_process, tmp_path, precision, stage):
     """distributed.amp_master_grad=false halves the memory of gradients, which ranks then add in 16 bits."""
-    settings = {"precision": "bf16", "amp_master_grad": False} | stage
+    settings = {"precision": precision, "amp_master_grad": False} | stage
     ranks = train(tmp_path / "out", 2, settings, 1)
-    assert np.abs(lines(ranks[0]) / one_process["bf16"] - 1).max() < 2e-2
+    assert np.abs(lines(ranks[0]) / one_process[precision] - 1).max() < 2e-2
     check_memory(ranks, config.Distributed(**settings), build_topology(config.Distributed(**settings), 2, 2), BYTES)
 
 

@@ -67,14 +67,14 @@ def _check_device(folder: Path, exported: manifest.Manifest, device: str) -> Non
     """Raise UserError if the programs cannot run on this kind of device, "cpu" or "gpu"."""
     if exported.operator and (missing := operator.load()):
         raise UserError(
-            f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` makes one that does "
-            "not"
+            f"{folder}: needs the compiled attention operator ({missing}); `vilg export --portable` makes one that "
+            "does not"
         )
     # The layouts in the programs are for the operator's kernel on one kind of device.
     if exported.operator and exported.device not in (None, device):
         raise UserError(
-            f"{folder}: was exported for a {exported.device} and cannot run on a {device}; export the checkpoint there, "
-            "or with `vilg export --portable`"
+            f"{folder}: was exported for a {exported.device} and cannot run on a {device}; export the checkpoint "
+            "there, or with `vilg export --portable`"
         )
     if exported.precision != "fp32" and device == "cpu" and (missing := operator.why_no_half_kernels()):
         raise UserError(f"{folder}: needs kernels for {exported.precision} on a CPU, which are missing: {missing}")

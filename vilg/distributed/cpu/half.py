@@ -32,7 +32,7 @@ def install() -> None:
     # gloo adds fp16 as if it were another type (the result is infinite), and adds bf16 in bf16.
     for name in ("all_reduce", "reduce"):
         collective = getattr(dist, name)
-        if not hasattr(collective, "__wrapped__"):
+        if not hasattr(collective, "adds_in_fp32"):
             setattr(dist, name, _in_fp32(collective))
 
 
@@ -48,4 +48,5 @@ def _in_fp32(collective: Callable) -> Callable:
         paddle.assign(wide.astype(tensor.dtype), tensor)
         return task
 
+    call.adds_in_fp32 = True  # type: ignore[attr-defined]
     return call

@@ -3,6 +3,7 @@
 #include "half.h"
 #include "paddle/phi/kernels/activation_grad_kernel.h"
 #include "paddle/phi/kernels/activation_kernel.h"
+#include "paddle/phi/kernels/amp_kernel.h"
 #include "paddle/phi/kernels/concat_grad_kernel.h"
 #include "paddle/phi/kernels/elementwise_divide_grad_kernel.h"
 #include "paddle/phi/kernels/elementwise_divide_kernel.h"
@@ -44,6 +45,7 @@ const bool registered = [] {
   register_kernel<phi::float16, &Half<&phi::FlattenGradKernel<float, CPUContext>>::run<phi::float16>>("flatten_grad");
   register_kernel<phi::float16, &Half<&phi::UnsqueezeKernel<float, CPUContext>>::run<phi::float16>>("unsqueeze");
   register_half<&phi::ConcatGradKernel<float, CPUContext>>("concat_grad");
+  register_half<&phi::CheckFiniteAndUnscaleKernel<float, CPUContext>>("check_finite_and_unscale");
   return true;
 }();
 
