@@ -292,7 +292,7 @@ def test_generate_with_another_scorer(capsys, trained, tmp_path, custom_scorer):
 def test_an_export_accepts_the_same_options(capsys, trained, tmp_path, custom_scorer):
     code, out, err = run(capsys, "export", "--checkpoint", trained, "--out", tmp_path / "export")
     assert code == 0 and re.search(
-        r"export: 13 files, .* MB, without the operator; difference to the checkpoint: ", out
+        r"export: 13 files, .* MB, fp32, without the operator; difference to the checkpoint: ", out
     ), err
     (tmp_path / "0.png").write_bytes(png(0, 40))
     for options in (
