@@ -20,3 +20,8 @@ def view_as_numpy(tensor: paddle.Tensor) -> np.ndarray:
     if tensor.dtype == paddle.bfloat16 or not tensor.place.is_cpu_place():
         return to_numpy(tensor)
     return np.from_dlpack(tensor.detach())
+
+
+def to_bits(tensor: paddle.Tensor) -> np.ndarray:
+    """A copy of the values of the same size: those of a bf16 tensor as uint16, which Paddle also takes for bf16."""
+    return tensor.numpy()

@@ -136,7 +136,7 @@ def test_generation_and_export_use_the_average_unless_raw_weights_are_asked_for(
     sizes = []
     for number, options in enumerate(([], ["--raw-weights"])):
         assert main(["export", "--checkpoint", str(folder), "--out", str(tmp_path / f"e{number}"), *options]) == 0
-        sizes.append((tmp_path / f"e{number}" / "text_to_image_step.pdiparams").read_bytes())
+        sizes.append((tmp_path / f"e{number}" / "transformer.safetensors").read_bytes())
         out = ["--text", "红苹果", "--out", str(tmp_path / f"{number}.png")]
         assert main(["generate", "--checkpoint", str(folder), *out, *options]) == 0
     assert sizes[0] != sizes[1]

@@ -10,7 +10,7 @@ import pytest
 
 from vilg import checkpoint, config
 from vilg.attention import operator
-from vilg.attention.patterns import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from vilg.attention.patterns import DIRECTIONS, TEXT_TO_IMAGE
 from vilg.checkpoint import CheckpointInfo, slices
 from vilg.checkpoint.publish import ShardResult, publish, rank_file
 from vilg.checkpoint.storage import LocalStorage
@@ -18,10 +18,11 @@ from vilg.cli import main
 from vilg.errors import UserError
 from vilg.export import exporter
 from vilg.export.exporter import LOGITS_IN_16_BITS, export, model_sizes
-from vilg.export.manifest import prefill, step
+from vilg.export.manifest import WEIGHTS, prefill, step
 from vilg.export.predictor import Predictor, ProgramDecodingModel
 from vilg.export.program import Program
 from vilg.export.programs import save_direction_programs
+from vilg.export.weights import weights_of
 from vilg.generation.decoder import TransformerDecodingModel
 from vilg.model.transformer import Transformer
 from vilg.text.tokenizer import WordPiece
@@ -47,9 +48,11 @@ def test_every_logit_equals_that_of_the_model(tmp_path, direction, text_length, 
         parameter.set_value(paddle.randn(parameter.shape) * 0.3)
     model.eval()
     sizes, rng, image = model_sizes(model, 16), np.random.default_rng(0), grid[0] * grid[1]
-    save_direction_programs(model, direction, sizes, tmp_path)
+    used = save_direction_programs(model, direction, sizes, tmp_path)
+    assert list(used) == [prefill(direction), step(direction)]
     exported = ProgramDecodingModel(
-        sizes, {name: Program(tmp_path / name) for name in (prefill(direction), step(direction))}
+        sizes,
+        {name: Program(tmp_path / name, weights=partial(weights_of, model, names)) for name, names in used.items()},
     )
     drawing = direction == TEXT_TO_IMAGE
     source = rng.integers(0, *((WORDS, [2, text_length]) if drawing else (CODES, [2, image])))
@@ -71,7 +74,7 @@ def test_every_logit_equals_that_of_the_model(tmp_path, direction, text_length, 
 
 def test_the_content_of_the_manifest(exported, run):
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert manifest["format"] == 1 and manifest["versions"]["paddle"] == paddle.__version__
+    assert manifest["format"] == 2 and manifest["versions"]["paddle"] == paddle.__version__
     assert manifest["checkpoint"].endswith("step-00000006")
     assert manifest["sizes"]["grid"] == [4, 4] and manifest["sizes"]["text_length"] == 8
     assert set(manifest["files"]) == {path.name for path in exported.iterdir()} - {"manifest.json"}
@@ -172,8 +175,9 @@ def test_an_export_that_fails_its_self_test_is_not_written(run, tmp_path, monkey
         tensor = next(value for name, value in layer.state_dict().items() if name.startswith(part))
         kept = tensor.numpy()
         tensor.set_value(kept + np.float32(by))
-        save_programs(model, tokenizer, sizes, folder)
+        used = save_programs(model, tokenizer, sizes, folder)
         tensor.set_value(kept)
+        return used
 
     save_programs = exporter.save_programs
     monkeypatch.setattr(exporter, "save_programs", wrong)
@@ -184,9 +188,10 @@ def test_an_export_that_fails_its_self_test_is_not_written(run, tmp_path, monkey
 
 def test_a_program_that_was_not_written(run, tmp_path, monkeypatch):
     def cut(model, tokenizer, sizes, folder):
-        save_programs(model, tokenizer, sizes, folder)
+        used = save_programs(model, tokenizer, sizes, folder)
         file = folder / "image_encode.pdiparams"
         file.write_bytes(file.read_bytes()[:100])
+        return used
 
     save_programs = exporter.save_programs
     monkeypatch.setattr(exporter, "save_programs", cut)
@@ -203,10 +208,8 @@ def test_an_export_in_16_bits(run, exported, tmp_path, precision, portable):
         pytest.skip(operator.why_no_half_kernels())
     made = export(run, tmp_path / "half", portable, precision=precision)
     assert made.precision == precision and made.self_test["logits"] < LOGITS_IN_16_BITS[precision]
-    programs = [prefill(TEXT_TO_IMAGE), step(IMAGE_TO_TEXT)]
     half, whole = Predictor(tmp_path / "half"), Predictor(exported)
-    for name in (f"{program}.pdiparams" for program in programs):
-        assert made.files[name].size == pytest.approx(whole.manifest.files[name].size / 2, rel=0.05)
+    assert made.files[WEIGHTS].size == pytest.approx(whole.manifest.files[WEIGHTS].size / 2, rel=0.05)
     text = np.zeros([1, made.sizes.text_length], np.int64)
     states = [predictor.decoding_model.prefill(TEXT_TO_IMAGE, text, samples=2) for predictor in (half, whole)]
     for code in range(4):

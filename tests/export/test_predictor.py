@@ -15,6 +15,7 @@ from paddle import inference
 from PIL import Image
 
 from tests.conftest import png
+from vilg.arrays import to_numpy
 from vilg.attention import operator
 from vilg.errors import UserError
 from vilg.export import Predictor, manifest
@@ -207,7 +208,7 @@ def change(folder, one, other):
 @pytest.mark.parametrize(
     "damage, said",
     [
-        (lambda folder: flip(folder / "image_to_text_step.pdiparams"), "_step.pdiparams: not what was exported"),
+        (lambda folder: flip(folder / "transformer.safetensors"), "transformer.safetensors: not what was exported"),
         (lambda folder: flip(folder / "vocab.txt"), "vocab.txt: not what was exported"),
         (lambda folder: (folder / "image_decode.json").unlink(), "image_decode.json: no such file"),
         (
@@ -427,7 +428,7 @@ def test_what_replaces_a_verified_export_is_not_loaded(exported, tmp_path):
     moved, replaced, changed = map(Predictor, copies.values())
     copies["moved"].rename(tmp_path / "elsewhere")
     copies["moved"].mkdir()
-    for weights in copies["replaced"].glob("*.pdiparams"):
+    for weights in [*copies["replaced"].glob("*.pdiparams"), copies["replaced"] / manifest.WEIGHTS]:
         weights.rename(weights.with_suffix(".old"))
         weights.write_bytes(b"other")
     assert np.array_equal(moved.generate(["红"], seed=1), expected)
@@ -483,5 +484,24 @@ def test_an_export_for_another_kind_of_device(run, exported, tmp_path):
             Predictor(folder)
     else:
         Predictor(folder)
-    replace(here, device=None).write(folder)  # an older export
-    Predictor(folder)
+
+
+def test_programs_and_clones_share_one_copy_of_the_weights(exported):
+    """In memory, and unchanged by what Paddle Inference does with the memory of inputs."""
+    predictor = Predictor(exported)
+    twin = predictor.clone()
+    before = twin.generate(["红"], seed=1)
+    used = {name: one._weights() for name, one in predictor._programs.items() if name in manifest.OF_TRANSFORMER}
+    tensors = {
+        name: tensor for program in used for name, tensor in zip(predictor.manifest.weights[program], used[program])
+    }
+    assert len(tensors) == len(list(tensors.values())) and sum(map(len, used.values())) > 2 * len(tensors)
+    for program, own in used.items():
+        for name, one, other in zip(
+            predictor.manifest.weights[program], own, twin._programs[program]._weights(), strict=True
+        ):
+            assert one.data_ptr() == other.data_ptr() == tensors[name].data_ptr()
+    stored = {name: to_numpy(tensor) for name, tensor in tensors.items()}
+    assert np.array_equal(predictor.generate(["红"], seed=1), before)
+    predictor.caption(before[:, 0], beams=2)
+    assert all(np.array_equal(stored[name], to_numpy(tensor)) for name, tensor in tensors.items())

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from vilg.attention import operator
 from vilg.attention.patterns import TEXT_TO_IMAGE
 from vilg.bench.timing import milliseconds
 from vilg.export.exporter import model_sizes
-from vilg.export.manifest import prefill, step
 from vilg.export.predictor import ProgramDecodingModel
 from vilg.export.program import Program
 from vilg.export.programs import save_direction_programs
+from vilg.export.weights import weights_of
 from vilg.generation.decoder import TransformerDecodingState
 from vilg.generation.decoding_model import DecodingState
 from vilg.model.transformer import Transformer
@@ -116,8 +117,11 @@ def _cached(model: Transformer, patterns: list[str], batch: int) -> dict[str, fl
 def _exported(model: Transformer, image_size: int, batch: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         sizes = model_sizes(model, image_size)
-        save_direction_programs(model, TEXT_TO_IMAGE, sizes, Path(folder))
-        programs = {name: Program(Path(folder) / name) for name in (prefill(TEXT_TO_IMAGE), step(TEXT_TO_IMAGE))}
+        used = save_direction_programs(model, TEXT_TO_IMAGE, sizes, Path(folder))
+        programs = {
+            name: Program(Path(folder) / name, weights=partial(list, weights_of(model, names)))
+            for name, names in used.items()
+        }
         state = ProgramDecodingModel(sizes, programs, model.dtype).prefill(
             TEXT_TO_IMAGE, np.zeros([1, model.text_length], np.int64), batch
         )

@@ -59,14 +59,16 @@ def export(
         try:
             sizes = model_sizes(trained.model, trained.image_size)
             _write_vocabulary(trained.text_tokenizer, hidden / VOCABULARY)
-            save_programs(trained.model, trained.image_tokenizer, sizes, hidden)
+            weights = save_programs(trained.model, trained.image_tokenizer, sizes, hidden)
             progress.advance(now="hashes")
             files = {path.name: file_of(path) for path in sorted(hidden.iterdir())}
             versions = {"vilg": __version__, "paddle": paddle.__version__}
             compiled = trained.model.blocks[0].attention.backend == "operator"
             dropout = trained.caption_dropout
             device = paddle.get_device().partition(":")[0]
-            manifest = Manifest(sizes, compiled, trained.origin, versions, {}, files, dropout, precision, device)
+            manifest = Manifest(
+                sizes, compiled, trained.origin, versions, {}, files, dropout, precision, device, weights
+            )
             manifest.write(hidden)
             progress.advance(now="self-test")
             try:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from vilg.errors import UserError
-from vilg.export.manifest import Manifest, file_of, verified
+from vilg.export.manifest import OF_TRANSFORMER, Manifest, file_of, verified
 
 _BY_DESCRIPTOR = Path("/proc/self/fd")  # Linux; elsewhere files are opened again by their absolute path
 
@@ -26,13 +26,18 @@ class ExportFiles:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def program(self, name: str) -> tuple[Path, Path]:
-        """Paths of a program's structure and weights, for Paddle Inference."""
-        structure, weights = f"{name}.json", f"{name}.pdiparams"
+    def file(self, name: str) -> Path:
+        """The path of a file, for reading it."""
+        return _BY_DESCRIPTOR / str(self._descriptors[name]) if _BY_DESCRIPTOR.is_dir() else self.folder / name
+
+    def program(self, name: str) -> tuple[Path, Path | None]:
+        """Paths of structure and weights, for Paddle Inference. Programs of the transformer have no weights: None."""
+        structure = f"{name}.json"
+        weights = None if name in OF_TRANSFORMER else self.file(f"{name}.pdiparams")
         if not _BY_DESCRIPTOR.is_dir():
-            return self.folder / structure, self.folder / weights
+            return self.folder / structure, weights
         # Paddle recognizes the format by the suffix .json, so that file cannot be opened by its descriptor.
         path = _BY_DESCRIPTOR / str(self._directory) / structure
         if not path.is_file() or file_of(path) != self._manifest.files[structure]:
             raise UserError(f"{self.folder / structure}: has changed since the export was opened")
-        return path, _BY_DESCRIPTOR / str(self._descriptors[weights])
+        return path, weights

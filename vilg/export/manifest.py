@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +12,7 @@ from vilg.attention.layout import Layout
 from vilg.attention.patterns import DIRECTIONS, schedule
 from vilg.errors import UserError, os_reason
 
-FORMAT = 1
+FORMAT = 2  # 1: every program had a copy of the weights
 NAME, VOCABULARY = "manifest.json", "vocab.txt"
 _MAKES_ONE = "`vilg export` makes one of it"
 
@@ -26,7 +26,9 @@ def step(direction: str) -> str:
 
 
 ENCODE, DECODE = "image_encode", "image_decode"
-PROGRAMS = (*map(prefill, DIRECTIONS), *map(step, DIRECTIONS), ENCODE, DECODE)
+OF_TRANSFORMER = (*map(prefill, DIRECTIONS), *map(step, DIRECTIONS))  # its weights are their inputs
+PROGRAMS = (*OF_TRANSFORMER, ENCODE, DECODE)
+WEIGHTS = "transformer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Manifest:
     operator: whether the programs need the compiled attention operator. versions: of vilg and Paddle. self_test:
     differences between export and checkpoint (exporter.py). drop_caption: train.caption_dropout of the training; None
     in older exports. precision: of the transformer, fp32, bf16 or fp16; images are encoded and decoded in fp32.
-    device: "cpu" or "gpu", where it was exported; None in older exports.
+    device: "cpu" or "gpu", where it was exported. weights: of each program of the transformer, the names of those that
+    are its last inputs.
     """
 
     sizes: Sizes
@@ -84,6 +87,7 @@ class Manifest:
     drop_caption: float | None = None
     precision: str = "fp32"
     device: str | None = None
+    weights: dict[str, list[str]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         tree = {"format": FORMAT, **asdict(self)}
@@ -130,7 +134,7 @@ def read(folder: Path) -> Manifest:
         manifest = Manifest(sizes=Sizes(**{**sizes, "grid": tuple(sizes["grid"])}), files=files, **tree)
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / NAME}: damaged, not the manifest of an export") from None
-    needed = {VOCABULARY, *(f"{program}{suffix}" for program in PROGRAMS for suffix in (".json", ".pdiparams"))}
+    needed = {VOCABULARY, WEIGHTS, *(f"{name}.json" for name in PROGRAMS), f"{ENCODE}.pdiparams", f"{DECODE}.pdiparams"}
     if missing := sorted(needed - files.keys()):
         raise UserError(f"{folder / NAME}: names no {missing[0]}")
     return manifest

@@ -16,6 +16,7 @@ from vilg.errors import UserError
 from vilg.export import manifest
 from vilg.export.files import ExportFiles
 from vilg.export.program import Program, Runtime
+from vilg.export.weights import SharedWeights
 from vilg.generation.decoding_model import unique_sources
 from vilg.generation.pipeline import Pipeline
 from vilg.text.tokenizer import WordPiece
@@ -40,15 +41,22 @@ class Predictor(Pipeline):
         self.image_size = self.manifest.sizes.image_size
         self.text_tokenizer = WordPiece(folder / manifest.VOCABULARY)
         written_by = self.manifest.versions["paddle"]
+        weights = SharedWeights(partial(files.file, manifest.WEIGHTS), runtime.place)
         self._programs = {
-            name: Program(folder / name, written_by, partial(files.program, name), runtime)
+            name: Program(
+                folder / name,
+                written_by,
+                partial(files.program, name),
+                runtime,
+                partial(weights, self.manifest.weights[name]) if name in manifest.OF_TRANSFORMER else None,
+            )
             for name in manifest.PROGRAMS
         }
         self._dtype = getattr(paddle, DTYPES[self.manifest.precision])
         self.decoding_model = ProgramDecodingModel(self.manifest.sizes, self._programs, self._dtype)
 
     def clone(self) -> "Predictor":
-        """A predictor for another thread, with its own copy of the weights."""
+        """A predictor for another thread. It shares the weights of the transformer."""
         twin = object.__new__(Predictor)
         twin.__dict__.update(self.__dict__)
         twin.lock = threading.RLock()

@@ -32,6 +32,12 @@ class Runtime:
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads {self.threads}: must be positive")
 
+    @property
+    def place(self) -> paddle.base.core.Place:
+        """Where its tensors are."""
+        number = int(self.device.partition(":")[2] or _current_gpu())
+        return paddle.CPUPlace() if self.device == "cpu" else paddle.CUDAPlace(number)
+
     def configure(self, settings: inference.Config) -> None:
         if self.device == "cpu":
             settings.disable_gpu()
@@ -39,27 +45,30 @@ class Runtime:
             settings.disable_mkldnn()
             settings.set_cpu_math_library_num_threads(self.threads or _process_threads())
         else:
-            settings.enable_use_gpu(256, int(self.device.partition(":")[2] or _current_gpu()))
+            settings.enable_use_gpu(256, self.place.gpu_device_id())
 
 
 class Program:
     """An exported program, loaded at the first call so that unused programs take no memory.
 
     name: the path without suffixes, for messages. written_by: version of Paddle that wrote it. files: returns the paths
-    of structure and weights; by default NAME.json and NAME.pdiparams. Only one thread at a time may use a program. The
-    first call raises ProgramLoadError if this version of Paddle cannot load it.
+    of structure and weights, None for a program without weights; by default NAME.json and NAME.pdiparams. weights:
+    returns tensors that are the last inputs of each call. Only one thread at a time may use a program. The first call
+    raises ProgramLoadError if this version of Paddle cannot load it.
     """
 
     def __init__(
         self,
         name: Path,
         written_by: str = paddle.__version__,
-        files: Callable[[], tuple[Path, Path]] | None = None,
+        files: Callable[[], tuple[Path, Path | None]] | None = None,
         runtime: Runtime | None = None,
+        weights: Callable[[], list[paddle.Tensor]] | None = None,
     ):
         self._path, self._written_by = name, written_by
-        self._files = files or (lambda: (Path(f"{name}.json"), Path(f"{name}.pdiparams")))
-        self._runtime = runtime or Runtime(paddle.get_device())
+        alone = None if weights else Path(f"{name}.pdiparams")
+        self._files = files or (lambda: (Path(f"{name}.json"), alone))
+        self._runtime, self._weights = runtime or Runtime(paddle.get_device()), weights
         self._predictor: inference.Predictor | None = None
 
     def __call__(self, *inputs: np.ndarray | paddle.Tensor) -> list[paddle.Tensor]:
@@ -67,21 +76,22 @@ class Program:
         if self._runtime.threads:
             paddle.base.core.set_num_threads(self._runtime.threads)
         try:
-            outputs = predictor.run(
-                [paddle.to_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs]
-            )
+            tensors = [paddle.to_tensor(value) if isinstance(value, np.ndarray) else value for value in inputs]
+            outputs = predictor.run(tensors + (self._weights() if self._weights else []))
         finally:
             # Paddle 3.3.1 sets the number of threads of the whole process to one after every run.
             paddle.base.core.set_num_threads(_process_threads())
         return [output.clone() for output in outputs]  # the next call reuses the memory
 
     def clone(self) -> "Program":
-        """A program for another thread, loaded at its first call. (Clones of Paddle 3.3.1 copy the weights anyway.)"""
-        return Program(self._path, self._written_by, self._files, self._runtime)
+        """A program for another thread, loaded at its first call. It shares `weights`, and copies its other weights, as
+        clones of Paddle 3.3.1 would.
+        """
+        return Program(self._path, self._written_by, self._files, self._runtime, self._weights)
 
     def _loaded(self) -> inference.Predictor:
         if self._predictor is None:
-            settings = inference.Config(*map(str, self._files()))
+            settings = inference.Config(*(str(file) if file else "" for file in self._files()))
             settings.enable_new_executor(True)  # memory_optim needs it
             settings.enable_memory_optim()
             settings.disable_glog_info()
