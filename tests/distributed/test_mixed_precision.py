@@ -60,13 +60,17 @@ def restore(engine, saved):
     engine.load_state(shapes, lambda name, start, stop: saved[name][start:stop])
 
 
-@pytest.mark.parametrize("model", [{}, {"fp32_residual_connection": True}, {"sandwich_norm": True, "qk_norm": True}])
+@pytest.mark.parametrize(
+    "model, lr",
+    [({}, 3e-4), ({"fp32_residual_connection": True}, 3e-4), ({"sandwich_norm": True, "qk_norm": True}, 1e-4)],
+)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_fifty_steps_have_the_losses_of_fp32(precision, model):
+def test_fifty_steps_have_the_losses_of_fp32(precision, model, lr):
+    """The model with more norms learns faster, and at a higher rate soon differs from itself after any rounding."""
     other = engine(precision, model)
     if precision == "fp16":
         other.loss_scale = other.loss_scale | {"scale": [1024.0]}  # no step is skipped
-    whole, half = train(engine("fp32", model), 50, lr=3e-4), train(other, 50, lr=3e-4)
+    whole, half = train(engine("fp32", model), 50, lr=lr), train(other, 50, lr=lr)
     assert (whole[-1] < 0.9 * whole[0])[:2].all()  # something is learned
     assert np.abs(half / whole - 1)[:, :2].max() < 0.01
     assert (half != whole).any()
