@@ -52,12 +52,7 @@ def test_library_is_built_once_and_rebuilt_when_a_header_changes(copy):
 def test_another_paddle_version_causes_a_rebuild(copy, monkeypatch):
     build.built()
     once = calls(copy)
-    other = copy / "paddle"
-    (other / "version").mkdir(parents=True)
-    (other / "version/__init__.py").write_text("full_version = '9.9'\n")
-    (other / "libs").mkdir()
-    for name in build._HALF_LIBRARIES:
-        (other / "libs" / name).touch()
+    other = paddle_with(copy, "full_version = '9.9'\n", build._HALF_LIBRARIES)
     monkeypatch.setattr(build, "_paddle", lambda: other)
     build.built()
     assert calls(copy) == 2 * once
@@ -79,12 +74,7 @@ def test_without_the_libraries_for_them_there_are_no_kernels_for_16_bits(copy, m
     assert build.why_no_half_kernels() is None
     build.built()
     once = calls(copy)
-    other = copy / "paddle"
-    (other / "version").mkdir(parents=True)
-    (other / "version/__init__.py").write_text("full_version = '3.3.1'\n")
-    (other / "libs").mkdir()
-    (other / "libs/libphi.so").touch()
-    (other / "libs/libphi_core.so").touch()
+    other = paddle_with(copy, "full_version = '3.3.1'\n", ["libphi.so", "libphi_core.so"])
     monkeypatch.setattr(build, "_paddle", lambda: other)
     assert build.why_no_half_kernels() == "Paddle has no libdnnl.so.3"
     build.built()
@@ -95,11 +85,19 @@ def test_without_the_libraries_for_them_there_are_no_kernels_for_16_bits(copy, m
     assert build.why_no_half_kernels() == "Paddle is built for CUDA"
 
 
+def paddle_with(folder, version: str, libraries):
+    """A stand-in for the folder of a Paddle wheel with this version module and these libraries."""
+    (folder / "paddle/version").mkdir(parents=True)
+    (folder / "paddle/version/__init__.py").write_text(version)
+    (folder / "paddle/libs").mkdir()
+    for name in libraries:
+        (folder / "paddle/libs" / name).touch()
+    return folder / "paddle"
+
+
 def paddle_for_cuda(folder, version: str):
     """A stand-in for the folder of a Paddle wheel that is built for this version of CUDA."""
-    (folder / "paddle/version").mkdir(parents=True)
-    (folder / "paddle/version/__init__.py").write_text(f"full_version     = '3.3.1'\ncuda_version     = '{version}'\n")
-    return folder / "paddle"
+    return paddle_with(folder, f"full_version     = '3.3.1'\ncuda_version     = '{version}'\n", [])
 
 
 def nvcc_that_prints(folder, version: str) -> str:

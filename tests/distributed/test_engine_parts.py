@@ -52,13 +52,14 @@ def test_the_instructions_of_a_processor(tmp_path):
 
 
 @pytest.mark.parametrize("setting", ["bf16", "fp16"])
-def test_16_bits_on_a_cpu_need_kernels(setting, monkeypatch):
+def test_16_bits_on_a_cpu_need_kernels(setting, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(operator, "load", lambda: "there is no C++ compiler")
     monkeypatch.setattr(half, "bf16_instructions", lambda: "amx_bf16")
     expected = f"distributed.precision={setting}: the kernels for a CPU are missing: there is no C\\+\\+ compiler"
     with pytest.raises(SettingsError, match=expected):
         resolved(setting, "cpu")
-    assert resolved("auto", "cpu").name == "fp32"
+    assert resolved("auto", "cpu").name == "fp32" and "precision: fp32" in caplog.text
 
 
 def gradients(setting):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 
 import paddle
 
@@ -15,6 +16,7 @@ from vilg.distributed.engine import Engine
 from vilg.distributed.precision import resolve_precision
 from vilg.distributed.world import World
 from vilg.model import flops
+from vilg.plan.estimate import describe_model
 from vilg.plan.input_sizes import PAPER
 from vilg.training.optimizer import adamw
 
@@ -39,14 +41,14 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
     pairs, gradient norm, AdamW. `matmul_share` relates the operations of the step (the tiles that the operator
     computes, for all backends) to the time of a large fp32 product with as many operations.
     """
-    model = PAPER.model(settings)
+    model = describe_model(settings, PAPER)
     tokens = len(DIRECTIONS) * settings.train.micro_batch * (model.text_length + model.grid[0] * model.grid[1])
     work, rate = flops.training_step(model, settings.train.micro_batch), matmul_rate()
     precision = resolve_precision(settings.distributed, paddle.get_device())
     rows = _rows(settings, BACKENDS, steps)
     result = {
         "matmul_gflops": rate,
-        "parameters": sum(p.size for p in model.parameters()),
+        "parameters": sum(prod(p.shape) for p in model.parameters()),
         "tokens": tokens,
         "gflop_per_step": work / 1e9,
         "rows": rows,

@@ -98,7 +98,7 @@ def _on_cpu(setting: str) -> str:
     if setting == "auto":
         instructions = half.bf16_instructions()
         setting = "bf16" if instructions and operator.why_no_half_kernels() is None else "fp32"
-        log.info("precision: %s", f"bf16, because this processor has {instructions}" if instructions else "fp32")
+        log.info("precision: %s", "fp32" if setting == "fp32" else f"bf16, because this processor has {instructions}")
     if setting != "fp32":
         missing = operator.why_no_half_kernels()
         require(missing is None, f"distributed.precision={setting}: the kernels for a CPU are missing: {missing}")

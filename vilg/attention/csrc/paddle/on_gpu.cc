@@ -1,7 +1,12 @@
 #include "on_gpu.h"
 
+#include "elements.h"
+
 namespace vilg_gpu {
 namespace {
+
+using vilg::at;
+using vilg::type_of;
 
 constexpr int kHeader = 8;
 
@@ -9,15 +14,6 @@ struct Prepared {
   vilg_cuda_shape shape;
   vilg_cuda_layout by_query, by_key;
 };
-
-int dtype_of(const Tensor& x) {
-  switch (x.dtype()) {
-    case phi::DataType::FLOAT32: return VILG_FLOAT32;
-    case phi::DataType::FLOAT16: return VILG_FLOAT16;
-    case phi::DataType::BFLOAT16: return VILG_BFLOAT16;
-    default: PD_THROW("vilg attention: on a GPU the inputs must be float32, float16 or bfloat16");
-  }
-}
 
 /* The number of elements of the packed layout with this header. The layout itself is not read. */
 int64_t size_of(const int* header) {
@@ -31,7 +27,7 @@ Prepared prepare(const Call& call, const Tensor& q) {
   PD_CHECK(call.headers.size() == 2 * kHeader, "vilg attention: on a GPU the layout must have two headers");
   PD_CHECK(call.layout.is_gpu() && call.layout.dtype() == phi::DataType::INT32,
            "vilg attention: the layout must be int32 on the GPU");
-  Prepared p{{call.bshd[0], call.bshd[1], call.bshd[2], call.bshd[3], call.scale, dtype_of(q)}, {}, {}};
+  Prepared p{{call.bshd[0], call.bshd[1], call.bshd[2], call.bshd[3], call.scale, type_of(q)}, {}, {}};
   const int* headers = call.headers.data();
   PD_CHECK(size_of(headers) + size_of(headers + kHeader) == call.layout.numel(),
            "vilg attention: the layout is damaged");
@@ -42,12 +38,6 @@ Prepared prepare(const Call& call, const Tensor& q) {
 }
 
 void succeed(int code) { PD_CHECK(code == 0, "vilg attention: CUDA error ", code); }
-
-/* The address of element `start` of x. */
-const void* at(const Tensor& x, int64_t start) {
-  return static_cast<const char*>(x.data()) + start * phi::SizeOf(x.dtype());
-}
-void* at(Tensor* x, int64_t start) { return static_cast<char*>(x->data()) + start * phi::SizeOf(x->dtype()); }
 
 void* stream_of(const Tensor& x) { return reinterpret_cast<void*>(x.stream()); }
 

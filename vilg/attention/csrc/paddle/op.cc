@@ -8,13 +8,14 @@
    same form, so that no tensor has to be split or concatenated.
 
    The tensors are float32, float16 or bfloat16, all of one type. On a CPU, Layout is the result of Tiles.packed()
-   (vilg/attention/tiles.py). On a GPU, Layout is two packed layouts, one after the other (on_gpu.h). `headers` are the first 8 elements of each
-   packed layout, in host memory; they are used only on a GPU. */
+   (vilg/attention/tiles.py). On a GPU, Layout is two packed layouts, one after the other (on_gpu.h). `headers` are the
+   first 8 elements of each packed layout, in host memory; they are used only on a GPU. */
 #include <omp.h>
 
 #include <vector>
 
 #include "../attention.h"
+#include "elements.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
 #include "paddle/phi/api/include/api.h"
 #ifdef VILG_WITH_CUDA
@@ -24,27 +25,14 @@
 namespace {
 
 using paddle::Tensor;
+using vilg::at;
+using vilg::type_of;
 using Sizes = std::vector<int64_t>;
-
-int type_of(const Tensor& x) {
-  switch (x.dtype()) {
-    case phi::DataType::FLOAT32: return VILG_FLOAT32;
-    case phi::DataType::FLOAT16: return VILG_FLOAT16;
-    case phi::DataType::BFLOAT16: return VILG_BFLOAT16;
-    default: PD_THROW("vilg attention: the inputs must be float32, float16 or bfloat16");
-  }
-}
 
 void check(const Tensor& x, const Tensor& first, const Sizes& sizes, const char* name) {
   PD_CHECK(x.is_cpu() && x.dtype() == first.dtype() && x.shape() == sizes, "vilg attention: ", name,
            " must be on the CPU and fit the others in type and sizes");
 }
-
-/* Element `index` of x. */
-const void* at(const Tensor& x, int64_t index) {
-  return static_cast<const char*>(x.data()) + index * phi::SizeOf(x.dtype());
-}
-void* at(Tensor* x, int64_t index) { return static_cast<char*>(x->data()) + index * phi::SizeOf(x->dtype()); }
 
 Tensor floats(const Sizes& sizes, const Tensor& like) {
   return paddle::experimental::empty(sizes, phi::DataType::FLOAT32, like.place());
