@@ -22,8 +22,8 @@ from vilg.model.transformer import Transformer, targets
 from vilg.training.optimizer import adamw
 
 
-def resolved(setting, device):
-    return precision.resolve_precision(config.Distributed(precision=setting), device)
+def resolved(setting, device, world=None):
+    return precision.resolve_precision(config.Distributed(precision=setting), device, world or World())
 
 
 def test_the_precision_of_a_gpu():
@@ -37,6 +37,13 @@ def test_auto_is_bf16_on_a_processor_with_instructions_for_it(monkeypatch, caplo
         monkeypatch.setattr(half, "bf16_instructions", lambda instructions=instructions: instructions)
         assert resolved("auto", "cpu").name == name
     assert "precision: bf16, because this processor has amx_bf16" in caplog.text
+
+
+def test_auto_is_the_same_on_all_ranks(monkeypatch):
+    monkeypatch.setattr(half, "bf16_instructions", lambda: "amx_bf16")
+    world = World()
+    monkeypatch.setattr(world, "gather", lambda own: [own, False])  # the other rank has an older processor
+    assert resolved("auto", "cpu", world).name == "fp32"
 
 
 def test_the_instructions_of_a_processor(tmp_path):

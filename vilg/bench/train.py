@@ -44,7 +44,7 @@ def bench(settings: config.Pretraining, steps: int = 3) -> dict:
     model = describe_model(settings, PAPER)
     tokens = len(DIRECTIONS) * settings.train.micro_batch * (model.text_length + model.grid[0] * model.grid[1])
     work, rate = flops.training_step(model, settings.train.micro_batch), matmul_rate()
-    precision = resolve_precision(settings.distributed, paddle.get_device())
+    precision = resolve_precision(settings.distributed, paddle.get_device(), World())
     rows = _rows(settings, BACKENDS, steps)
     result = {
         "matmul_gflops": rate,

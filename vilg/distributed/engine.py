@@ -51,7 +51,7 @@ class Engine:
         self._parameters = dict(model.named_parameters())
         self._trained = {name: value for name, value in self._parameters.items() if not value.stop_gradient}
         self._buffers = {name: value for name, value in model.state_dict().items() if name not in self._parameters}
-        self.precision = precision.resolve_precision(settings, paddle.get_device())
+        self.precision = precision.resolve_precision(settings, paddle.get_device(), world)
         if settings.recompute != "none":
             apply_recompute(model.blocks, settings.recompute)
         self.precision.convert(model)

@@ -17,6 +17,7 @@ from vilg.attention import operator
 from vilg.config import require
 from vilg.config.distributed import DTYPES
 from vilg.distributed.main_gradients import accumulate_in_fp32, gradient
+from vilg.distributed.world import World
 
 log = logging.getLogger(__name__)
 
@@ -78,26 +79,28 @@ class Precision:
         return None if self.name != "fp16" else LossScaler(init_loss_scaling=2.0**16)
 
 
-def resolve_precision(settings: config.Distributed, device: str) -> Precision:
-    """The precision of the settings on `device`, for example "cpu" or "gpu:0".
+def resolve_precision(settings: config.Distributed, device: str, world: World) -> Precision:
+    """The precision of the settings on `device`, for example "cpu" or "gpu:0". It is the same on all ranks.
 
-    On a CPU, `auto` is bf16 if the processor has instructions for it, otherwise fp32. Raises SettingsError for 16 bits
-    on a CPU for which the kernels cannot be compiled.
+    On CPUs, `auto` is bf16 if the processors of all ranks have instructions for it, otherwise fp32. Raises
+    SettingsError on all ranks for 16 bits on a CPU for which the kernels cannot be compiled.
     """
     name = settings.precision
     if device == "cpu":
-        name = _on_cpu(name)
+        with world.fail_together():
+            name = _on_cpu(name, world)
     elif name == "auto":
         name = "bf16"
     return Precision(name, settings.amp_master_grad)
 
 
-def _on_cpu(setting: str) -> str:
+def _on_cpu(setting: str, world: World) -> str:
     from vilg.distributed.cpu import half
 
     if setting == "auto":
         instructions = half.bf16_instructions()
-        setting = "bf16" if instructions and operator.why_no_half_kernels() is None else "fp32"
+        is_fast = instructions is not None and operator.why_no_half_kernels() is None
+        setting = "bf16" if all(world.gather(is_fast)) else "fp32"
         log.info("precision: %s", "fp32" if setting == "fp32" else f"bf16, because this processor has {instructions}")
     if setting != "fp32":
         missing = operator.why_no_half_kernels()
