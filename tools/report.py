@@ -6,9 +6,7 @@ Likelihoods are computed with the checkpoint. All images and captions are genera
 """
 
 import argparse
-import base64
 import html
-import io
 import json
 import sys
 import time
@@ -16,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import vilg  # noqa: F401  first of all, so that Paddle is tuned
 from vilg.attention.patterns import IMAGE_TO_TEXT, TEXT_TO_IMAGE
-from vilg.data.images import to_uint8, to_unit
+from vilg.data.images import to_unit
 from vilg.data.loader import all_samples
 from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.evaluation.image_metrics import mean_psnr, nearest
 from vilg.evaluation.likelihood import Pair, caption_exact_match, mean_nll, tokenize_pairs, unigram_nll
+from vilg.evaluation.page_parts import CSS, image_tag, loss_curves
 from vilg.export import Predictor
 from vilg.generation.from_checkpoint import CheckpointPipeline, load_checkpoint_pipeline
 from vilg.text.sequence import CaptionEncoder, max_caption_tokens
@@ -87,7 +85,7 @@ def write_report(out: Path, run: Path, exported: Path, began: float) -> dict[str
     training = _read(trained, "training", data.shards)
     heldout = _read(trained, "held-out", data.heldout)
     report = _measure(trained, predictor, training, heldout)
-    sections = [_curves(run), *_pictures(predictor, training, heldout)]
+    sections = [f"<h2>Losses</h2>{loss_curves(run)}", *_pictures(predictor, training, heldout)]
     report = {"minutes": (time.time() - began) / 60, **report}
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -138,7 +136,7 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
         pairs = shown[part.title]
         originals = np.stack([part.images[pair.name] for pair in pairs])
         rows = "".join(
-            f"<figure>{_image(a)}{_image(b)}</figure>"
+            f"<figure>{image_tag(a)}{image_tag(b)}</figure>"
             for a, b in zip(originals, predictor.decode(predictor.encode(originals)))
         )
         sections.append(
@@ -149,9 +147,9 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
         pairs = shown[part.title]
         rows = ""
         for samples, pair in zip(_drawn(predictor, pairs, PICTURES), pairs):
-            sample_tags = "".join(map(_image, samples))
+            sample_tags = "".join(map(image_tag, samples))
             rows += (
-                f"<figure>{sample_tags}<span class=gap></span>{_image(part.images[pair.name])}"
+                f"<figure>{sample_tags}<span class=gap></span>{image_tag(part.images[pair.name])}"
                 f"<figcaption>{html.escape(pair.caption)}</figcaption></figure>"
             )
         sections.append(
@@ -163,7 +161,7 @@ def _pictures(predictor: Predictor, training: Part, heldout: Part) -> list[str]:
         pairs = shown[part.title]
         written = predictor.caption(np.stack([part.images[pair.name] for pair in pairs]))
         rows = "".join(
-            f"<figure>{_image(part.images[pair.name])}<figcaption><b>{html.escape(text)}</b><br>"
+            f"<figure>{image_tag(part.images[pair.name])}<figcaption><b>{html.escape(text)}</b><br>"
             f"<small>{html.escape(' / '.join(part.names()[pair.name]))}</small></figcaption></figure>"
             for pair, text in zip(pairs, written)
         )
@@ -190,56 +188,12 @@ def _evenly(pairs: list[Pair], count: int = SHOWN) -> list[Pair]:
     return pairs[:: max(1, len(pairs) // count)][:count]
 
 
-def _curves(run: Path) -> str:
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-    for axis, name, title in zip(axes, ("t2i", "i2t"), ("text to image", "image to text")):
-        axis.plot([line["step"] for line in lines], _smooth([line[f"loss_{name}"] for line in lines]), label="training")
-        measured = [line for line in lines if f"heldout_nll_{name}" in line]
-        axis.plot(
-            [line["step"] for line in measured],
-            [line[f"heldout_nll_{name}"] for line in measured],
-            "o-",
-            label="held out",
-        )
-        axis.set(title=title, xlabel="step", ylabel="nats per token")
-        axis.legend()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
-    return f"<h2>Losses</h2>{buffer.getvalue()[buffer.getvalue().index('<svg') :]}"
-
-
-def _smooth(values: list[float], window: int = 20) -> list[float]:
-    return [float(np.mean(values[max(0, end - window) : end])) for end in range(1, len(values) + 1)]
-
-
-def _image(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(to_uint8(pixels[None])[0]).save(buffer, "PNG")
-    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="">'
-
-
 def _page(report: dict[str, float], sections: list[str]) -> str:
     gain = {name: 1 - report[f"heldout_nll_{name}"] / report[f"unigram_nll_{name}"] for name in ("t2i", "i2t")}
     rows = "".join(f"<tr><td>{name}<td>{value:.3f}" for name, value in report.items())
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>vilg: results of the demo</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }}
-img {{ width: 64px; height: 64px; image-rendering: auto }}
-svg {{ max-width: 100%; height: auto }}
-figure {{ margin: 0; padding: 6px; border: 1px solid #ddd; border-radius: 6px; text-align: center }}
-figcaption {{ font-size: 14px; max-width: 272px }}
-.row {{ display: flex; flex-wrap: wrap; gap: 8px }}
-.gap {{ display: inline-block; width: 12px }}
-td {{ padding: 0 1em 0 0; font-variant-numeric: tabular-nums }}
-</style>
+<style>{CSS}</style>
 <h1>Results of the demo</h1>
 <p>The held-out loss of text to image is {gain["t2i"]:.0%} below the unigram baseline, that of image to text
 {gain["i2t"]:.0%}

@@ -10,7 +10,7 @@ import sys
 import warnings
 
 from vilg import __version__
-from vilg.commands import bench, checkpoint, data, generation, monitoring, serving, training
+from vilg.commands import bench, checkpoint, data, evaluation, generation, monitoring, serving, training
 from vilg.config import renamed
 from vilg.errors import UserError
 from vilg.files import user_message
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"vilg {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for module in (data, training, monitoring, checkpoint, generation, serving, bench):
+    for module in (data, training, monitoring, checkpoint, generation, evaluation, serving, bench):
         module.add(commands)
     return top
 

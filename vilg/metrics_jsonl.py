@@ -14,6 +14,13 @@ def step_of(line: bytes) -> int | None:
         return None
 
 
+def read_steps(file: Path) -> list[dict]:
+    """All complete lines. Empty if there is no such file."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_bytes().splitlines(keepends=True) if step_of(line) is not None]
+
+
 def last_step(file: Path) -> int:
     """The step of the last complete line; 0 without one, or if the file cannot be read."""
     try:

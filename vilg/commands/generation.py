@@ -1,14 +1,13 @@
 """`vilg generate`, `vilg caption` and `vilg export`."""
 
-import argparse
 import json
 import logging
 import os
-import secrets
 import sys
 from pathlib import Path
 
 from vilg.commands.command import command, interrupt_on_sigterm, overwrite_option
+from vilg.commands.model_options import checkpoint_options, given_sampler, load_pipeline, model_and_sampling
 from vilg.config.distributed import DTYPES
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ def _generate(commands) -> None:
         "vilg generate --checkpoint runs/emoji --text 红苹果 -n 4 --out x.png",
         _run_generate,
     )
-    _sampling(parser)
+    model_and_sampling(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--text",
@@ -84,7 +83,7 @@ def _caption(commands) -> None:
         "  vilg caption --export emoji-export --image folder --beams 5 -n 3 --json",
         _run_caption,
     )
-    _sampling(parser)
+    model_and_sampling(parser)
     # Without any of these options, decoding is greedy.
     parser.set_defaults(temperature=None, top_k=None, top_p=None, seed=None)
     parser.add_argument(
@@ -113,80 +112,12 @@ def _caption(commands) -> None:
     parser.add_argument("--prefix", type=_text, default="", metavar="TEXT", help="text that every caption begins with")
 
 
-def _sampling(parser: argparse.ArgumentParser) -> None:
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument(
-        "--checkpoint", metavar="DIR|URL", help="a step-* folder, or the folder of a run for its newest checkpoint"
-    )
-    model.add_argument("--export", type=Path, metavar="DIR", help="folder that `vilg export` wrote")
-    _checkpoint_options(parser)
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1: more likely tokens; above 1: more variety (1.0)"
-    )
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="sample from the K most likely tokens (0: all)"
-    )
-    parser.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="sample from the most likely tokens with total probability P (1.0: all)",
-    )
-    parser.add_argument("--greedy", action="store_true", help="always choose the most likely token")
-    parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N|random", help="seed of the random generator, or `random` (0)"
-    )
-
-
-def _checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Which weights of a checkpoint are used, and its tokenizers if they are not where they were during training."""
-    parser.add_argument(
-        "--raw-weights",
-        action="store_true",
-        help="with --checkpoint: use the weights of the last step instead of their moving average (train.ema_decay)",
-    )
-    parser.add_argument("--vocab", metavar="FILE", help="with --checkpoint: vocab.txt, if it is not found")
-    parser.add_argument(
-        "--image-tokenizer", metavar="DIR", help="with --checkpoint: folder of the image tokenizer, if it is not found"
-    )
-
-
 def _text(argument: str) -> str:
     """An argument as UTF-8 text, also in a locale with another encoding."""
     try:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:  # reported with the text
         return argument
-
-
-def _seed(text: str) -> int:
-    if text == "random":
-        return secrets.randbelow(2**53)  # exact in JSON for every reader
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor `random`") from None
-
-
-def _sampler(options, greedy: bool):
-    """The sampler of the options; those that were not given have their defaults."""
-    from vilg.generation.sampling import Sampler
-
-    given = {name: getattr(options, name) for name in ("seed", "temperature", "top_k", "top_p")}
-    return Sampler(greedy=greedy, **{name: value for name, value in given.items() if value is not None})
-
-
-def _pipeline(options):
-    if options.export:
-        from vilg.export import Predictor
-
-        return Predictor(options.export)
-    from vilg.generation.from_checkpoint import load_checkpoint_pipeline
-
-    return load_checkpoint_pipeline(
-        options.checkpoint, None, options.vocab, options.image_tokenizer, options.raw_weights
-    )
 
 
 def _run_generate(options) -> None:
@@ -203,7 +134,7 @@ def _run_generate(options) -> None:
         options.image,
         options.keep_rows,
         options.scorer,
-        _sampler(options, options.greedy),
+        given_sampler(options, options.greedy),
         options.truncate,
     )
     if options.greedy and options.n > 1:
@@ -212,7 +143,7 @@ def _run_generate(options) -> None:
     kind = options.scorer or "log p(text | image)"
     interrupt_on_sigterm()
     try:
-        for text, generated in generate(_pipeline(options), request, writer):
+        for text, generated in generate(load_pipeline(options), request, writer):
             assert generated.scores is not None
             scores = ", ".join(f"{score:.2f}" for score in generated.scores[0])
             print(f"{printable(options.out)}: {shortened(text)}: {kind} {scores}", flush=True)
@@ -228,11 +159,11 @@ def _run_caption(options) -> int:
     from vilg.generation.caption_files import caption_files, find_images
 
     random = any(getattr(options, name) is not None for name in ("seed", "temperature", "top_k", "top_p"))
-    sampler = _sampler(options, options.greedy or not (random or options.beams))
+    sampler = given_sampler(options, options.greedy or not (random or options.beams))
     unreadable = 0
     files = find_images(options.image)
     for file, captions in caption_files(
-        _pipeline(options), files, sampler, options.beams, options.length_penalty, options.prefix, options.n
+        load_pipeline(options), files, sampler, options.beams, options.length_penalty, options.prefix, options.n
     ):
         if isinstance(captions, UserError):
             unreadable += 1
@@ -263,7 +194,7 @@ def _export(commands) -> None:
         metavar="DIR|URL",
         help="a step-* folder, or the folder of a run for its newest checkpoint; of any world size",
     )
-    _checkpoint_options(parser)
+    checkpoint_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder to write")
     parser.add_argument(
         "--portable",

@@ -4,8 +4,16 @@ import json
 
 from vilg.data.styles.catalogue import STYLES
 
-# A rectangle of another size and colour for each emoji and style, so that no two pictures are equal.
-ICONS = {"red-apple": "1f34e", "elephant": "1f418", "red-heart": "2764-fe0f", "rocket": "1f680", "snail": "1f40c"}
+# A rectangle of another size and colour for each emoji and style, so that no two pictures are equal. With all eleven
+# styles, the soccer ball is held out, and one style each of butterfly and bat; that of the bat has a sibling in train.
+ICONS = {
+    "red-apple": "1f34e",
+    "red-heart": "2764-fe0f",
+    "butterfly": "1f98b",
+    "bat": "1f987",
+    "soccer-ball": "26bd",
+    "rocket": "1f680",
+}
 
 
 def body(number: int, style: int) -> str:

@@ -17,7 +17,7 @@ from vilg.data.styles.equal_pictures import equal_pairs, reduced
 from vilg.data.styles.names import Emoji, all_emoji
 from vilg.data.styles.packages import Package
 from vilg.data.styles.rendering import render
-from vilg.data.styles.splits import COMBINATION, PARTS, Picture, has_sibling_in_training, split
+from vilg.data.styles.splits import COMBINATION, PARTS, Picture, has_sibling_in_training, mixed, split
 from vilg.errors import UserError
 from vilg.progress import Progress
 
@@ -83,7 +83,7 @@ def _write(
             )
             for part in PARTS
         }
-        for picture, png in pictures.items():
+        for picture, png in sorted(pictures.items(), key=lambda item: mixed(item[0])):
             (code_points, style), part = picture, parts[picture]
             one = emoji[code_points]
             description: dict = {"captions": captions_of(one, BY_NAME[style])}

@@ -51,6 +51,11 @@ def has_sibling_in_training(picture: Picture, parts: dict[Picture, str]) -> bool
     )
 
 
+def mixed(picture: Picture) -> int:
+    """A key for sorting pictures so that any part of them has all styles."""
+    return _hash("order", " ".join(picture))
+
+
 def _groups(styles_of: dict[str, list[str]], twins: dict[Picture, set[Picture]]) -> dict[str, str]:
     """{code points: smallest code points of all emoji that are connected with it by equal pictures}."""
     group: dict[str, str] = {}

