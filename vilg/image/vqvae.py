@@ -102,12 +102,13 @@ class VQVAE(ImageTokenizer):
         codebook term if the codebook is updated by EMA.
 
         With choose=False (the autoencoder phase) the decoder gets the features themselves. Returns (loss, {name: part
-        of the loss}, features, indices).
+        of the loss}, features, indices, reconstructed images in about [-1, 1]).
         """
         features = self.features(images)
         z_emb, indices, codebook_term, commitment_term = self.quantizer(features)
-        reconstruction = F.mse_loss(self._decode_raw(z_emb if choose else features), images * 2.0 - 1.0)
+        reconstructed = self._decode_raw(z_emb if choose else features)
+        reconstruction = F.mse_loss(reconstructed, images * 2.0 - 1.0)
         loss = reconstruction if self.quantizer.uses_ema else reconstruction + codebook_term
         loss = loss + self.settings.commitment_weight * commitment_term if choose else loss
         parts = {"reconstruction": reconstruction, "codebook": codebook_term, "commitment": commitment_term}
-        return loss, parts, features, indices
+        return loss, parts, features, indices, reconstructed

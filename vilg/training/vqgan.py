@@ -16,6 +16,7 @@ from vilg.image.gumbel import GumbelCode
 from vilg.image.patchgan import PatchDiscriminator, adaptive_weight, hinge_loss
 from vilg.image.vqgan import VQGAN
 from vilg.training.image_tokenizer import ImageTokenizerTraining, Inputs
+from vilg.training.perceptual import random_crop
 from vilg.training.schedules import kl_weight, temperature
 
 
@@ -109,16 +110,6 @@ class VQGANTraining(ImageTokenizerTraining):
         weight = self.settings.discriminator.weight * adaptive_weight(*at_last)
         self.parts |= {"generator_loss": generator_loss, "adaptive_weight": weight}
         return (reconstruction + weight * generator_loss).detach(), gradient + weight * adversarial
-
-
-def random_crop(side: int, *images: paddle.Tensor) -> list[paddle.Tensor]:
-    """The same random square of `side` pixels (by Paddle's generator) of all images [B, 3, H, W]. side 0: the images
-    themselves.
-    """
-    if not side:
-        return list(images)
-    top, left = (paddle.randint(0, space - side + 1, [1]).item() for space in images[0].shape[2:])
-    return [batch[:, :, top : top + side, left : left + side] for batch in images]
 
 
 def loss_with_gradient(value: paddle.Tensor, at: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
