@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Schema = TypeVar("Schema")
 # `section=value` is short for `section.key=value`. Earlier versions stored resume as one value.
-_SHORT_FORMS = {"resume": "checkpoint"}
+_SHORT_FORMS = {"resume": "checkpoint", "init": "checkpoint"}
 _SECTIONS = {VQVAE: "vqvae", VQGAN: "vqgan", DVAE: "dvae"}  # schemas that are stored alone, next to a tokenizer
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from vilg.config.data import Data, ImageTokenizer, Text, Tokenize
 from vilg.config.distributed import Cluster, Distributed
 from vilg.config.image_tokenizers import DVAE, VQGAN, VQVAE
+from vilg.config.init import Init
 from vilg.config.model import Attention, Model
 from vilg.config.resume import Resume
 from vilg.config.run import Checkpoint, Run
@@ -40,6 +41,7 @@ class Pretraining:
     distributed: Distributed = field(default_factory=Distributed)
     cluster: Cluster = field(default_factory=Cluster)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    init: Init = field(default_factory=Init)
     resume: Resume = field(default_factory=Resume)
 
     def __post_init__(self):

@@ -69,8 +69,8 @@ def load_checkpoint_pipeline(
     reader = checkpoint.CheckpointReader(directory)
     manifest = reader.manifest
     settings = config.from_tree(config.Pretraining, manifest.settings, f"{directory}: not of a pre-training run")
-    settings.text.vocab = vocabulary or _find(settings.text.vocab, directory)
-    settings.image_tokenizer.path = image_tokenizer or _find(settings.image_tokenizer.path, directory)
+    settings.text.vocab = vocabulary or find_path(settings.text.vocab, directory)
+    settings.image_tokenizer.path = image_tokenizer or find_path(settings.image_tokenizer.path, directory)
     text_tokenizer, images = load_tokenizer(settings.text), image.load(settings.image_tokenizer.path)
     if manifest.tokenizers != {"text": text_tokenizer.fingerprint(), "image": images.fingerprint()}:
         raise UserError(
@@ -101,7 +101,7 @@ def weight_names(stored: Iterable[str], raw_weights: bool = False) -> dict[str, 
     return {name.removeprefix(kind): name for kind in kinds for name in stored if name.startswith(kind)}
 
 
-def _find(path: str, directory: checkpoint.Location) -> str:
+def find_path(path: str, directory: checkpoint.Location) -> str:
     """A path of the settings, which is relative to the folder in which the run was started, if it can be found."""
     if not isinstance(directory, Path) or Path(path).is_absolute() or Path(path).exists():
         return path

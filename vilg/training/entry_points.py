@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from vilg import config
+from vilg import checkpoint, config
 from vilg.distributed.world import World
 from vilg.text.sequence import max_caption_tokens
 from vilg.training.dvae import DVAETraining
@@ -30,6 +30,9 @@ def pretrain(settings: config.Pretraining) -> None:
     with run_lock(settings, world):
         with world.fail_together():  # a file may be missing on one node only
             objective = Pretraining(settings, world)
+            starts_anew = not _continues(settings)
+        if settings.init.checkpoint and starts_anew:
+            objective.load_initial_weights()
         objective.read_heldout()
         TrainingLoop(settings, objective, world).run()
     if objective.encode.truncated:
@@ -38,6 +41,14 @@ def pretrain(settings: config.Pretraining) -> None:
             objective.encode.truncated,
             max_caption_tokens(settings.text.length),
         )
+
+
+def _continues(settings: config.Pretraining) -> bool:
+    """Whether the run starts from a checkpoint with all of its states, so that `init` has no effect."""
+    if settings.resume.checkpoint == "auto":
+        own = checkpoint.checkpoints_in(checkpoint.location(settings.checkpoint.directory(settings.run)))
+        return bool(own or settings.checkpoint.initial_load_path)
+    return settings.resume.checkpoint != "none"
 
 
 def train_image_tokenizer(settings: config.ImageTokenizerTraining) -> None:

@@ -25,6 +25,7 @@ from vilg.model.transformer import Transformer, targets
 from vilg.text.sequence import CaptionEncoder
 from vilg.text.tokenizer import load_tokenizer
 from vilg.training.heldout_pairs import read_heldout_pairs
+from vilg.training.initial_weights import load_initial_weights
 from vilg.training.input_noise import corrupt_tokens
 from vilg.training.loss_weights import mean_weights
 from vilg.training.z_loss import ZLossMetric
@@ -85,6 +86,10 @@ class Pretraining:
         self._tokenizers = {"text": self.text_tokenizer.fingerprint(), "image": self.image_tokenizer.fingerprint()}
         self._tokens = self._open_tokens() if settings.data.tokens else None
         self.heldout: list[Pair] = []
+
+    def load_initial_weights(self) -> None:
+        """Replace the random weights by those of `init`. All ranks call this."""
+        load_initial_weights(self.model, self.settings, self.text_tokenizer, self._tokenizers, self.world)
 
     def read_heldout(self) -> None:
         """Read what `evaluate` and `sample_images` need. All ranks call this together.

@@ -15,7 +15,7 @@ from vilg.training.schedules import learning_rate
 MAX_FACTOR = 2.0
 
 # How to start, which is another value at each start.
-_OF_THE_START = ("resume", "checkpoint.initial_load_path")
+_OF_THE_START = ("resume", "init", "checkpoint.initial_load_path")
 # {what it affects: keys and sections}; the longest match counts.
 _EFFECTS = {
     "training": ("train",),
