@@ -15,6 +15,7 @@ from PIL import Image
 from tests.conftest import WORDS, png, small_settings
 from vilg.cli import main
 from vilg.data.decode import read_image
+from vilg.distributed.world import World
 from vilg.generation.from_checkpoint import load_checkpoint_pipeline
 from vilg.generation.output import GenerationRequest, generate
 from vilg.generation.sampling import Sampler
@@ -193,6 +194,7 @@ def test_generate_completes_an_image(capsys, trained, tmp_path):
             pipeline,
             GenerationRequest(["红苹果"], image=tmp_path / "given.png", keep_rows=rows, sampler=greedy),
             open_writer(tmp_path / "again.png", ["红苹果"], 1, overwrite=True),
+            World(),
         )
         codes = generated.codes[0, 0]
         assert np.array_equal(codes[:rows], given[:rows]) and not np.array_equal(codes[rows:], given[rows:])

@@ -23,12 +23,13 @@ def metadata(number):
 def write(out, texts=TEXTS, stop=None, **options):
     """Write all texts, or stop in front of number `stop`. Returns the number of texts that were written before."""
     writer = open_writer(out, texts, 2, **options)
-    done = writer.start(REQUEST, 8)
-    for number in range(done, len(texts) if stop is None else stop):
-        writer.write(IMAGES[number], metadata(number))
+    remaining = writer.start(REQUEST, 8)
+    for number in remaining:
+        if stop is None or number < stop:
+            writer.write(number, IMAGES[number], metadata(number))
     if stop is None:
         writer.finish()
-    return done
+    return len(texts) - len(remaining)
 
 
 def contents(folder):
@@ -167,4 +168,60 @@ def test_a_damaged_index(tmp_path):
     write(tmp_path / "out")
     (tmp_path / "out" / INDEX).write_text("?\n")
     with pytest.raises(UserError, match=f"{INDEX}: line 1 is not JSON"):
+        open_writer(tmp_path / "out", TEXTS, 2, resume=True).start(REQUEST, 8)
+
+
+def write_share(out, share, stop=None, **options):
+    """Write the texts of one of several processes. Returns their numbers."""
+    writer = open_writer(out, TEXTS, 2, share=share, **options)
+    remaining = writer.start(REQUEST, 8)
+    for number in remaining[:stop]:
+        writer.write(number, IMAGES[number], metadata(number))
+    return remaining
+
+
+def images_of(folder):
+    return {name: content for name, content in contents(folder).items() if name.endswith(".png")}
+
+
+def test_several_processes_divide_the_texts(tmp_path):
+    write(tmp_path / "whole")
+    writers = [open_writer(tmp_path / "out", TEXTS, 2, share=(rank, 2)) for rank in (0, 1)]  # before any of them writes
+    for writer, expected in zip(writers, ([0, 2], [1])):
+        assert writer.start(REQUEST, 8) == expected
+        for number in expected:
+            writer.write(number, IMAGES[number], metadata(number))
+    assert images_of(tmp_path / "out") == images_of(tmp_path / "whole")
+    rows = [line for rank in (0, 1) for line in (tmp_path / "out" / f"index-{rank}.jsonl").read_text().splitlines()]
+    assert sorted(json.loads(line)["files"][0] for line in rows) == ["0001-01.png", "0002-01.png", "0003-01.png"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_another_number_of_processes_continues(tmp_path, ranks):
+    write(tmp_path / "whole")
+    write_share(tmp_path / "out", (0, 2), stop=1)
+    with (tmp_path / "out" / "index-0.jsonl").open("a") as index:
+        index.write('{"text": "大')
+    remaining = [write_share(tmp_path / "out", (rank, ranks), resume=True) for rank in range(ranks)]
+    assert sorted(number for numbers in remaining for number in numbers) == [1, 2]
+    assert images_of(tmp_path / "out") == images_of(tmp_path / "whole")
+    assert all(not write_share(tmp_path / "out", (rank, ranks), resume=True) for rank in range(ranks))
+
+
+def test_overwriting_what_several_processes_wrote(tmp_path):
+    for rank in (0, 1):
+        write_share(tmp_path / "out", (rank, 2), resume=True)
+    write(tmp_path / "out", TEXTS[:1], overwrite=True)
+    assert sorted(os.listdir(tmp_path / "out")) == ["0001-01.png", "0001-02.png", INDEX]
+
+
+def test_several_processes_need_a_folder(tmp_path):
+    with pytest.raises(UserError, match=r"x\.png: several processes can only write to a folder"):
+        open_writer(tmp_path / "x.png", TEXTS, 2, share=(0, 2))
+
+
+def test_an_index_of_another_program(tmp_path):
+    write(tmp_path / "out")
+    (tmp_path / "out" / INDEX).write_text('{"text": "红苹果"}\n')
+    with pytest.raises(UserError, match="a line has no files"):
         open_writer(tmp_path / "out", TEXTS, 2, resume=True).start(REQUEST, 8)

@@ -121,6 +121,7 @@ def _text(argument: str) -> str:
 
 
 def _run_generate(options) -> None:
+    from vilg.distributed.world import World
     from vilg.files import printable
     from vilg.generation.output import GenerationRequest, generate, read_texts
     from vilg.generation.texts import shortened
@@ -139,11 +140,15 @@ def _run_generate(options) -> None:
     )
     if options.greedy and options.n > 1:
         log.warning("--greedy: all %d images of a text are equal", options.n)
-    writer = open_writer(options.out, request.texts, request.count, options.overwrite, options.resume)
+    world = World()
+    with world.fail_together():
+        share = (world.rank, world.ranks)
+        writer = open_writer(options.out, request.texts, request.count, options.overwrite, options.resume, share)
+        pipeline = load_pipeline(options)
     kind = options.scorer or "log p(text | image)"
     interrupt_on_sigterm()
     try:
-        for text, generated in generate(load_pipeline(options), request, writer):
+        for text, generated in generate(pipeline, request, writer, world):
             assert generated.scores is not None
             scores = ", ".join(f"{score:.2f}" for score in generated.scores[0])
             print(f"{printable(options.out)}: {shortened(text)}: {kind} {scores}", flush=True)

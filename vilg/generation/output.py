@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vilg.distributed.world import World
 from vilg.errors import UserError, os_reason
 from vilg.generation import metadata
 from vilg.generation.pipeline import MAX_ROWS, GeneratedImages, Pipeline
@@ -64,21 +65,29 @@ def read_texts(file: Path) -> list[str]:
         raise UserError(f"{file}: {os_reason(error)}") from None
 
 
-def generate(pipeline: Pipeline, request: GenerationRequest, writer: Writer) -> Iterator[tuple[str, GeneratedImages]]:
-    """Generate images and write them. Yields (text, its images) as soon as they are written.
+def generate(
+    pipeline: Pipeline, request: GenerationRequest, writer: Writer, world: World
+) -> Iterator[tuple[str, GeneratedImages]]:
+    """Generate images and write them. Yields (text, its images) as soon as they are written. Of several ranks, each
+    generates its share, and all ranks call this.
 
     Everything that can be wrong with the request is reported before anything is generated. Texts are processed in
     groups, so that memory does not grow with their number.
     """
-    scorer = load_scorer(request.scorer) if request.scorer else None
-    pipeline.check_texts(request.texts, request.truncate)
-    prefix = _prefix_codes(pipeline, request)
-    one = _describe(pipeline, request, "", None)
-    remaining = request.texts[writer.start(one, pipeline.image_size) :]
-    group = max(1, MAX_ROWS // request.candidates)
-    progress = Progress("texts", len(request.texts), len(request.texts) - len(remaining), quiet=len(remaining) <= group)
-    with progress:
-        for texts in (remaining[first : first + group] for first in range(0, len(remaining), group)):
+    with world.fail_together():
+        scorer = load_scorer(request.scorer) if request.scorer else None
+        pipeline.check_texts(request.texts, request.truncate)
+        prefix = _prefix_codes(pipeline, request)
+        one = _describe(pipeline, request, "", None)
+        remaining = writer.start(one, pipeline.image_size) if world.is_rank_zero else []
+    with world.fail_together():  # rank 0 has cleaned the folder now
+        remaining = remaining if world.is_rank_zero else writer.start(one, pipeline.image_size)
+    world.barrier()  # no rank may find texts of this run
+    group, total = max(1, MAX_ROWS // request.candidates), -(-len(request.texts) // world.ranks)
+    quiet = len(remaining) <= group or not world.is_rank_zero
+    with Progress("texts", total, total - len(remaining), quiet=quiet) as progress:
+        for numbers in (remaining[first : first + group] for first in range(0, len(remaining), group)):
+            texts = [request.texts[number] for number in numbers]
             generated = pipeline.sample(
                 texts,
                 request.sampler,
@@ -89,7 +98,7 @@ def generate(pipeline: Pipeline, request: GenerationRequest, writer: Writer) -> 
                 scorer,
                 show_progress=len(remaining) <= group,
             )
-            for row, text in enumerate(texts):
+            for row, (number, text) in enumerate(zip(numbers, texts)):
                 of_text = replace(
                     generated,
                     codes=generated.codes[row : row + 1],
@@ -97,7 +106,7 @@ def generate(pipeline: Pipeline, request: GenerationRequest, writer: Writer) -> 
                     samples=generated.samples[row : row + 1],
                 )
                 images = pipeline.decode_samples(of_text.codes)[0]
-                writer.write(images, _describe(pipeline, request, text, of_text))
+                writer.write(number, images, _describe(pipeline, request, text, of_text))
                 yield text, of_text
             progress.advance(len(texts))
     writer.finish()
