@@ -33,14 +33,9 @@ class PerceptualFeatures:
         self._network = lpips.load(weights)
 
     @paddle.no_grad()
-    def __call__(self, images: np.ndarray, show_progress: bool = False) -> np.ndarray:
-        vectors = []
-        with Progress("features", len(images), quiet=not show_progress) as progress:
-            for first in range(0, len(images), _AT_ONCE):
-                part = images[first : first + _AT_ONCE]
-                vectors.append(self._vectors(paddle.to_tensor(part.astype(np.float32) * 2 - 1)))
-                progress.advance(len(part))
-        return np.concatenate(vectors)
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        parts = (images[first : first + _AT_ONCE] for first in range(0, len(images), _AT_ONCE))
+        return np.concatenate([self._vectors(paddle.to_tensor(part.astype(np.float32) * 2 - 1)) for part in parts])
 
     def _vectors(self, images: paddle.Tensor) -> np.ndarray:
         parts = []
@@ -61,7 +56,13 @@ def stored_features(features: PerceptualFeatures, pixels: np.ndarray, file: Path
                     return stored["features"]
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
             log.warning("%s: not a file of features; it is written again", file)
-    vectors = features(to_unit(pixels), show_progress=True).astype(np.float16)
+    parts = []
+    with Progress("features", len(pixels)) as progress:
+        for first in range(0, len(pixels), _AT_ONCE):
+            part = pixels[first : first + _AT_ONCE]
+            parts.append(features(to_unit(part)).astype(np.float16))  # in fp32, they would take gigabytes
+            progress.advance(len(part))
+    vectors = np.concatenate(parts)
     if file is not None:
         buffer = io.BytesIO()
         np.savez(buffer, pixels=key, features=vectors)

@@ -10,40 +10,54 @@ _KID_SUBSETS, _KID_SIZE = 100, 1000  # as in arXiv 1801.01401
 
 @dataclass(frozen=True)
 class Statistics:
-    """mean [d] and covariance [d, d] of the features of `images` images; None if the number is not known."""
+    """mean [d] and covariance [d, d] of the features of `images` images; None if the number is not known.
+
+    rows: a matrix [r, d] with rows^T rows = covariance, if one is known that is smaller than [d, d].
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
     images: int | None = None
+    rows: np.ndarray | None = None
+
+    def factor(self) -> np.ndarray:
+        """A matrix [r, d] with factor^T factor = covariance and r <= d."""
+        return self.rows if self.rows is not None else _square_root(self.covariance)
 
 
 def statistics(features: np.ndarray) -> Statistics:
     """Of features [N, d], N > 1."""
     features = features.astype(np.float64)
     mean = features.mean(0)
-    centered = features - mean
-    return Statistics(mean, centered.T @ centered / (len(features) - 1), len(features))
+    rows = (features - mean) / np.sqrt(len(features) - 1)
+    return Statistics(mean, rows.T @ rows, len(features), rows if len(rows) < rows.shape[1] else None)
 
 
 def frechet(one: Statistics, other: Statistics) -> float:
     """|m - m'|^2 + trace(C + C' - 2 (C C')^(1/2)) (Heusel et al., arXiv 1706.08500, equation (6)).
 
-    The trace of (C C')^(1/2) is the sum of the singular values of C^(1/2) C'^(1/2). They are accurate also where the
-    covariances are singular, as they are for fewer images than features; the roots of the eigenvalues of C C' are not.
+    With C = F^T F and C' = F'^T F', the trace of (C C')^(1/2) is the sum of the singular values of F F'^T. They are
+    accurate also where the covariances are singular, as they are for fewer images than features; the roots of the
+    eigenvalues of C C' are not.
     """
-    crossed = np.linalg.svd(_square_root(one.covariance) @ _square_root(other.covariance), compute_uv=False).sum()
-    return _combine(one, other, crossed)
+    return _distance(one, other, other.factor(), accurate=True)
 
 
-def _combine(one: Statistics, other: Statistics, crossed: float) -> float:
+def _distance(one: Statistics, other: Statistics, factor: np.ndarray, accurate: bool) -> float:
+    """factor: of `other`. With many images, `accurate` takes several times as long."""
+    if accurate or one.rows is not None:
+        crossed = np.linalg.svd(one.factor() @ factor.T, compute_uv=False).sum()
+    else:
+        crossed = np.sqrt(np.clip(np.linalg.eigvalsh(factor @ one.covariance @ factor.T), 0, None)).sum()
     distance = ((one.mean - other.mean) ** 2).sum()
     return float(distance + np.trace(one.covariance) + np.trace(other.covariance) - 2 * crossed)
 
 
 def _square_root(matrix: np.ndarray) -> np.ndarray:
-    """The square root of a symmetric matrix without negative eigenvalues."""
+    """[r, d], whose Gram matrix is the symmetric `matrix` of rank r without negative eigenvalues."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    kept = values > values.max(initial=0) * len(values) * np.finfo(np.float64).eps
+    return (vectors[:, kept] * np.sqrt(values[kept])).T
 
 
 def frechet_infinity(features: np.ndarray, reference: Statistics, seed: int = 0) -> float:
@@ -52,14 +66,12 @@ def frechet_infinity(features: np.ndarray, reference: Statistics, seed: int = 0)
     The FID of N images is too large by about c / N, and c depends on the model. A line through the FIDs of random
     subsets over 1 / N is read at 0.
     """
-    rng, count = np.random.default_rng(seed), len(features)
+    rng, count, factor = np.random.default_rng(seed), len(features), reference.factor()
     sizes = np.linspace(max(2, count // 2), count, _INFINITY_POINTS).astype(int)
-    root, distances = _square_root(reference.covariance), []
-    for size in sizes:
-        subset = statistics(features[rng.choice(count, size, replace=False)])
-        # Several times as fast as `frechet`, and accurate enough for a fit.
-        eigenvalues = np.linalg.eigvalsh(root @ subset.covariance @ root)
-        distances.append(_combine(subset, reference, np.sqrt(np.clip(eigenvalues, 0, None)).sum()))
+    distances = [
+        _distance(statistics(features[rng.choice(count, size, replace=False)]), reference, factor, accurate=False)
+        for size in sizes
+    ]
     return float(np.polyfit(1 / sizes, distances, 1)[1])
 
 
