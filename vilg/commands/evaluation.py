@@ -85,7 +85,12 @@ def _add_fid(kinds) -> None:
         metavar="DIR|SHARDS|NPZ",
         help="real images, or their statistics as pytorch-fid stores them",
     )
-    fid.add_argument("--protocol", choices=_PROTOCOLS, default=_PROTOCOLS[0], help=f"({_PROTOCOLS[0]})")
+    fid.add_argument(
+        "--protocol",
+        choices=_PROTOCOLS,
+        default=_PROTOCOLS[0],
+        help=f"how images are prepared for Inception ({_PROTOCOLS[0]})",
+    )
     fid.add_argument(
         "--weights",
         type=Path,
@@ -139,8 +144,7 @@ def _add_styles(kinds) -> None:
         "vilg evaluate styles --checkpoint runs/styles --data data/styles --page styles.html",
         _styles,
     )
-    model_and_sampling(styles)
-    styles.set_defaults(temperature=0.5, top_k=64)
+    model_and_sampling(styles, temperature=0.5, top_k=64)
     styles.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder that `vilg data emoji --styles` wrote"
     )

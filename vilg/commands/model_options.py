@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 
 
-def model_and_sampling(parser: argparse.ArgumentParser) -> None:
-    """The checkpoint or export, and how tokens are sampled."""
+def model_and_sampling(parser: argparse.ArgumentParser, temperature: float = 1.0, top_k: int = 0) -> None:
+    """The checkpoint or export, and how tokens are sampled: by default with this temperature and top-k."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint", metavar="DIR|URL", help="a step-* folder, or the folder of a run for its newest checkpoint"
@@ -14,10 +14,17 @@ def model_and_sampling(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--export", type=Path, metavar="DIR", help="folder that `vilg export` wrote")
     checkpoint_options(parser)
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1: more likely tokens; above 1: more variety (1.0)"
+        "--temperature",
+        type=float,
+        default=temperature,
+        help=f"below 1: more likely tokens; above 1: more variety ({temperature})",
     )
     parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="sample from the K most likely tokens (0: all)"
+        "--top-k",
+        type=int,
+        default=top_k,
+        metavar="K",
+        help=f"sample from the K most likely tokens; 0: all ({top_k or 'all'})",
     )
     parser.add_argument(
         "--top-p",

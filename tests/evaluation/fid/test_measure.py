@@ -8,8 +8,10 @@ from PIL import Image
 
 from tests.conftest import png, write_shard
 from vilg.cli import main
+from vilg.commands import evaluation
 from vilg.evaluation.fid import features as features_module
 from vilg.evaluation.fid.features import FeatureExtractor
+from vilg.evaluation.fid.protocols import PROTOCOLS
 
 
 @pytest.fixture
@@ -110,3 +112,7 @@ def test_bad_input(run, folders, tmp_path):
     (tmp_path / "text.npz").write_text("x")
     assert "not statistics of pytorch-fid" in run(folders / "drawn", tmp_path / "text.npz")[1]
     assert "no such file" in run(folders / "drawn", tmp_path / "missing.npz")[1]
+
+
+def test_the_command_offers_all_protocols():
+    assert tuple(PROTOCOLS) == evaluation._PROTOCOLS
