@@ -9,6 +9,7 @@ import paddle
 
 from vilg import checkpoint, config, image
 from vilg.arrays import to_numpy
+from vilg.distributed.world import World
 from vilg.errors import UserError
 from vilg.generation.decoder import TransformerDecodingModel
 from vilg.generation.pipeline import Pipeline
@@ -109,8 +110,9 @@ def find_path(path: str, directory: checkpoint.Location) -> str:
     return str(next((found for found in above if found.exists()), path))
 
 
-def newest_checkpoint_in_run(run: Path) -> checkpoint.Location:
-    newest = checkpoint.newest_valid(checkpoint.checkpoint_folder(run))
+def newest_checkpoint_in_run(run: Path, world: World | None = None) -> checkpoint.Location:
+    """The newest valid checkpoint, verified. With a `world`, all ranks call this and share the hashing."""
+    newest = checkpoint.newest_valid(checkpoint.checkpoint_folder(run), world)
     if newest is None:
         raise UserError(f"{run}: no valid checkpoint in this run")
     return newest

@@ -46,8 +46,12 @@ def load_initial_weights(
     Raises UserError if they do not fit. It says what differs.
     """
     with world.fail_together():
-        source = locate(settings.init.checkpoint)
-    checkpoint.verify(source, world)
+        source, is_run = locate(settings.init.checkpoint)
+    if is_run:
+        assert isinstance(source, Path)
+        source = newest_checkpoint_in_run(source, world)
+    else:
+        checkpoint.verify(source, world)
     with world.fail_together():
         _load(model, settings, tokenizer, fingerprints, source, log.info if world.is_rank_zero else log.debug)
 
@@ -92,20 +96,19 @@ def _load(
     say("init: %d of %d tensors are copied from %s", len(copied), len(own), source)
 
 
-def locate(place: str) -> Location:
-    """The checkpoint that `init` names: a checkpoint, the newest of a run, or that of an export."""
+def locate(place: str) -> tuple[Location, bool]:
+    """What `init` names: (a checkpoint, perhaps that of an export, or the folder of a run; whether it is a run)."""
     folder = checkpoint.location(place)
-    if isinstance(folder, Path):
-        if not folder.exists():
-            raise UserError(f"init={place}: no such folder")
-        if (folder / exports.VOCABULARY).is_file() and (folder / exports.NAME).is_file():
-            origin = checkpoint.location(exports.read(folder).checkpoint)
-            if isinstance(origin, Path) and not origin.exists():
-                raise UserError(f"init={place}: an export of {origin}, which is no longer there; training needs that")
-            return origin
-        if (folder / "settings.yaml").is_file():
-            return newest_checkpoint_in_run(folder)
-    return folder
+    if not isinstance(folder, Path):
+        return folder, False
+    if not folder.exists():
+        raise UserError(f"init={place}: no such folder")
+    if (folder / exports.VOCABULARY).is_file() and (folder / exports.NAME).is_file():
+        origin = checkpoint.location(exports.read(folder).checkpoint)
+        if isinstance(origin, Path) and not origin.exists():
+            raise UserError(f"init={place}: an export of {origin}, which is no longer there; training needs that")
+        return origin, False
+    return folder, (folder / "settings.yaml").is_file()
 
 
 def _shapes(model: Transformer) -> dict[str, list[int]]:
