@@ -5,9 +5,6 @@ that a vector has thousands of entries instead of hundreds of thousands, and a s
 """
 
 import hashlib
-import io
-import logging
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +13,9 @@ import paddle.nn.functional as F
 
 from vilg.arrays import to_numpy
 from vilg.data.images import to_unit
-from vilg.files import write_atomically
+from vilg.evaluation.feature_files import read_features, write_features
 from vilg.image import lpips
 from vilg.progress import Progress
-
-log = logging.getLogger(__name__)
 
 GRID = 4  # cells a side
 _AT_ONCE = 32  # images
@@ -49,13 +44,9 @@ class PerceptualFeatures:
 def stored_features(features: PerceptualFeatures, pixels: np.ndarray, file: Path | None) -> np.ndarray:
     """The features of uint8 [N, H, W, 3] as float16 [N, d], read from `file` if it has those of these pixels."""
     key = hashlib.sha256(pixels.tobytes()).hexdigest()
-    if file is not None and file.exists():
-        try:
-            with np.load(file) as stored:
-                if str(stored["pixels"]) == key:
-                    return stored["features"]
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            log.warning("%s: not a file of features; it is written again", file)
+    stored = None if file is None else read_features(file, key)
+    if stored is not None:
+        return stored
     parts = []
     with Progress("features", len(pixels)) as progress:
         for first in range(0, len(pixels), _AT_ONCE):
@@ -64,7 +55,5 @@ def stored_features(features: PerceptualFeatures, pixels: np.ndarray, file: Path
             progress.advance(len(part))
     vectors = np.concatenate(parts)
     if file is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, pixels=key, features=vectors)
-        write_atomically(file, buffer.getvalue())
+        write_features(file, key, vectors)
     return vectors

@@ -1,9 +1,6 @@
 """Features of image sets, shared among ranks and cached."""
 
 import hashlib
-import io
-import logging
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +8,12 @@ import paddle
 
 from vilg.arrays import to_numpy
 from vilg.distributed.world import World
+from vilg.evaluation.feature_files import read_features, write_features
 from vilg.evaluation.fid import weights
 from vilg.evaluation.fid.image_sets import ImageSet
 from vilg.evaluation.fid.inception import FEATURES
 from vilg.evaluation.fid.protocols import PROTOCOLS
-from vilg.files import write_atomically
 from vilg.progress import Progress
-
-log = logging.getLogger(__name__)
 
 _AT_ONCE = 16  # images
 
@@ -44,11 +39,14 @@ def features(images: ImageSet, extract: FeatureExtractor, world: World, cache: P
     cache: a folder with features under a hash of the images, the protocol and the weights. Raises UserError on all
     ranks for a broken image.
     """
-    file = None
+    key, file, stored = "", None, None
     if cache is not None:
-        with world.fail_together():
-            file = cache / f"{_key(images, extract)}.npz"
-        stored = world.gather(_read(file))[0]
+        with world.fail_together():  # hashing reads all images, which one rank does for all
+            if world.is_rank_zero:
+                key = _key(images, extract)
+                file = cache / f"{key}.npz"
+                stored = read_features(file, key)
+        stored = world.gather(stored)[0]
         if stored is not None:
             return stored
     own = list(range(world.rank, images.count, world.ranks))
@@ -64,8 +62,9 @@ def features(images: ImageSet, extract: FeatureExtractor, world: World, cache: P
     whole = np.empty([images.count, FEATURES], np.float32)
     for rank, of_rank in enumerate(world.gather(np.concatenate(parts))):
         whole[rank :: world.ranks] = of_rank
-    if file is not None and world.is_rank_zero:
-        _write(file, whole)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_features(file, key, whole)
     return whole
 
 
@@ -75,21 +74,3 @@ def _key(images: ImageSet, extract: FeatureExtractor) -> str:
         pixels = images.read(number)
         digest.update(str(pixels.shape).encode() + pixels.tobytes())
     return digest.hexdigest()[:32]
-
-
-def _read(file: Path) -> np.ndarray | None:
-    try:
-        with np.load(file) as stored:
-            return stored["features"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        log.warning("%s: not a file of features; it is written again", file)
-        return None
-
-
-def _write(file: Path, whole: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, features=whole)
-    write_atomically(file, buffer.getvalue())
